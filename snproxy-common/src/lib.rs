@@ -1,0 +1,12 @@
+//! What user space and the BPF program agree on: names, numbers, layouts.
+//!
+//! No logic but indexing. A change of layout is a new [`ABI`] number.
+
+#![no_std]
+
+pub mod steering;
+
+/// Number of the layout shared by program and user space.
+///
+/// It stands in the object's `.rodata` under [`steering::GLOBAL_ABI`].
+pub const ABI: u32 = 1;

@@ -1,0 +1,167 @@
+//! Ports and addresses by role.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+
+/// Port of a service: the same number on every host of the cluster.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ClusterPort(NonZeroU16);
+
+impl ClusterPort {
+    /// `None` for port 0, which no socket can be reached on.
+    pub fn new(port: u16) -> Option<Self> {
+        NonZeroU16::new(port).map(Self)
+    }
+
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for ClusterPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Port on one host where a pod listens.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct HostPort(NonZeroU16);
+
+impl HostPort {
+    /// `None` for port 0, which no socket can be reached on.
+    pub fn new(port: u16) -> Option<Self> {
+        NonZeroU16::new(port).map(Self)
+    }
+
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A set of ports.
+///
+/// Shape: one bit per port, 8 KiB whatever it holds.
+#[derive(Clone, Eq, PartialEq)]
+pub struct PortSet(Box<[u64; 1024]>);
+
+impl PortSet {
+    pub fn new() -> Self {
+        Self(Box::new([0; 1024]))
+    }
+
+    pub fn insert(&mut self, port: u16) {
+        self.0[usize::from(port >> 6)] |= 1 << (port & 63);
+    }
+
+    pub fn contains(&self, port: u16) -> bool {
+        self.0[usize::from(port >> 6)] & (1 << (port & 63)) != 0
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    /// Ports in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        (0..=u16::MAX).filter(|port| self.contains(*port))
+    }
+
+    /// Runs of adjacent ports, both ends included, in ascending order.
+    pub fn ranges(&self) -> Vec<(u16, u16)> {
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
+        for port in self.iter() {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == port => *last = port,
+                _ => ranges.push((port, port)),
+            }
+        }
+        ranges
+    }
+}
+
+impl Default for PortSet {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for PortSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PortSet({self})")
+    }
+}
+
+/// The form of CLUSTERPORTS: `1024-29999,32768-65535`.
+impl fmt::Display for PortSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (first, last)) in self.ranges().into_iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            if first == last {
+                write!(f, "{comma}{first}")?;
+            } else {
+                write!(f, "{comma}{first}-{last}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromIterator<u16> for PortSet {
+    fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
+        let mut set = Self::new();
+        for port in ports {
+            set.insert(port);
+        }
+        set
+    }
+}
+
+/// The address without its IPv6 wrapping: `::ffff:192.0.2.1` is the client 192.0.2.1.
+///
+/// A dual-stack socket reports IPv4 ends in the mapped form; past this function none is seen.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+/// The loopback address of the same family.
+pub fn loopback(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_set_prints_as_the_ranges_it_holds() {
+        let mut set: PortSet = (1024..=29999).collect();
+        set.insert(65535);
+        set.insert(0);
+        assert_eq!(set.to_string(), "0,1024-29999,65535");
+        assert_eq!(set.len(), 28978);
+        assert!(!set.contains(30000));
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_plain_one() {
+        let mapped: SocketAddr = "[::ffff:192.0.2.1]:80".parse().unwrap();
+        assert_eq!(canonical(mapped).to_string(), "192.0.2.1:80");
+        let plain: SocketAddr = "[2001:db8::1]:80".parse().unwrap();
+        assert_eq!(canonical(plain), plain);
+    }
+}
