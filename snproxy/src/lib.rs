@@ -1,1 +1,6 @@
 pub mod addr;
+pub mod diag;
+
+pub mod conf;
+
+pub mod discovery;

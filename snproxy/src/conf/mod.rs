@@ -1,0 +1,245 @@
+//! What the files say, as values.
+//!
+//! Pure: texts come in as [`Sources`], everything else that is asked as a [`World`]; nothing is
+//! read, resolved or waited for here. All findings of all files come out of one run, each with its
+//! place. Who reads the files is `discovery`; what is made of a [`Conf`] is up to `route` and `daemon`.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::addr::{ClusterPort, HostPort, PortSet};
+use crate::diag::{Parsed, Source};
+
+/// The texts of one set of files.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sources {
+    pub proxy: Source,
+    /// `None`: the file does not exist.
+    pub mappings: Option<Source>,
+    /// `None`: the file does not exist.
+    pub hosts: Option<Source>,
+}
+
+/// All of a parse that is not in the files: given, never fetched.
+pub struct World<'a> {
+    /// Addresses of a name, in order of preference. May block: parse outside the runtime.
+    pub resolve: &'a dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
+    /// Whether an address belongs to this host; asked of no wildcard and no loopback address.
+    pub is_local: &'a dyn Fn(IpAddr) -> bool,
+    /// `net.ipv4.ip_local_port_range`, both ends included.
+    pub ephemeral: Option<(u16, u16)>,
+    /// `net.ipv4.ip_local_reserved_ports`.
+    pub reserved: PortSet,
+}
+
+/// One valid set of files.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Conf {
+    pub files: Files,
+    /// Address on which PORT and the cluster ports are served; may be a wildcard.
+    pub host: IpAddr,
+    /// Proxy port: where proxies reach each other.
+    pub port: u16,
+    /// Address of the pods of this host; no wildcard.
+    pub pod_host: IpAddr,
+    pub cluster_ports: PortSet,
+    /// In file order; no two have the same pair of ports.
+    pub mappings: Vec<Mapping>,
+    /// In file order, this host among them.
+    pub hosts: Vec<HostAddr>,
+    /// Which of `hosts` this host is; `None` only where there are none.
+    pub this_host: Option<usize>,
+    pub steering: Steering,
+    pub conflict: Conflict,
+    pub balance: Policy,
+    pub connect_timeout: Duration,
+    /// How long a client may keep silent before its PROXY header is made for it; zero: not at all.
+    pub proxy_wait: Duration,
+    /// `None`: off.
+    pub idle_timeout: Option<Duration>,
+    pub drain_timeout: Duration,
+    /// Silence before the first probe; `None`: off.
+    pub keepalive: Option<Duration>,
+    pub client_proxy: ClientProxy,
+    pub admin: Admin,
+    pub log_level: LogLevel,
+    pub log_format: LogFormat,
+    pub bpf_log: BpfLog,
+}
+
+/// Paths of the files of one set.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Files {
+    pub proxy: PathBuf,
+    pub mappings: PathBuf,
+    pub hosts: PathBuf,
+}
+
+/// One item of portmappings.conf: a pod that serves a cluster port.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Mapping {
+    pub cluster_port: ClusterPort,
+    pub host_port: HostPort,
+    /// Connections at once; 0: always busy.
+    pub max_conn: u32,
+    pub send_proxy: SendProxy,
+    pub line: u32,
+    pub col: u32,
+}
+
+// 61,744 of them are normal.
+const _: () = assert!(size_of::<Mapping>() <= 20);
+
+/// Which PROXY header a pod wants.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SendProxy {
+    No,
+    V1,
+    V2,
+}
+
+/// One line of hosts.conf: where a host's proxy is reached.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostAddr {
+    /// As written, without brackets: a name or an address.
+    pub name: Box<str>,
+    /// Its first IPv4 address, else its first IPv6 address; `None` for a name that does not resolve now.
+    pub ip: Option<IpAddr>,
+    pub port: u16,
+    pub line: u32,
+}
+
+/// How cluster ports come to the listener.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Steering {
+    /// eBPF where it can attach, else listeners.
+    Auto,
+    Ebpf,
+    Listeners,
+}
+
+/// What happens to a cluster port that another local process listens on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Conflict {
+    Yield,
+    Steal,
+    Fail,
+}
+
+/// Order in which candidates are tried.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Policy {
+    /// The less loaded of two random ones.
+    P2c,
+    Rr,
+    Random,
+    Ordered,
+}
+
+/// Whether PROXY headers of clients are read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientProxy {
+    pub mode: ProxyMode,
+    /// Clients the mode applies to, all others being `Never`; empty: it applies to all.
+    pub networks: Vec<IpNet>,
+}
+
+impl ClientProxy {
+    /// The mode for one client.
+    pub fn mode_of(&self, client: IpAddr) -> ProxyMode {
+        if self.networks.is_empty() || self.networks.iter().any(|net| net.contains(&client)) {
+            self.mode
+        } else {
+            ProxyMode::Never
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ProxyMode {
+    /// A header is recognised by its first bytes.
+    Detect,
+    /// A client without a header is closed.
+    Require,
+    /// What looks like a header is payload.
+    Never,
+}
+
+/// Where the running proxy is asked.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Admin {
+    /// Path of the unix socket; `None`: the daemon's default.
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What the steering program logs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BpfLog {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// Reads a set of files: every finding in one run.
+///
+/// Shape: `None` where there is no address to serve on. A value with errors beside it is for
+/// showing only.
+pub fn parse(_sources: &Sources, _world: &World<'_>) -> Parsed<Option<Conf>> {
+    Parsed {
+        value: None,
+        diagnostics: Vec::new(),
+    }
+}
+
+/// Paths of the files that a proxy.conf names, relative to its own folder; never fails.
+pub fn files(proxy: &Source) -> Files {
+    Files {
+        proxy: proxy.path.clone(),
+        mappings: crate::diag::beside(&proxy.path, "portmappings.conf".as_ref()),
+        hosts: crate::diag::beside(&proxy.path, "hosts.conf".as_ref()),
+    }
+}
+
+/// One key of proxy.conf, as in effect.
+///
+/// Shape: prints as `KEY value  # origin: doc`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Explained {
+    pub key: &'static str,
+    /// In the form in which proxy.conf takes it.
+    pub value: String,
+    /// `default` or `file:line`.
+    pub origin: String,
+    pub doc: &'static str,
+}
+
+/// Every key with its value in effect and where that comes from.
+pub fn explain(_conf: &Conf) -> Vec<Explained> {
+    Vec::new()
+}
+
+/// The keys as a table for README.md.
+pub fn markdown_table() -> String {
+    String::new()
+}

@@ -1,0 +1,9 @@
+//! Where configuration comes from: a set of sources, and word of its changes.
+//!
+//! Whether a change matters is the caller's to find out, by comparing [`Sources`](crate::conf::Sources).
+
+mod files;
+mod watch;
+
+pub use files::{paths, read};
+pub use watch::Watch;
