@@ -1,1 +1,3 @@
 pub mod addr;
+pub mod steering;
+pub mod sys;
