@@ -128,6 +128,18 @@ impl FromIterator<u16> for PortSet {
     }
 }
 
+/// What becomes of the connections to one port.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Action {
+    /// Not ours: the kernel looks on, as if we were not there.
+    #[default]
+    Pass,
+    /// Ours: given to the one listener.
+    Steer,
+    /// Ours, but nobody can serve it: the client is refused at its first SYN.
+    Refuse,
+}
+
 /// The address without its IPv6 wrapping: `::ffff:192.0.2.1` is the client 192.0.2.1.
 ///
 /// A dual-stack socket reports IPv4 ends in the mapped form; past this function none is seen.

@@ -1,6 +1,6 @@
 pub mod addr;
-pub mod diag;
-
 pub mod conf;
-
+pub mod diag;
 pub mod discovery;
+pub mod steering;
+pub mod sys;

@@ -1,0 +1,16 @@
+//! Steering: the kernel gives the connections to our ports to the one listener.
+//!
+//! [`Ebpf`] is the `sk_lookup` program and its maps; [`Known`] is what the kernel was told, so that a
+//! change is written as a difference; [`conflict`] finds the ports that other programs listen on.
+//! When to steer what is for the caller to say.
+
+pub mod conflict;
+mod counts;
+mod ebpf;
+mod error;
+mod known;
+
+pub use counts::{Counters, SteerCounts};
+pub use ebpf::{Ebpf, KernelLog, LogLevel};
+pub use error::{Missing, SteeringError};
+pub use known::Known;
