@@ -1,6 +1,21 @@
 pub mod addr;
-pub mod conf;
 pub mod diag;
-pub mod discovery;
-pub mod steering;
+
+pub mod conf;
 pub mod sys;
+pub mod wire;
+
+pub mod route;
+
+pub mod discovery;
+pub mod net;
+pub mod pump;
+pub mod steering;
+
+pub mod flow;
+
+pub mod admin;
+
+pub mod daemon;
+
+pub mod cli;

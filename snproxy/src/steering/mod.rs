@@ -9,6 +9,7 @@ mod counts;
 mod ebpf;
 mod error;
 mod known;
+pub mod sockets;
 
 pub use counts::{Counters, SteerCounts};
 pub use ebpf::{Ebpf, KernelLog, LogLevel};

@@ -1,0 +1,106 @@
+//! What the control socket says, as JSON; the commands read the same types.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /status`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Status {
+    /// `running` or `draining`.
+    pub state: String,
+    pub pid: u32,
+    pub version: String,
+    pub uptime_seconds: u64,
+    /// Accepted configurations so far.
+    pub generation: u64,
+    /// `ebpf` or `listeners`.
+    pub steering: String,
+    pub host: String,
+    pub port: u16,
+    pub ports: PortCounts,
+    pub connections: Connections,
+    /// Ended connections by end.
+    pub ends: BTreeMap<String, u64>,
+    /// Outcomes counted in the kernel; none without eBPF.
+    pub kernel: Option<Kernel>,
+    pub reload: Reload,
+    /// Why the kernel's ports are not as they should be; retried all the time.
+    pub pending: Option<String>,
+    pub pods: Vec<PodStatus>,
+}
+
+/// Cluster ports by what becomes of them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct PortCounts {
+    pub steer: usize,
+    pub refuse: usize,
+    pub pass: usize,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Connections {
+    pub live: u64,
+    pub total: u64,
+}
+
+/// The program's counters: lookups, of which one connection can take several.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Kernel {
+    pub steered: u64,
+    pub refused: u64,
+    pub no_listener: u64,
+    pub failed: u64,
+}
+
+/// `POST /reload`, and how the last reload went in [`Status`].
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Reload {
+    /// Whether the files as they are now are in force.
+    pub ok: bool,
+    pub generation: u64,
+    /// Findings, one line each: `file:line:col: severity: message`.
+    pub diagnostics: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct PodStatus {
+    pub cluster_port: u16,
+    pub host_port: u16,
+    pub upstream: String,
+    pub active: u32,
+    pub max_conn: u32,
+    /// `false`, `v1` or `v2`.
+    pub send_proxy: String,
+    pub up: bool,
+}
+
+/// `GET /ports`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Ports {
+    pub ranges: Vec<Range>,
+}
+
+/// Adjacent ports with one lot; a port with an owner stands alone.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Range {
+    pub first: u16,
+    pub last: u16,
+    /// `steer`, `refuse` or `pass`.
+    pub action: String,
+    pub reason: String,
+    /// Lookups in the kernel since the start.
+    pub lookups: u64,
+    pub owner: Option<Owner>,
+}
+
+/// Who else listens on a port.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Owner {
+    pub address: String,
+    pub uid: u32,
+    pub inode: u32,
+    /// Looked up by the command, with its caller's rights.
+    pub pid: Option<u32>,
+    pub name: Option<String>,
+}

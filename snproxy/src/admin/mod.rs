@@ -1,0 +1,162 @@
+//! The control socket: HTTP/1.1 over a unix socket, for the commands and for `curl --unix-socket`.
+//!
+//! Only root and the daemon's own user are answered. What is asked goes to the daemon, which alone
+//! knows; nothing here has state.
+
+pub mod api;
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
+
+/// What a command asks of the daemon; the answer goes back through the sender.
+pub enum Asked {
+    Status(oneshot::Sender<api::Status>),
+    Ports(oneshot::Sender<api::Ports>),
+    Reload(oneshot::Sender<api::Reload>),
+}
+
+/// How long a caller may take to send its request.
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+/// Callers at once; more wait in the socket's queue.
+const MAX_CALLERS: usize = 32;
+
+/// The bound control socket; dropping it removes the file.
+pub struct Socket {
+    listener: std::os::unix::net::UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Binds `path` with mode 0600 in a folder of mode 0700 (made when missing).
+    ///
+    /// Errors: `AddrInUse` when another process answers there; a socket that nobody answers is replaced.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        if path.exists() {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            fs::remove_file(path)?;
+        }
+        let listener = std::os::unix::net::UnixListener::bind(path)?;
+        // Who connects before this line is still asked for its uid.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Answers callers until dropped.
+    pub async fn serve(self, asked: mpsc::Sender<Asked>) -> io::Result<()> {
+        let listener = UnixListener::from_std(self.listener.try_clone()?)?;
+        let places = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_CALLERS));
+        loop {
+            let Ok(place) = std::sync::Arc::clone(&places).acquire_owned().await else {
+                return Ok(());
+            };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let asked = asked.clone();
+                    tokio::spawn(async move {
+                        converse(stream, asked).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "accept on the control socket");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // It may be gone, with its folder, at the end of a container: then there is nothing to do.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) {
+    match stream.peer_cred() {
+        Ok(peer) if may_ask(peer.uid()) => {}
+        Ok(peer) => return warn!(uid = peer.uid(), "a stranger was turned away from the control socket"),
+        Err(error) => return warn!(%error, "caller of the control socket unknown"),
+    }
+    let service = hyper::service::service_fn(|request| answer(request, asked.clone()));
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_LIMIT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        debug!(%error, "a caller of the control socket left early");
+    }
+}
+
+fn may_ask(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    asked: mpsc::Sender<Asked>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let response = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/status") => ask(&asked, Asked::Status).await,
+        (&Method::GET, "/ports") => ask(&asked, Asked::Ports).await,
+        (&Method::POST, "/reload") => ask(&asked, Asked::Reload).await,
+        _ => text(StatusCode::NOT_FOUND, "GET /status, GET /ports, POST /reload\n"),
+    };
+    Ok(response)
+}
+
+/// Puts a question to the daemon and its answer into JSON.
+async fn ask<T: Serialize>(
+    asked: &mpsc::Sender<Asked>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Asked,
+) -> Response<Full<Bytes>> {
+    let (reply, answer) = oneshot::channel();
+    if asked.send(question(reply)).await.is_err() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    let Ok(answer) = answer.await else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    };
+    match serde_json::to_vec(&answer) {
+        Ok(json) => {
+            let mut response = Response::new(Full::new(Bytes::from(json)));
+            let json = hyper::header::HeaderValue::from_static("application/json");
+            response.headers_mut().insert(CONTENT_TYPE, json);
+            response
+        }
+        Err(error) => {
+            warn!(%error, "encode an answer of the control socket");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "not encodable\n")
+        }
+    }
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    response
+}

@@ -1,0 +1,67 @@
+//! Stop accepting, let connections end, cut what is left at the deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{info, warn};
+
+use crate::admin::Asked;
+
+use super::{Daemon, Signals};
+
+/// How long connections that were in the accept queue at the switch may take to be accepted.
+const QUEUE_GRACE: Duration = Duration::from_millis(50);
+
+impl Daemon {
+    /// Ends within DRAINTIMEOUT, or at once on a second INT.
+    pub(super) async fn drain(
+        &mut self,
+        accepting: JoinHandle<()>,
+        listener: Arc<TcpListener>,
+        signals: &mut Signals,
+        asked: &mut mpsc::Receiver<Asked>,
+    ) {
+        self.draining = true;
+        let conf = Arc::clone(&self.shared.table.load().conf);
+        // New connections are refused from here on; those already queued would be reset by closing the
+        // listener, so they are accepted first.
+        self.steerer.detach(&conf);
+        sleep(QUEUE_GRACE).await;
+        accepting.abort();
+        let _ = accepting.await;
+        drop(listener);
+
+        let live = &Arc::clone(&self.shared).live;
+        // The forced closes are spread over the last quarter, so that clients do not come back all at once.
+        let spread = conf.drain_timeout / 4;
+        let cut_at = Instant::now() + conf.drain_timeout.saturating_sub(spread);
+        info!(
+            connections = live.now(),
+            limit_seconds = conf.drain_timeout.as_secs(),
+            "draining: no new connections; INT ends at once"
+        );
+        let mut cutting = false;
+        loop {
+            tokio::select! {
+                () = live.none_left() => break,
+                () = sleep_until(cut_at), if !cutting => {
+                    warn!(connections = live.now(), "drain limit: resetting what is left");
+                    live.cut(spread);
+                    cutting = true;
+                }
+                // The last one is cut when the spread ends; a moment more for it to be counted.
+                () = sleep_until(cut_at + spread + Duration::from_secs(1)), if cutting => break,
+                _ = signals.interrupt.recv() => {
+                    warn!(connections = live.now(), "interrupted: ending at once");
+                    break;
+                }
+                Some(question) = asked.recv() => self.answer(question),
+            }
+        }
+        info!("stopped");
+    }
+}

@@ -1,0 +1,241 @@
+//! The running proxy: owns everything, and reacts to one event after the other.
+
+mod drain;
+mod pods;
+mod reload;
+mod report;
+mod start;
+mod steer;
+mod world;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+
+use crate::admin::Asked;
+use crate::conf::Conf;
+use crate::discovery::{self, Watch};
+use crate::flow::{self, Shared};
+use crate::net::listener;
+use crate::steering::conflict;
+
+pub use start::{Start, StartError};
+pub use world::parse;
+
+use pods::Pods;
+use reload::Loaded;
+use steer::Steerer;
+
+/// Time between looks at the host's listening sockets (well under 1 ms each): what starts or dies is
+/// known within a second, the probe included. The same tick retries what failed.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Changes the level of the log while it runs.
+pub type SetLogLevel = Box<dyn Fn(&Conf)>;
+
+/// The running proxy. All of its methods run on one thread, which serves no connection: they may block.
+struct Daemon {
+    /// The configuration that the process was started with: HOST, PORT and the like are its own.
+    started_with: Arc<Conf>,
+    conf_path: PathBuf,
+    since: Instant,
+    shared: Arc<Shared>,
+    steerer: Steerer,
+    pods: Pods,
+    loaded: Loaded,
+    watch: Watch,
+    set_log_level: SetLogLevel,
+    draining: bool,
+}
+
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+}
+
+/// Runs until TERM or INT and the drain that follows.
+pub fn run(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
+    // Worker threads inherit what this thread kept of its privileges: nothing.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(serve(start, set_log_level));
+    // A probe or a caller of the control socket may be half way: nobody waits for them.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
+    let Start {
+        conf_path,
+        since,
+        conf,
+        read,
+        listener,
+        control,
+        mut steerer,
+        table,
+    } = start;
+    let mut signals = Signals::new()?;
+    let listener = Arc::new(TcpListener::from_std(listener)?);
+    let shared = Arc::new(Shared::new(table));
+    let (ask, mut asked) = mpsc::channel(16);
+    let control = control.map(|socket| tokio::spawn(socket.serve(ask)));
+    if let Some(log) = steerer.kernel_log() {
+        tokio::spawn(async move {
+            let error = log.run().await;
+            warn!(%error, "the log lines of the BPF program can no longer be read");
+        });
+    }
+    let watch = Watch::new(&discovery::paths(&read.sources));
+    if let Some(problem) = watch.problem() {
+        warn!(%problem, "watch files");
+    }
+    steerer.serve_with(&shared);
+
+    let mut daemon = Daemon {
+        started_with: conf,
+        conf_path,
+        since,
+        shared: Arc::clone(&shared),
+        steerer,
+        pods: Pods::default(),
+        loaded: Loaded::new(read),
+        watch,
+        set_log_level,
+        draining: false,
+    };
+    daemon.look_around();
+    let accepting = tokio::spawn(accept(Arc::clone(&listener), Arc::clone(&shared)));
+    daemon.announce();
+    // The watch began after the files were read: what changed in between is found here.
+    daemon.reload(false);
+
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => daemon.tick(),
+            () = daemon.watch.changed() => daemon.reload(false),
+            () = shared.health_changed.notified() => daemon.steer(),
+            Some(question) = asked.recv() => daemon.answer(question),
+            _ = signals.hangup.recv() => daemon.reload(true),
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+        }
+    }
+
+    daemon.drain(accepting, listener, &mut signals, &mut asked).await;
+    if let Some(control) = control {
+        control.abort();
+        // Its end removes the socket's file.
+        let _ = control.await;
+    }
+    Ok(())
+}
+
+/// Accepts from the one listener for as long as the process serves.
+async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>) {
+    listener::accept(&listener, |stream, addr| {
+        flow::serve(Arc::clone(&shared), stream, addr)
+    })
+    .await;
+}
+
+impl Daemon {
+    /// Looks at the host's listeners, probes what needs it, and retries what failed.
+    fn tick(&mut self) {
+        if self.loaded.pending {
+            self.reload(false);
+        }
+        self.look_around();
+    }
+
+    /// One scan of the host's listening sockets, and what follows from it.
+    fn look_around(&mut self) {
+        let table = self.shared.table.load_full();
+        match conflict::listening() {
+            Ok(listening) => {
+                self.steerer.note_listening(&table.conf, &listening);
+                for upstream in self.pods.look(&table, &listening, Instant::now()) {
+                    pods::probe(&self.shared, &table, upstream);
+                }
+            }
+            Err(error) => warn!(%error, "list the host's listening sockets"),
+        }
+        self.steer();
+    }
+
+    /// Brings the kernel to what the table, the pods' health and other programs ask for.
+    fn steer(&mut self) {
+        let table = self.shared.table.load_full();
+        self.steerer.bring(&table);
+    }
+
+    /// The line that says that the proxy serves, what, and how.
+    fn announce(&self) {
+        let conf = &self.started_with;
+        let ports = self.steerer.port_counts();
+        info!(
+            "ready: serving {} by {}; {} of {} cluster ports steered, {} refused, {} left alone; pods at {}",
+            std::net::SocketAddr::new(conf.host, conf.port),
+            self.steerer.mechanism(),
+            ports.steer,
+            conf.cluster_ports.len(),
+            ports.refuse,
+            ports.pass,
+            conf.pod_host,
+        );
+    }
+
+    fn answer(&mut self, question: Asked) {
+        // A caller that left before its answer is no error.
+        match question {
+            Asked::Status(reply) => drop(reply.send(self.status())),
+            Asked::Ports(reply) => drop(reply.send(self.ports())),
+            Asked::Reload(reply) => {
+                if !self.draining {
+                    self.reload(true);
+                }
+                drop(reply.send(self.reloaded()));
+            }
+        }
+    }
+}
+
+/// Path of the control socket: ADMIN, else one per PORT in the system's or the user's runtime folder.
+pub fn control_socket(conf: &Conf) -> PathBuf {
+    if let Some(path) = &conf.admin.socket {
+        return path.clone();
+    }
+    let folder = match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(folder) if !rustix::process::geteuid().is_root() => {
+            PathBuf::from(folder).join("snproxy")
+        }
+        _ => PathBuf::from("/run/snproxy"),
+    };
+    folder.join(format!("{}.sock", conf.port))
+}
+
+/// Whether connections to `host` are meant for `ip` too.
+fn covers(host: IpAddr, ip: IpAddr) -> bool {
+    host.is_unspecified() || host == ip
+}

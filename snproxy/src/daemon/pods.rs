@@ -1,0 +1,86 @@
+//! Whether the pods of this host live: what listening sockets tell, and probes where they tell of a change.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt;
+use tracing::debug;
+
+use crate::conf::SendProxy;
+use crate::flow::Shared;
+use crate::net::dial::dial;
+use crate::route::Table;
+use crate::route::service::Upstream;
+use crate::steering::conflict::{Listening, owner_of};
+use crate::wire::{proxy_v1, proxy_v2};
+
+/// What the last scan saw.
+#[derive(Debug, Default)]
+pub(super) struct Pods {
+    /// Upstreams for which a listening socket was visible. A pod behind NAT or in a namespace of its
+    /// own never is: that says nothing about it.
+    seen: HashSet<SocketAddr>,
+}
+
+impl Pods {
+    /// Upstreams to probe now: their listener went away or came back, or their next probe is due.
+    pub(super) fn look(
+        &mut self,
+        table: &Table,
+        listening: &[Listening],
+        now: Instant,
+    ) -> Vec<Arc<Upstream>> {
+        let mut seen = HashSet::new();
+        let mut probes = Vec::new();
+        for upstream in table.upstreams() {
+            let addr = upstream.addr;
+            let visible = listening
+                .iter()
+                .any(|socket| socket.addr.port() == addr.port() && owner_of(addr.ip(), socket));
+            let before = self.seen.contains(&addr);
+            if visible {
+                seen.insert(addr);
+            }
+            let vanished = before && !visible;
+            let appeared = visible && !before && !upstream.is_up();
+            if vanished || appeared || upstream.health().due(now) {
+                probes.push(Arc::clone(upstream));
+            }
+        }
+        self.seen = seen;
+        probes
+    }
+}
+
+/// Connects once, without a permit, and notes how it went; nothing while a probe is under way.
+pub(super) fn probe(shared: &Arc<Shared>, table: &Arc<Table>, upstream: Arc<Upstream>) {
+    let Some(turn) = upstream.begin_probe() else {
+        return;
+    };
+    let (shared, table) = (Arc::clone(shared), Arc::clone(table));
+    tokio::spawn(async move {
+        match dial(upstream.addr, table.conf.connect_timeout).await {
+            Ok(mut stream) => {
+                let mut greeting = BytesMut::new();
+                match table.send_proxy_of(upstream.addr) {
+                    SendProxy::No => {}
+                    SendProxy::V1 => proxy_v1::encode_unknown(&mut greeting),
+                    SendProxy::V2 => proxy_v2::encode_local(&mut greeting),
+                }
+                // The connection was the answer: a pod that cuts the greeting short is up all the same.
+                let _ = stream.write_all(&greeting).await;
+                shared.note(&upstream, true);
+            }
+            Err(error) => {
+                debug!(%error, "probe");
+                if error.blames_upstream() {
+                    shared.note(&upstream, false);
+                }
+            }
+        }
+        drop(turn);
+    });
+}

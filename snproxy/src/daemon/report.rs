@@ -1,0 +1,111 @@
+//! What the daemon tells about itself.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use crate::addr::Action;
+use crate::admin::api;
+use crate::conf::SendProxy;
+use crate::route::plan::{Lot, Reason};
+
+use super::Daemon;
+
+impl Daemon {
+    pub(super) fn status(&self) -> api::Status {
+        let shared = Arc::clone(&self.shared);
+        let table = shared.table.load_full();
+        let kernel = self.steerer.counters().and_then(|counters| {
+            let counts = counters.counts();
+            counts.inspect_err(|error| warn!(%error, "read the kernel's counters")).ok()
+        });
+        let pods = table.services().flat_map(|service| {
+            service.pods.iter().map(move |pod| api::PodStatus {
+                cluster_port: service.port.get(),
+                host_port: pod.upstream.addr.port(),
+                upstream: pod.upstream.addr.to_string(),
+                active: pod.load.active(),
+                max_conn: pod.max_conn,
+                send_proxy: match pod.send_proxy {
+                    SendProxy::No => "false",
+                    SendProxy::V1 => "v1",
+                    SendProxy::V2 => "v2",
+                }
+                .to_owned(),
+                up: pod.upstream.is_up(),
+            })
+        });
+        api::Status {
+            state: if self.draining { "draining" } else { "running" }.to_owned(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.since.elapsed().as_secs(),
+            generation: table.generation,
+            steering: self.steerer.mechanism().to_owned(),
+            host: self.started_with.host.to_string(),
+            port: self.started_with.port,
+            ports: self.steerer.port_counts(),
+            connections: api::Connections { live: shared.live.now(), total: shared.live.total() },
+            ends: shared.ends.all().map(|(end, count)| (end.name().to_owned(), count)).collect(),
+            kernel: kernel.map(|counts| api::Kernel {
+                steered: counts.steered,
+                refused: counts.refused,
+                no_listener: counts.no_listener,
+                failed: counts.failed,
+            }),
+            reload: self.reloaded(),
+            pending: self.steerer.pending.clone(),
+            pods: pods.collect(),
+        }
+    }
+
+    pub(super) fn ports(&self) -> api::Ports {
+        let lookups = self.steerer.counters().and_then(|counters| {
+            let lookups = counters.lookups();
+            lookups.inspect_err(|error| warn!(%error, "read the kernel's counters")).ok()
+        });
+        let lookups = |port: u16| {
+            lookups.as_ref().and_then(|all| all.get(usize::from(port))).copied().unwrap_or(0)
+        };
+        let owners = self.steerer.owners();
+        let mut ranges: Vec<api::Range> = Vec::new();
+        let mut last: Option<(u16, Lot)> = None;
+        for (port, lot) in self.steerer.plan().ports() {
+            let owner = owners.get(&port);
+            if lot.reason == Reason::Foreign {
+                continue;
+            }
+            match ranges.last_mut() {
+                Some(range)
+                    if last == port.checked_sub(1).map(|before| (before, lot))
+                        && owner.is_none()
+                        && range.owner.is_none() =>
+                {
+                    range.last = port;
+                    range.lookups += lookups(port);
+                }
+                _ => ranges.push(api::Range {
+                    first: port,
+                    last: port,
+                    action: match lot.action {
+                        Action::Pass => "pass",
+                        Action::Steer => "steer",
+                        Action::Refuse => "refuse",
+                    }
+                    .to_owned(),
+                    reason: lot.reason.to_string(),
+                    lookups: lookups(port),
+                    owner: owner.map(|socket| api::Owner {
+                        address: socket.addr.to_string(),
+                        uid: socket.uid,
+                        inode: socket.inode,
+                        pid: None,
+                        name: None,
+                    }),
+                }),
+            }
+            last = Some((port, lot));
+        }
+        api::Ports { ranges }
+    }
+}

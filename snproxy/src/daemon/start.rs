@@ -1,0 +1,171 @@
+//! From a valid configuration to a process that is ready to serve, while it still has its privileges.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::{info, warn};
+
+use crate::admin::Socket;
+use crate::conf::{BpfLog, Conf, Conflict, Steering};
+use crate::net::listener;
+use crate::route::Table;
+use crate::steering::sockets::{MAX_AUTO, Sockets};
+use crate::steering::{Ebpf, LogLevel, SteeringError, conflict};
+use crate::sys::privileges;
+
+use super::control_socket;
+use super::reload::Read;
+use super::steer::{Mechanism, Steerer, chain};
+
+/// All that needs privileges or may fail, made before the first thread starts: capabilities belong to
+/// threads.
+pub struct Start {
+    pub(super) conf_path: PathBuf,
+    pub(super) since: Instant,
+    pub(super) conf: Arc<Conf>,
+    pub(super) read: Read,
+    pub(super) listener: TcpListener,
+    pub(super) control: Option<Socket>,
+    pub(super) steerer: Steerer,
+    pub(super) table: Table,
+}
+
+/// Why the proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("listen on {addr}: {source}")]
+    Listen { addr: SocketAddr, source: io::Error },
+    #[error("{}", chain(.0))]
+    Steering(SteeringError),
+    #[error(
+        "STEERING auto: eBPF cannot be used ({why}), and {ports} mapped ports are too many for one \
+         listener each (at most {MAX_AUTO}); give snproxy CAP_BPF and CAP_NET_ADMIN on a kernel of at \
+         least 5.9, or ask for `STEERING listeners`"
+    )]
+    TooManyPorts { why: String, ports: usize },
+    #[error("CONFLICT fail: another program (uid {uid}) listens on {addr}, a cluster port")]
+    Conflict { addr: SocketAddr, uid: u32 },
+    #[error("{operation}: {source}")]
+    Sys { operation: &'static str, source: io::Error },
+}
+
+impl Start {
+    /// Binds, loads, steers and gives up all privileges.
+    pub fn new(conf_path: PathBuf, conf: Conf, read: Read) -> Result<Self, StartError> {
+        let since = Instant::now();
+        raise_descriptor_limit();
+        let conf = Arc::new(conf);
+        let addr = SocketAddr::new(conf.host, conf.port);
+        let listener =
+            listener::bind(addr).map_err(|source| StartError::Listen { addr, source })?;
+        let control = bind_control(&conf);
+        let table = Table::build(Arc::clone(&conf), None);
+        let steerer = steer(&conf, &table, &listener, addr)?;
+        give_up_privileges(&conf, steerer.mechanism())?;
+        crate::sys::memory::trim();
+        Ok(Self { conf_path, since, conf, read, listener, control, steerer, table })
+    }
+}
+
+fn steer(
+    conf: &Conf,
+    table: &Table,
+    listener: &TcpListener,
+    addr: SocketAddr,
+) -> Result<Steerer, StartError> {
+    let sys = |operation| move |source| StartError::Sys { operation, source };
+    let listening = conflict::listening().map_err(sys("list the host's listening sockets"))?;
+    let mechanism = match conf.steering {
+        Steering::Listeners => listeners(conf),
+        Steering::Ebpf => ebpf(conf, addr, listener).map_err(StartError::Steering)?,
+        Steering::Auto => match ebpf(conf, addr, listener) {
+            Ok(mechanism) => mechanism,
+            Err(error) => {
+                let why = chain(&error);
+                let ports = table.services().count();
+                if ports > MAX_AUTO {
+                    return Err(StartError::TooManyPorts { why, ports });
+                }
+                warn!("STEERING auto: eBPF cannot be used ({why}): one listener per mapped port instead");
+                listeners(conf)
+            }
+        },
+    };
+    let mut steerer = Steerer::new(mechanism, listener).map_err(sys("stat the listener"))?;
+    steerer.note_listening(conf, &listening);
+    if conf.conflict == Conflict::Fail
+        && let Some(socket) = steerer.owners().values().next()
+    {
+        return Err(StartError::Conflict { addr: socket.addr, uid: socket.uid });
+    }
+    steerer.begin(table).map_err(StartError::Steering)?;
+    Ok(steerer)
+}
+
+fn ebpf(
+    conf: &Conf,
+    addr: SocketAddr,
+    listener: &TcpListener,
+) -> Result<Mechanism, SteeringError> {
+    let log = match conf.bpf_log {
+        BpfLog::Off => None,
+        BpfLog::Error => Some(LogLevel::Error),
+        BpfLog::Warn => Some(LogLevel::Warn),
+        BpfLog::Info => Some(LogLevel::Info),
+        BpfLog::Debug => Some(LogLevel::Debug),
+    };
+    let mut ebpf = Ebpf::load(addr, log)?;
+    ebpf.set_listener(listener)?;
+    // Every port passes until the plan is written: nothing is steered that is not routed.
+    ebpf.attach()?;
+    Ok(Mechanism::Ebpf(Box::new(ebpf)))
+}
+
+fn listeners(conf: &Conf) -> Mechanism {
+    Mechanism::Listeners(Sockets::new(conf.host))
+}
+
+/// Binds the control socket; without one the proxy serves all the same.
+fn bind_control(conf: &Conf) -> Option<Socket> {
+    let path = control_socket(conf);
+    let bound = Socket::bind(&path);
+    if let Err(error) = &bound {
+        let path = path.display();
+        warn!(%error, %path, "no control socket: `snproxy status`, `ports` and `reload` will not reach this process");
+    }
+    bound.ok()
+}
+
+/// A proxied connection takes two descriptors: as many as the hard limit allows.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "raise the limit of open descriptors");
+    }
+}
+
+fn give_up_privileges(conf: &Conf, mechanism: &str) -> Result<(), StartError> {
+    // Ports below 1024 that get listeners of their own may be opened by later reloads.
+    let low = mechanism == "listeners" && conf.cluster_ports.iter().any(|port| port < 1024);
+    let keep: &[_] = if low { &[privileges::Capability::CAP_NET_BIND_SERVICE] } else { &[] };
+    let kept = privileges::drop_all(keep)
+        .map_err(|source| StartError::Sys { operation: "drop capabilities", source })?;
+    info!(?kept, "capabilities dropped");
+    for path in [&conf.files.proxy, &conf.files.mappings, &conf.files.hosts] {
+        if let Err(error) = std::fs::File::open(path)
+            && error.kind() == io::ErrorKind::PermissionDenied
+        {
+            let path = path.display();
+            warn!(%path, "not readable without capabilities: later changes of it will not be seen");
+        }
+    }
+    Ok(())
+}

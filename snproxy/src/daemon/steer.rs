@@ -1,0 +1,239 @@
+//! Brings the kernel to the plan: by eBPF or by one listener per port, always by difference.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+
+use crate::addr::{Action, PortSet};
+use crate::admin::api;
+use crate::conf::{Conf, Conflict};
+use crate::flow::{self, Shared};
+use crate::net::listener;
+use crate::route::Table;
+use crate::route::plan::{Plan, Reason};
+use crate::steering::conflict::{Listening, owner_of};
+use crate::steering::sockets::Sockets;
+use crate::steering::{Counters, Ebpf, KernelLog, Known, SteeringError};
+
+/// How connections to steered ports reach us. The same proxy stands above both.
+pub(super) enum Mechanism {
+    Ebpf(Box<Ebpf>),
+    Listeners(Sockets<OpenPort>),
+}
+
+/// A listener of one port, and the task that accepts from it.
+pub(super) struct OpenPort {
+    inode: u32,
+    accepting: AbortHandle,
+}
+
+impl Drop for OpenPort {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// The kernel's ports: what is wanted of them, what they were told, who else is there.
+pub(super) struct Steerer {
+    mechanism: Mechanism,
+    known: Known,
+    plan: Plan,
+    /// Other programs' listeners on cluster ports, by port.
+    owners: BTreeMap<u16, Listening>,
+    /// Inode of the one listener.
+    own: u32,
+    /// Why the kernel is not at the plan; told once, retried with every look around.
+    pub(super) pending: Option<String>,
+    shared: Option<Arc<Shared>>,
+}
+
+impl Steerer {
+    pub(super) fn new(mechanism: Mechanism, own: &impl AsFd) -> io::Result<Self> {
+        Ok(Self {
+            mechanism,
+            known: Known::new(),
+            plan: Plan::nothing(),
+            owners: BTreeMap::new(),
+            own: inode(own)?,
+            pending: None,
+            shared: None,
+        })
+    }
+
+    /// Connections of ports that get a listener of their own go to `shared` from now on.
+    pub(super) fn serve_with(&mut self, shared: &Arc<Shared>) {
+        self.shared = Some(Arc::clone(shared));
+    }
+
+    /// Takes note of who else listens on cluster ports of HOST; logs what changed.
+    pub(super) fn note_listening(&mut self, conf: &Conf, listening: &[Listening]) {
+        let mut own: HashSet<u32> = HashSet::from([self.own]);
+        if let Mechanism::Listeners(sockets) = &self.mechanism {
+            own.extend(sockets.open().map(|port| port.inode));
+        }
+        let host_ports: PortSet = conf.mappings.iter().map(|mapping| mapping.host_port.get()).collect();
+        let owners: BTreeMap<u16, Listening> = listening
+            .iter()
+            .filter(|socket| !own.contains(&socket.inode) && owner_of(conf.host, socket))
+            .map(|socket| (socket.addr.port(), *socket))
+            .filter(|(port, _)| conf.cluster_ports.contains(*port) && *port != conf.port)
+            .collect();
+        for (port, socket) in owners.iter().filter(|(port, _)| !self.owners.contains_key(port)) {
+            if host_ports.contains(*port) {
+                continue;
+            }
+            let (addr, uid) = (socket.addr, socket.uid);
+            let what = match conf.conflict {
+                Conflict::Steal => "its new connections are taken over (CONFLICT steal)",
+                Conflict::Yield | Conflict::Fail => "the port is left to it",
+            };
+            warn!(port, %addr, uid, "another program listens on a cluster port: {what}");
+        }
+        for port in self.owners.keys().filter(|port| !owners.contains_key(port)) {
+            info!(port, "the other program's listener is gone: the port is ours again");
+        }
+        self.owners = owners;
+    }
+
+    pub(super) fn owners(&self) -> &BTreeMap<u16, Listening> {
+        &self.owners
+    }
+
+    /// What the kernel should be told for these routes.
+    pub(super) fn plan_for(&self, table: &Table) -> Plan {
+        let taken: PortSet = self.owners.keys().copied().collect();
+        Plan::build(&table.conf, table, &taken)
+    }
+
+    /// Tells the kernel what differs from `table`'s plan. A failure is kept, and retried by the next call.
+    pub(super) fn bring(&mut self, table: &Table) {
+        self.plan = self.plan_for(table);
+        let wanted: Vec<_> = self.plan.actions().collect();
+        match self.write(wanted) {
+            Ok(_) => {
+                if self.pending.take().is_some() {
+                    info!("the kernel's ports are as they should be again");
+                }
+            }
+            Err(error) => self.complain(&error),
+        }
+    }
+
+    /// First half of a reload: ports that will not be steered any more leave the kernel before their
+    /// routes leave the table.
+    pub(super) fn withdraw(&mut self, next: &Plan) -> Result<(), SteeringError> {
+        let leaving: Vec<_> = next
+            .actions()
+            .filter(|(port, action)| {
+                *action != Action::Steer && self.known.get(*port) == Some(Action::Steer)
+            })
+            .collect();
+        self.write(leaving).map(drop).inspect_err(|error| self.complain_once(error))
+    }
+
+    fn write(&mut self, wanted: Vec<(u16, Action)>) -> Result<usize, SteeringError> {
+        let Self { mechanism, known, shared, .. } = self;
+        match mechanism {
+            Mechanism::Ebpf(ebpf) => known.bring(wanted, |changes| ebpf.write(changes)),
+            Mechanism::Listeners(sockets) => known.bring(wanted, |changes| {
+                sockets.write(changes, |addr| open_port(addr, shared.as_ref()))
+            }),
+        }
+    }
+
+    fn complain(&mut self, error: &SteeringError) {
+        self.complain_once(error);
+        self.pending = Some(chain(error));
+    }
+
+    fn complain_once(&self, error: &SteeringError) {
+        let error = chain(error);
+        if self.pending.as_ref() != Some(&error) {
+            warn!(%error, "the kernel's ports stay as they were; trying again");
+        }
+    }
+
+    pub(super) fn mechanism(&self) -> &'static str {
+        match self.mechanism {
+            Mechanism::Ebpf(_) => "ebpf",
+            Mechanism::Listeners(_) => "listeners",
+        }
+    }
+
+    pub(super) fn kernel_log(&mut self) -> Option<KernelLog> {
+        match &mut self.mechanism {
+            Mechanism::Ebpf(ebpf) => ebpf.logger(),
+            Mechanism::Listeners(_) => None,
+        }
+    }
+
+    pub(super) fn counters(&self) -> Option<Counters> {
+        match &self.mechanism {
+            Mechanism::Ebpf(ebpf) => Some(ebpf.counters()),
+            Mechanism::Listeners(_) => None,
+        }
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(super) fn port_counts(&self) -> api::PortCounts {
+        let count = |action| {
+            let is = |lot: &crate::route::plan::Lot| {
+                lot.reason != Reason::Foreign && lot.action == action
+            };
+            self.plan.ports().filter(|(_, lot)| is(lot)).count()
+        };
+        api::PortCounts {
+            steer: count(Action::Steer),
+            refuse: count(Action::Refuse),
+            pass: count(Action::Pass),
+        }
+    }
+
+    /// Ends steering: from now on the kernel refuses every cluster port.
+    pub(super) fn detach(&mut self, conf: &Conf) {
+        self.mechanism = Mechanism::Listeners(Sockets::new(conf.host));
+        self.known = Known::new();
+        self.plan = Plan::nothing();
+    }
+}
+
+fn open_port(addr: SocketAddr, shared: Option<&Arc<Shared>>) -> io::Result<OpenPort> {
+    let shared = Arc::clone(shared.ok_or(io::ErrorKind::NotConnected)?);
+    let listener = listener::bind(addr)?;
+    let inode = inode(&listener)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let accepting = tokio::spawn(async move {
+        listener::accept(&listener, |stream, addr| {
+            flow::serve(Arc::clone(&shared), stream, addr)
+        })
+        .await;
+    });
+    Ok(OpenPort { inode, accepting: accepting.abort_handle() })
+}
+
+/// Inode of a socket; sock_diag knows sockets by it.
+fn inode(socket: &impl AsFd) -> io::Result<u32> {
+    let stat = rustix::fs::fstat(socket)?;
+    // sock_diag has 32 bits of it too.
+    Ok(u32::try_from(stat.st_ino & u64::from(u32::MAX)).unwrap_or(0))
+}
+
+/// The error with all of its causes.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

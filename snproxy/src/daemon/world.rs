@@ -1,0 +1,67 @@
+//! What a parse asks of the host: names, own addresses, the kernel's port ranges.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+
+use crate::addr::PortSet;
+use crate::conf::{self, Conf, Sources, World};
+use crate::diag::Parsed;
+
+/// Parses a set of files as this host sees it. May block on name resolution.
+pub fn parse(sources: &Sources) -> Parsed<Option<Conf>> {
+    let sysctl = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
+    let world = World {
+        resolve: &resolve,
+        is_local: &is_local,
+        ephemeral: sysctl("ip_local_port_range").and_then(|text| pair(&text)),
+        reserved: sysctl("ip_local_reserved_ports").map_or_else(PortSet::new, |text| ports(&text)),
+    };
+    conf::parse(sources, &world)
+}
+
+fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
+    let addrs = (name, 0).to_socket_addrs()?;
+    Ok(addrs.map(|addr| addr.ip().to_canonical()).collect())
+}
+
+/// An address belongs to this host if a socket can be bound to it.
+fn is_local(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+fn pair(text: &str) -> Option<(u16, u16)> {
+    let mut ends = text.split_whitespace().map(str::parse);
+    Some((ends.next()?.ok()?, ends.next()?.ok()?))
+}
+
+/// The kernel's own list form: `8080,9000-9010`.
+fn ports(text: &str) -> PortSet {
+    let mut set = PortSet::new();
+    for item in text.trim().split(',') {
+        let (first, last) = item.split_once('-').unwrap_or((item, item));
+        if let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) {
+            (first..=last).for_each(|port| set.insert(port));
+        }
+    }
+    set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_local_and_a_documentation_address_is_not() {
+        assert!(is_local([127, 0, 0, 1].into()));
+        assert!(!is_local([192, 0, 2, 1].into()));
+    }
+
+    #[test]
+    fn the_kernels_lists_are_read() {
+        assert_eq!(ports("8080,9000-9002\n").to_string(), "8080,9000-9002");
+        assert_eq!(ports("\n").to_string(), "");
+        assert_eq!(pair("32768\t60999\n"), Some((32768, 60999)));
+        assert_eq!(pair("x"), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! A client on a cluster port: pick a pod, dial it, pump.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use crate::net::dial::{DialError, dial, tune};
+use crate::pump::{self, Meter, Side, Stop};
+use crate::route::Table;
+use crate::route::load::Permit;
+use crate::route::service::{Exhausted, Pod, Service, Tried};
+
+use super::end::End;
+use super::{Closed, Shared, header};
+
+/// Most pods that one connection tries.
+const MAX_TRIES: usize = 32;
+
+/// Carries a client's connection to a pod of the port that it asked for, to its end.
+pub(super) async fn carry(
+    shared: &Shared,
+    table: &Table,
+    client: &TcpStream,
+    addr: SocketAddr,
+    asked: SocketAddr,
+    id: u64,
+) -> Closed {
+    let Some(service) = table.service(asked.port()) else {
+        return Closed::early(End::NotMapped);
+    };
+    let conf = &table.conf;
+    tune(client, conf.keepalive);
+    let (pod, _permit, upstream) = match connect(shared, table, service).await {
+        Ok(connected) => connected,
+        Err(end) => return Closed::early(end),
+    };
+    tune(&upstream, conf.keepalive);
+
+    let meter = Meter::default();
+    let first = header::opening(client, addr, asked, pod.send_proxy, conf, id);
+    let cut = &shared.live.cut;
+    let stop = pump::run(client, &upstream, first, conf.idle_timeout, cut, &meter).await;
+    Closed {
+        end: match stop {
+            Stop::Clean => End::Clean,
+            Stop::Reset(Side::Client) => End::Client,
+            Stop::Reset(Side::Upstream) => End::Upstream,
+            Stop::Idle => End::Idle,
+            Stop::Cut => End::Drain,
+            Stop::Refused => End::Header,
+        },
+        upstream: Some(pod.upstream.addr),
+        bytes_in: meter.up.load(Relaxed),
+        bytes_out: meter.down.load(Relaxed),
+    }
+}
+
+/// Dials pods in the order of the policy until one answers.
+async fn connect<'t>(
+    shared: &Shared,
+    table: &'t Table,
+    service: Service<'t>,
+) -> Result<(&'t Pod, Permit, TcpStream), End> {
+    let mut tried = Tried::default();
+    while tried.len() < MAX_TRIES {
+        let (pod, permit) = service.take(random(), &mut tried).map_err(|none| match none {
+            Exhausted::Full => End::Busy,
+            Exhausted::Tried => End::NoUpstream,
+        })?;
+        let dialled = dial(pod.upstream.addr, table.conf.connect_timeout).await;
+        note(shared, pod, &dialled);
+        match dialled {
+            Ok(upstream) => return Ok((pod, permit, upstream)),
+            Err(error) => debug!(cluster_port = %service.port, %error, "dial"),
+        }
+    }
+    Err(End::NoUpstream)
+}
+
+/// Lets the pod's health know how a dial went.
+fn note(shared: &Shared, pod: &Pod, dialled: &Result<TcpStream, DialError>) {
+    let connected = match dialled {
+        Ok(_) => true,
+        Err(error) if error.blames_upstream() => false,
+        Err(_) => return,
+    };
+    if pod.upstream.report(connected, Instant::now()) {
+        shared.health_changed.notify_one();
+    }
+}
+
+/// Uniform bits for one pick.
+fn random() -> u64 {
+    // Each RandomState differs from the last one of its thread; hashing spreads the difference.
+    RandomState::new().hash_one(0u8)
+}

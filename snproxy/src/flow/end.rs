@@ -1,0 +1,102 @@
+//! Why connections end: a closed set, counted.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Why a connection ended. Closed set: each name is a log field, a status row and a metrics label.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// Both sides sent FIN and all bytes were delivered.
+    Clean,
+    /// The client reset.
+    Client,
+    /// The upstream reset.
+    Upstream,
+    /// No byte moved for the idle limit.
+    Idle,
+    /// Cut by the drain deadline.
+    Drain,
+    /// No pod of the port is mapped here any more.
+    NotMapped,
+    /// No pod took the connection.
+    NoUpstream,
+    /// Every pod has `maxConn` connections.
+    Busy,
+    /// The client had to send a PROXY header and did not.
+    Header,
+    /// Somebody connected to PORT, where only peers have business.
+    Peer,
+}
+
+impl End {
+    /// All of them, in the order of their counters.
+    pub const ALL: [Self; 10] = [
+        Self::Clean,
+        Self::Client,
+        Self::Upstream,
+        Self::Idle,
+        Self::Drain,
+        Self::NotMapped,
+        Self::NoUpstream,
+        Self::Busy,
+        Self::Header,
+        Self::Peer,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Client => "client",
+            Self::Upstream => "upstream",
+            Self::Idle => "idle",
+            Self::Drain => "drain",
+            Self::NotMapped => "not_mapped",
+            Self::NoUpstream => "no_upstream",
+            Self::Busy => "busy",
+            Self::Header => "header",
+            Self::Peer => "peer",
+        }
+    }
+
+    /// Whether the client is reset, so that it never takes the end for a complete answer.
+    pub fn is_abort(self) -> bool {
+        !matches!(self, Self::Clean | Self::Peer)
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How many connections ended in each way since the start.
+#[derive(Debug, Default)]
+pub struct Ends([AtomicU64; End::ALL.len()]);
+
+impl Ends {
+    pub fn count(&self, end: End) {
+        self.0[end as usize].fetch_add(1, Relaxed);
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = (End, u64)> + '_ {
+        End::ALL.into_iter().zip(self.0.iter().map(|count| count.load(Relaxed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_end_has_its_own_counter_and_name() {
+        let ends = Ends::default();
+        for (at, end) in End::ALL.into_iter().enumerate() {
+            assert_eq!(end as usize, at, "{end} stands at its own place");
+            ends.count(end);
+        }
+        assert!(ends.all().all(|(_, count)| count == 1));
+        let names: std::collections::HashSet<_> = End::ALL.map(End::name).into();
+        assert_eq!(names.len(), End::ALL.len());
+    }
+}

@@ -1,0 +1,142 @@
+//! Expect, strip, pass on or make a PROXY header: the only place that decides.
+//!
+//! The PROXY specification (2020/03/05, section 2) forbids a receiver to guess whether a header is
+//! there. `CLIENTPROXY detect` guesses all the same, as users of this configuration are used to;
+//! `require` and `never` do not. The guess ends with the first byte that cannot belong to a header.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::conf::{Conf, ProxyMode, SendProxy};
+use crate::pump::First;
+use crate::wire::proxy::{self, ProxyHeader};
+use crate::wire::proxy_v2::Tlvs;
+use crate::wire::{Decoded, proxy_v1, proxy_v2};
+
+/// Room for the first read: the longest header and some payload behind it.
+const FIRST_READ: usize = 4096;
+const _: () = assert!(FIRST_READ > proxy::MAX_HEADER);
+
+/// What a client's first bytes turned out to be.
+enum Seen {
+    /// A header of this many bytes.
+    Header(usize),
+    /// Payload, or nothing yet.
+    None,
+    Reset,
+}
+
+/// Decides what the pod gets before the client's bytes.
+pub(super) async fn opening(
+    client: &TcpStream,
+    addr: SocketAddr,
+    asked: SocketAddr,
+    send: SendProxy,
+    conf: &Conf,
+    id: u64,
+) -> First {
+    let mode = conf.client_proxy.mode_of(addr.ip());
+    let mut bytes = BytesMut::new();
+    let seen = match mode {
+        ProxyMode::Never => Seen::None,
+        ProxyMode::Detect | ProxyMode::Require => {
+            // With nothing to send first, a silent client is waited for: nothing is held up by it.
+            let must_decide = send != SendProxy::No || mode == ProxyMode::Require;
+            let patience = must_decide.then_some(conf.proxy_wait);
+            look(client, &mut bytes, patience, conf.proxy_wait).await
+        }
+    };
+    let read = bytes.len();
+    match (seen, send) {
+        (Seen::Reset, _) => First::Reset,
+        (Seen::None, _) if mode == ProxyMode::Require => First::Refused,
+        // Forwarded as it came, whichever version the pod asked for.
+        (Seen::Header(_), SendProxy::V1 | SendProxy::V2) => First::Bytes { bytes, read },
+        (Seen::Header(used), SendProxy::No) => First::Bytes { bytes: bytes.split_off(used), read },
+        (Seen::None, SendProxy::No) => First::Bytes { bytes, read },
+        (Seen::None, SendProxy::V1 | SendProxy::V2) => {
+            let mut made = BytesMut::with_capacity(proxy::MAX_HEADER.min(256) + bytes.len());
+            synthesize(send, addr, asked, id, &mut made);
+            made.extend_from_slice(&bytes);
+            First::Bytes { bytes: made, read }
+        }
+    }
+}
+
+/// Reads until it is decided whether the client sent a header; what was read stands in `bytes`.
+///
+/// `silence` is how long a client may say nothing; from its first byte on it has `wait`.
+async fn look(
+    client: &TcpStream,
+    bytes: &mut BytesMut,
+    silence: Option<Duration>,
+    wait: Duration,
+) -> Seen {
+    let mut deadline = silence.map(|silence| Instant::now() + silence);
+    loop {
+        match read(client, bytes, deadline).await {
+            // A pod is told of no header too where the client is silent or done.
+            None | Some(Ok(0)) => return Seen::None,
+            Some(Err(_)) => return Seen::Reset,
+            Some(Ok(got)) if got == bytes.len() => deadline = Some(Instant::now() + wait),
+            Some(Ok(_)) => {}
+        }
+        match proxy::decode(bytes) {
+            Ok(Decoded::Done { used, .. }) => return Seen::Header(used),
+            Ok(Decoded::Partial) => {}
+            Err(_) => return Seen::None,
+        }
+    }
+}
+
+/// One read that appends to `bytes`; `None` at the deadline.
+async fn read(
+    client: &TcpStream,
+    bytes: &mut BytesMut,
+    deadline: Option<Instant>,
+) -> Option<io::Result<usize>> {
+    loop {
+        let ready = client.readable();
+        let ready = match deadline {
+            Some(deadline) => timeout_at(deadline, ready).await.ok()?,
+            None => ready.await,
+        };
+        if let Err(error) = ready {
+            return Some(Err(error));
+        }
+        // Only now: a client that says nothing holds no memory.
+        // Undecided bytes are fewer than the longest header, so there is room left later.
+        if bytes.capacity() == 0 {
+            bytes.reserve(FIRST_READ);
+        }
+        match client.try_read_buf(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return Some(other),
+        }
+    }
+}
+
+/// Writes the header that tells a pod who its client is.
+pub(crate) fn synthesize(
+    send: SendProxy,
+    client: SocketAddr,
+    asked: SocketAddr,
+    id: u64,
+    out: &mut BytesMut,
+) {
+    let header = ProxyHeader { source: client, destination: asked };
+    match send {
+        SendProxy::No => {}
+        SendProxy::V1 => proxy_v1::encode(&header, out),
+        SendProxy::V2 => {
+            let unique_id = format!("{id:016x}");
+            let tlvs = Tlvs { cluster_port: Some(asked.port()), unique_id: unique_id.as_bytes() };
+            proxy_v2::encode(&header, &tlvs, out);
+        }
+    }
+}

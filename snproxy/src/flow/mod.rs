@@ -1,0 +1,106 @@
+//! One connection, from accept to its [`End`].
+
+pub mod cluster;
+pub mod end;
+mod header;
+pub mod live;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use crate::addr::canonical;
+use crate::pump;
+use crate::route::Table;
+
+use end::{End, Ends};
+use live::Live;
+
+/// What every connection shares with the daemon.
+pub struct Shared {
+    /// The routes in force; a connection looks once and keeps what it saw.
+    pub table: ArcSwap<Table>,
+    pub live: Live,
+    pub ends: Ends,
+    /// Told when a dial changed what is known of an upstream.
+    pub health_changed: Notify,
+    ids: AtomicU64,
+}
+
+impl Shared {
+    pub fn new(table: Table) -> Self {
+        Self {
+            table: ArcSwap::from_pointee(table),
+            live: Live::default(),
+            ends: Ends::default(),
+            health_changed: Notify::new(),
+            // Two processes of one host give different ids to a pod's log.
+            ids: AtomicU64::new(u64::from(std::process::id()) << 32),
+        }
+    }
+}
+
+/// What the closing event tells of a connection.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    pub(crate) end: End,
+    pub(crate) upstream: Option<SocketAddr>,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+}
+
+impl Closed {
+    /// An end before any upstream was reached.
+    pub(crate) fn early(end: End) -> Self {
+        Self { end, upstream: None, bytes_in: 0, bytes_out: 0 }
+    }
+}
+
+/// Serves one accepted connection until it ends; never fails, never panics on what the client sends.
+pub async fn serve(shared: Arc<Shared>, client: TcpStream, addr: SocketAddr) {
+    let start = Instant::now();
+    let _alive = shared.live.enter();
+    let addr = canonical(addr);
+    let (port, closed) = match client.local_addr().map(canonical) {
+        Ok(asked) => (asked.port(), route(&shared, &client, addr, asked).await),
+        // The client reset while it waited in the accept queue.
+        Err(_) => (0, Closed::early(End::Client)),
+    };
+    if closed.end.is_abort() {
+        pump::reset_on_close(&client);
+    }
+    drop(client);
+    shared.ends.count(closed.end);
+    report(addr, port, &closed, start.elapsed());
+}
+
+/// PORT is for peers; every other port that reaches us is a cluster port.
+async fn route(shared: &Shared, client: &TcpStream, addr: SocketAddr, asked: SocketAddr) -> Closed {
+    let table = shared.table.load_full();
+    if asked.port() == table.conf.port {
+        // The wire protocol's "no": a close without a byte.
+        return Closed::early(End::Peer);
+    }
+    let id = shared.ids.fetch_add(1, Relaxed);
+    cluster::carry(shared, &table, client, addr, asked, id).await
+}
+
+/// The one closing event of a connection.
+fn report(client: SocketAddr, cluster_port: u16, closed: &Closed, duration: Duration) {
+    let Closed { end, upstream, bytes_in, bytes_out } = closed;
+    let upstream = upstream.map(tracing::field::display);
+    let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    // Clean ends are the bulk of a busy host's connections: they are there for who asks.
+    if matches!(end, End::Clean | End::Client | End::Upstream) {
+        debug!(%client, cluster_port, upstream, bytes_in, bytes_out, duration_ms, %end, "closed");
+    } else {
+        info!(%client, cluster_port, upstream, bytes_in, bytes_out, duration_ms, %end, "closed");
+    }
+}

@@ -1,0 +1,73 @@
+//! Connecting to upstreams.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+/// Why a dial did not give a connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// Nothing answered within the limit.
+    #[error("connect {addr}: no answer in {limit:?}")]
+    Timeout { addr: SocketAddr, limit: Duration },
+    /// The kernel picked the dialled port as source port: we would talk to ourselves.
+    #[error("connect {addr}: nobody listens, and the connection met itself")]
+    Itself { addr: SocketAddr },
+    /// This process or host ran out of something (descriptors, ports, memory): says nothing of the upstream.
+    #[error("connect {addr}: {source}")]
+    Exhausted { addr: SocketAddr, source: io::Error },
+    /// The upstream, or the way to it, said no.
+    #[error("connect {addr}: {source}")]
+    Failed { addr: SocketAddr, source: io::Error },
+}
+
+impl DialError {
+    /// Whether this speaks against the upstream rather than against this process.
+    pub fn blames_upstream(&self) -> bool {
+        !matches!(self, Self::Exhausted { .. })
+    }
+}
+
+/// Connects to `addr` within `limit`.
+///
+/// Cancel safety: dropping it closes the half-made socket.
+pub async fn dial(addr: SocketAddr, limit: Duration) -> Result<TcpStream, DialError> {
+    let stream = match tokio::time::timeout(limit, TcpStream::connect(addr)).await {
+        Err(_) => return Err(DialError::Timeout { addr, limit }),
+        Ok(Err(source)) if exhausted(&source) => return Err(DialError::Exhausted { addr, source }),
+        Ok(Err(source)) => return Err(DialError::Failed { addr, source }),
+        Ok(Ok(stream)) => stream,
+    };
+    // A local dial to a port without a listener may meet itself when that port is picked as source.
+    if addr.ip().is_loopback() && stream.local_addr().is_ok_and(|local| local == addr) {
+        return Err(DialError::Itself { addr });
+    }
+    Ok(stream)
+}
+
+/// Options of every proxied socket: no Nagle; keepalive after `keepalive` of silence.
+pub fn tune(stream: &TcpStream, keepalive: Option<Duration>) {
+    // Neither option can fail on a live TCP socket; on a dead one the pump finds out.
+    let _ = stream.set_nodelay(true);
+    if let Some(time) = keepalive {
+        let probes = TcpKeepalive::new().with_time(time).with_interval((time / 4).max(Duration::from_secs(1)));
+        let _ = SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(4));
+    }
+}
+
+fn exhausted(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EADDRNOTAVAIL
+                | libc::EAGAIN
+        )
+    )
+}

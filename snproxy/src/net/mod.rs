@@ -1,0 +1,4 @@
+//! Sockets: the listeners that accept and the dials that connect.
+
+pub mod dial;
+pub mod listener;

@@ -1,0 +1,63 @@
+//! Whether an upstream takes connections: a state machine that is told what happened and when.
+
+use std::time::{Duration, Instant};
+
+/// First wait between probes of an upstream that is down; doubles up to [`LONGEST_WAIT`].
+pub const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait between probes.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// What is known of one upstream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Health {
+    Up,
+    /// The last dial failed; the next probe is due at `retry`.
+    Down { retry: Instant, wait: Duration },
+}
+
+impl Health {
+    /// The state after a dial or probe that ended at `now`.
+    #[must_use]
+    pub fn after(self, connected: bool, now: Instant) -> Self {
+        match (self, connected) {
+            (_, true) => Self::Up,
+            (Self::Up, false) => Self::Down { retry: now + FIRST_WAIT, wait: FIRST_WAIT },
+            (Self::Down { wait, .. }, false) => {
+                let wait = (wait * 2).min(LONGEST_WAIT);
+                Self::Down { retry: now + wait, wait }
+            }
+        }
+    }
+
+    /// Whether a probe is due.
+    pub fn due(self, now: Instant) -> bool {
+        matches!(self, Self::Down { retry, .. } if retry <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_of_a_dead_upstream_back_off_from_one_second_to_thirty() {
+        let now = Instant::now();
+        let mut health = Health::Up;
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            health = health.after(false, now);
+            let Health::Down { retry, wait } = health else { panic!("{health:?}") };
+            assert_eq!(retry, now + wait);
+            assert!(!health.due(now) && health.due(retry));
+            waits.push(wait.as_secs());
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn one_success_is_enough_to_be_up() {
+        let now = Instant::now();
+        assert_eq!(Health::Up.after(false, now).after(true, now), Health::Up);
+        assert!(!Health::Up.due(now));
+    }
+}

@@ -1,0 +1,140 @@
+//! Policy: which upstream a connection goes to, and what becomes of each port.
+//!
+//! No I/O, no clock, no randomness of its own: all three are arguments.
+
+pub mod balance;
+pub mod health;
+pub mod load;
+pub mod plan;
+pub mod service;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use crate::addr::{ClusterPort, HostPort};
+use crate::conf::{Conf, Mapping};
+
+use load::Load;
+use service::{Pod, Service, Upstream};
+
+/// The routes of all cluster ports: immutable, swapped whole on reload.
+///
+/// Shape: pods in one run per cluster port, found through a number per port: 61,744 services take
+/// about 4 MiB.
+pub struct Table {
+    pub conf: Arc<Conf>,
+    /// Counts accepted configurations from 1.
+    pub generation: u64,
+    upstreams: Vec<Arc<Upstream>>,
+    pods: Vec<Pod>,
+    services: Vec<Row>,
+    /// By cluster port: number of the service plus one, 0 for none.
+    index: Box<[u16]>,
+    /// Loads of mappings that left while connections lived: they count again if the mapping returns.
+    departed: Vec<((ClusterPort, HostPort), Arc<Load>)>,
+}
+
+/// One service as the table stores it.
+struct Row {
+    port: ClusterPort,
+    first: u32,
+    len: u32,
+    turn: AtomicU32,
+}
+
+impl Table {
+    /// The table of `conf`; loads and health of what `old` knows already are kept.
+    pub fn build(conf: Arc<Conf>, old: Option<&Self>) -> Self {
+        let mut kept: HashMap<SocketAddr, Arc<Upstream>> = HashMap::new();
+        let mut loads: HashMap<(ClusterPort, HostPort), Arc<Load>> = HashMap::new();
+        if let Some(old) = old {
+            kept.extend(old.upstreams.iter().map(|upstream| (upstream.addr, Arc::clone(upstream))));
+            loads.extend(old.live_loads());
+        }
+
+        let mut mappings: Vec<&Mapping> = conf.mappings.iter().collect();
+        // Stable: within a cluster port the order of the file stays, which `ordered` follows.
+        mappings.sort_by_key(|mapping| mapping.cluster_port);
+
+        let mut upstreams: HashMap<SocketAddr, Arc<Upstream>> = HashMap::new();
+        let mut pods = Vec::with_capacity(mappings.len());
+        let mut services: Vec<Row> = Vec::new();
+        let mut index = vec![0u16; 65_536].into_boxed_slice();
+        for mapping in mappings {
+            let addr = SocketAddr::new(conf.pod_host, mapping.host_port.get());
+            let upstream = upstreams.entry(addr).or_insert_with(|| {
+                kept.get(&addr).cloned().unwrap_or_else(|| Arc::new(Upstream::new(addr)))
+            });
+            let identity = (mapping.cluster_port, mapping.host_port);
+            pods.push(Pod {
+                upstream: Arc::clone(upstream),
+                load: loads.remove(&identity).unwrap_or_default(),
+                max_conn: mapping.max_conn,
+                send_proxy: mapping.send_proxy,
+            });
+            match services.last_mut() {
+                Some(row) if row.port == mapping.cluster_port => row.len += 1,
+                _ => {
+                    let first = u32::try_from(pods.len() - 1).expect("conf bounds the mappings");
+                    let port = mapping.cluster_port;
+                    services.push(Row { port, first, len: 1, turn: AtomicU32::new(0) });
+                    // At most 65,535 distinct non-zero ports: the number fits.
+                    index[usize::from(port.get())] = u16::try_from(services.len()).unwrap_or(0);
+                }
+            }
+        }
+        let mut upstreams: Vec<_> = upstreams.into_values().collect();
+        upstreams.sort_by_key(|upstream| upstream.addr);
+        Self {
+            conf,
+            generation: old.map_or(0, |old| old.generation) + 1,
+            upstreams,
+            pods,
+            services,
+            index,
+            departed: loads.into_iter().collect(),
+        }
+    }
+
+    /// The service of a cluster port, if any pod here is mapped to it.
+    pub fn service(&self, port: u16) -> Option<Service<'_>> {
+        let number = usize::from(self.index[usize::from(port)]).checked_sub(1)?;
+        Some(self.view(&self.services[number]))
+    }
+
+    /// All services, by cluster port.
+    pub fn services(&self) -> impl Iterator<Item = Service<'_>> {
+        self.services.iter().map(|row| self.view(row))
+    }
+
+    /// All upstreams of this host, by address; several pods may share one.
+    pub fn upstreams(&self) -> &[Arc<Upstream>] {
+        &self.upstreams
+    }
+
+    fn view<'t>(&'t self, row: &'t Row) -> Service<'t> {
+        let first = row.first as usize;
+        let pods = &self.pods[first..first + row.len as usize];
+        Service { port: row.port, policy: self.conf.balance, pods, turn: &row.turn }
+    }
+
+    /// Loads worth keeping: of every pod, and of departed ones that still hold connections.
+    fn live_loads(&self) -> impl Iterator<Item = ((ClusterPort, HostPort), Arc<Load>)> {
+        let of_pods = self.services().flat_map(|service| {
+            let port = service.port;
+            service.pods.iter().filter_map(move |pod| {
+                (pod.load.active() > 0)
+                    .then(|| HostPort::new(pod.upstream.addr.port()))
+                    .flatten()
+                    .map(|host_port| ((port, host_port), Arc::clone(&pod.load)))
+            })
+        });
+        let departed = self.departed.iter().filter(|(_, load)| load.active() > 0).cloned();
+        of_pods.chain(departed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

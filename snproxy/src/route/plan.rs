@@ -1,0 +1,105 @@
+//! What becomes of each port, and why: from the configuration, the routes and the host's other listeners.
+
+use std::fmt;
+
+use crate::addr::{Action, PortSet};
+use crate::conf::{Conf, Conflict};
+
+use super::Table;
+
+/// Why a port has its action.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reason {
+    /// Outside CLUSTERPORTS.
+    Foreign,
+    /// PORT itself.
+    ProxyPort,
+    /// A pod listens here, at an address that is steered.
+    PodListens,
+    /// Another program listens here.
+    Conflict,
+    /// A pod of this host serves it.
+    Mapped,
+    /// Every pod of it is known to be dead.
+    PodsDown,
+    /// No pod of this host is mapped to it.
+    NotMapped,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Foreign => "not a cluster port",
+            Self::ProxyPort => "the proxy port",
+            Self::PodListens => "host port of a pod",
+            Self::Conflict => "another program listens",
+            Self::Mapped => "mapped",
+            Self::PodsDown => "all pods are down",
+            Self::NotMapped => "not mapped",
+        })
+    }
+}
+
+/// One port's lot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Lot {
+    pub action: Action,
+    pub reason: Reason,
+}
+
+/// The lot of all 65,536 ports.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Plan(Box<[Lot]>);
+
+/// The state of a kernel map that was never written.
+const FOREIGN: Lot = Lot { action: Action::Pass, reason: Reason::Foreign };
+
+impl Plan {
+    /// The plan of a host that steers nothing.
+    pub fn nothing() -> Self {
+        Self(vec![FOREIGN; 65_536].into_boxed_slice())
+    }
+
+    /// The rules, first match first; `taken` are the ports that other local programs listen on.
+    pub fn build(conf: &Conf, table: &Table, taken: &PortSet) -> Self {
+        let yielded = |port| conf.conflict != Conflict::Steal && taken.contains(port);
+        let host_ports: PortSet = if conf.host.is_unspecified() || conf.host == conf.pod_host {
+            conf.mappings.iter().map(|mapping| mapping.host_port.get()).collect()
+        } else {
+            PortSet::new()
+        };
+        let mut plan = Self::nothing();
+        for port in conf.cluster_ports.iter() {
+            let (action, reason) = if port == conf.port {
+                (Action::Pass, Reason::ProxyPort)
+            } else if yielded(port) && !host_ports.contains(port) {
+                (Action::Pass, Reason::Conflict)
+            } else if host_ports.contains(port) {
+                (Action::Pass, Reason::PodListens)
+            } else {
+                match table.service(port) {
+                    Some(service) if service.alive() => (Action::Steer, Reason::Mapped),
+                    Some(_) => (Action::Refuse, Reason::PodsDown),
+                    None => (Action::Refuse, Reason::NotMapped),
+                }
+            };
+            plan.0[usize::from(port)] = Lot { action, reason };
+        }
+        plan
+    }
+
+    pub fn lot(&self, port: u16) -> Lot {
+        self.0[usize::from(port)]
+    }
+
+    /// Ports with their lots, ascending.
+    pub fn ports(&self) -> impl Iterator<Item = (u16, Lot)> + '_ {
+        (0..=u16::MAX).zip(self.0.iter().copied())
+    }
+
+    /// How many ports have `action` among those that are cluster ports.
+    pub fn count(&self, action: Action) -> usize {
+        let ours = |lot: &&Lot| lot.reason != Reason::Foreign && lot.action == action;
+        self.0.iter().filter(ours).count()
+    }
+}
