@@ -10,6 +10,9 @@ use super::reader::{self, Reader, Stop};
 use super::{Decoded, Invalid};
 use crate::addr::ClusterPort;
 
+#[cfg(test)]
+mod tests;
+
 /// Signature, version and command, family, length.
 pub const FIXED: usize = 16;
 
@@ -101,7 +104,8 @@ enum Block {
 ///   a datagram's addresses are not the ends of this stream. Their blocks are still checked.
 ///
 /// Other family bytes are refused, `0x10` and the like included: not among §2.2's "valid combinations".
-/// A CRC32c is verified where there is one; more than one is refused. TLVs are not looked into otherwise.
+/// A CRC32c is verified where there is one, more than one is refused; a unique id has at most
+/// [`MAX_UNIQUE_ID`] bytes; other TLVs are skipped unread.
 /// Errors: [`Invalid`] names the first part that breaks the shape, without waiting for the block's end;
 /// the checksum needs all of it.
 /// Source: PROXY protocol (2020/03/05) §2.2.
