@@ -29,7 +29,7 @@ impl Daemon {
         let conf = Arc::clone(&self.shared.table.load().conf);
         // New connections are refused from here on; those already queued would be reset by closing the
         // listener, so they are accepted first.
-        self.steerer.detach(&conf);
+        self.steerer.detach();
         sleep(QUEUE_GRACE).await;
         accepting.abort();
         let _ = accepting.await;

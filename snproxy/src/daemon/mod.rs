@@ -8,7 +8,6 @@ mod start;
 mod steer;
 mod world;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +25,7 @@ use crate::flow::{self, Shared};
 use crate::net::listener;
 use crate::steering::conflict;
 
+pub use reload::Read;
 pub use start::{Start, StartError};
 pub use world::parse;
 
@@ -235,7 +235,3 @@ pub fn control_socket(conf: &Conf) -> PathBuf {
     folder.join(format!("{}.sock", conf.port))
 }
 
-/// Whether connections to `host` are meant for `ip` too.
-fn covers(host: IpAddr, ip: IpAddr) -> bool {
-    host.is_unspecified() || host == ip
-}

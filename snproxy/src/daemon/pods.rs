@@ -9,13 +9,12 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 use tracing::debug;
 
-use crate::conf::SendProxy;
-use crate::flow::Shared;
+use crate::flow::{Shared, header};
 use crate::net::dial::dial;
 use crate::route::Table;
 use crate::route::service::Upstream;
 use crate::steering::conflict::{Listening, owner_of};
-use crate::wire::{proxy_v1, proxy_v2};
+use crate::wire::proxy;
 
 /// What the last scan saw.
 #[derive(Debug, Default)]
@@ -65,10 +64,8 @@ pub(super) fn probe(shared: &Arc<Shared>, table: &Arc<Table>, upstream: Arc<Upst
         match dial(upstream.addr, table.conf.connect_timeout).await {
             Ok(mut stream) => {
                 let mut greeting = BytesMut::new();
-                match table.send_proxy_of(upstream.addr) {
-                    SendProxy::No => {}
-                    SendProxy::V1 => proxy_v1::encode_unknown(&mut greeting),
-                    SendProxy::V2 => proxy_v2::encode_local(&mut greeting),
+                if let Some(version) = header::version(table.send_proxy_of(upstream.addr)) {
+                    proxy::encode_unknown(version, &mut greeting);
                 }
                 // The connection was the answer: a pod that cuts the greeting short is up all the same.
                 let _ = stream.write_all(&greeting).await;

@@ -113,7 +113,7 @@ impl Daemon {
         if self.loaded.ok || self.loaded.diagnostics != diagnostics {
             for found in &diagnostics {
                 match found.severity {
-                    Severity::Error => error!("{}", found.block_after_line()),
+                    Severity::Error => error!("{found}\n{}", shown(found)),
                     Severity::Warning => warn!("{found}"),
                 }
             }
@@ -180,6 +180,11 @@ impl Daemon {
             diagnostics: self.loaded.diagnostics.iter().map(Diagnostic::to_string).collect(),
         }
     }
+}
+
+/// The line of a finding with its caret, without the head that the one-line form has already.
+fn shown(found: &Diagnostic) -> String {
+    found.block().lines().skip(2).collect::<Vec<_>>().join("\n")
 }
 
 /// Tells sets of texts apart without keeping them: 61,744 mappings are more than a megabyte.

@@ -24,6 +24,8 @@ use crate::steering::{Counters, Ebpf, KernelLog, Known, SteeringError};
 pub(super) enum Mechanism {
     Ebpf(Box<Ebpf>),
     Listeners(Sockets<OpenPort>),
+    /// Steering has ended.
+    Detached,
 }
 
 /// A listener of one port, and the task that accepts from it.
@@ -124,6 +126,15 @@ impl Steerer {
         }
     }
 
+    /// Writes the first plan while nothing runs yet; listeners of single ports wait for the runtime.
+    pub(super) fn begin(&mut self, table: &Table) -> Result<(), SteeringError> {
+        self.plan = self.plan_for(table);
+        if matches!(self.mechanism, Mechanism::Ebpf(_)) {
+            self.write(self.plan.actions().collect())?;
+        }
+        Ok(())
+    }
+
     /// First half of a reload: ports that will not be steered any more leave the kernel before their
     /// routes leave the table.
     pub(super) fn withdraw(&mut self, next: &Plan) -> Result<(), SteeringError> {
@@ -143,6 +154,7 @@ impl Steerer {
             Mechanism::Listeners(sockets) => known.bring(wanted, |changes| {
                 sockets.write(changes, |addr| open_port(addr, shared.as_ref()))
             }),
+            Mechanism::Detached => Ok(0),
         }
     }
 
@@ -162,20 +174,21 @@ impl Steerer {
         match self.mechanism {
             Mechanism::Ebpf(_) => "ebpf",
             Mechanism::Listeners(_) => "listeners",
+            Mechanism::Detached => "none",
         }
     }
 
     pub(super) fn kernel_log(&mut self) -> Option<KernelLog> {
         match &mut self.mechanism {
             Mechanism::Ebpf(ebpf) => ebpf.logger(),
-            Mechanism::Listeners(_) => None,
+            Mechanism::Listeners(_) | Mechanism::Detached => None,
         }
     }
 
     pub(super) fn counters(&self) -> Option<Counters> {
         match &self.mechanism {
             Mechanism::Ebpf(ebpf) => Some(ebpf.counters()),
-            Mechanism::Listeners(_) => None,
+            Mechanism::Listeners(_) | Mechanism::Detached => None,
         }
     }
 
@@ -198,9 +211,8 @@ impl Steerer {
     }
 
     /// Ends steering: from now on the kernel refuses every cluster port.
-    pub(super) fn detach(&mut self, conf: &Conf) {
-        self.mechanism = Mechanism::Listeners(Sockets::new(conf.host));
-        self.known = Known::new();
+    pub(super) fn detach(&mut self) {
+        self.mechanism = Mechanism::Detached;
         self.plan = Plan::nothing();
     }
 }

@@ -3,12 +3,11 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use crate::net::dial::{DialError, dial, tune};
+use crate::net::dial::{dial, tune};
 use crate::pump::{self, Meter, Side, Stop};
 use crate::route::Table;
 use crate::route::load::Permit;
@@ -42,7 +41,7 @@ pub(super) async fn carry(
 
     let meter = Meter::default();
     let first = header::opening(client, addr, asked, pod.send_proxy, conf, id);
-    let cut = &shared.live.cut;
+    let cut = shared.live.cut_turn(random());
     let stop = pump::run(client, &upstream, first, conf.idle_timeout, cut, &meter).await;
     Closed {
         end: match stop {
@@ -72,25 +71,20 @@ async fn connect<'t>(
             Exhausted::Tried => End::NoUpstream,
         })?;
         let dialled = dial(pod.upstream.addr, table.conf.connect_timeout).await;
-        note(shared, pod, &dialled);
         match dialled {
-            Ok(upstream) => return Ok((pod, permit, upstream)),
-            Err(error) => debug!(cluster_port = %service.port, %error, "dial"),
+            Ok(upstream) => {
+                shared.note(&pod.upstream, true);
+                return Ok((pod, permit, upstream));
+            }
+            Err(error) => {
+                debug!(cluster_port = %service.port, %error, "dial");
+                if error.blames_upstream() {
+                    shared.note(&pod.upstream, false);
+                }
+            }
         }
     }
     Err(End::NoUpstream)
-}
-
-/// Lets the pod's health know how a dial went.
-fn note(shared: &Shared, pod: &Pod, dialled: &Result<TcpStream, DialError>) {
-    let connected = match dialled {
-        Ok(_) => true,
-        Err(error) if error.blames_upstream() => false,
-        Err(_) => return,
-    };
-    if pod.upstream.report(connected, Instant::now()) {
-        shared.health_changed.notify_one();
-    }
 }
 
 /// Uniform bits for one pick.

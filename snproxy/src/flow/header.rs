@@ -12,11 +12,12 @@ use tokio::io;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use crate::addr::ClusterPort;
 use crate::conf::{Conf, ProxyMode, SendProxy};
 use crate::pump::First;
-use crate::wire::proxy::{self, ProxyHeader};
-use crate::wire::proxy_v2::Tlvs;
-use crate::wire::{Decoded, proxy_v1, proxy_v2};
+use crate::wire::Decoded;
+use crate::wire::proxy::{self, ProxyHeader, Version};
+use crate::wire::proxy_v2::{Tlvs, UniqueId};
 
 /// Room for the first read: the longest header and some payload behind it.
 const FIRST_READ: usize = 4096;
@@ -46,22 +47,21 @@ pub(super) async fn opening(
         ProxyMode::Never => Seen::None,
         ProxyMode::Detect | ProxyMode::Require => {
             // With nothing to send first, a silent client is waited for: nothing is held up by it.
-            let must_decide = send != SendProxy::No || mode == ProxyMode::Require;
+            let must_decide = version(send).is_some() || mode == ProxyMode::Require;
             let patience = must_decide.then_some(conf.proxy_wait);
             look(client, &mut bytes, patience, conf.proxy_wait).await
         }
     };
     let read = bytes.len();
-    match (seen, send) {
+    match (seen, version(send)) {
         (Seen::Reset, _) => First::Reset,
         (Seen::None, _) if mode == ProxyMode::Require => First::Refused,
         // Forwarded as it came, whichever version the pod asked for.
-        (Seen::Header(_), SendProxy::V1 | SendProxy::V2) => First::Bytes { bytes, read },
-        (Seen::Header(used), SendProxy::No) => First::Bytes { bytes: bytes.split_off(used), read },
-        (Seen::None, SendProxy::No) => First::Bytes { bytes, read },
-        (Seen::None, SendProxy::V1 | SendProxy::V2) => {
-            let mut made = BytesMut::with_capacity(proxy::MAX_HEADER.min(256) + bytes.len());
-            synthesize(send, addr, asked, id, &mut made);
+        (Seen::Header(_), Some(_)) | (Seen::None, None) => First::Bytes { bytes, read },
+        (Seen::Header(used), None) => First::Bytes { bytes: bytes.split_off(used), read },
+        (Seen::None, Some(version)) => {
+            let mut made = BytesMut::new();
+            synthesize(version, addr, asked, id, &mut made);
             made.extend_from_slice(&bytes);
             First::Bytes { bytes: made, read }
         }
@@ -122,21 +122,20 @@ async fn read(
 }
 
 /// Writes the header that tells a pod who its client is.
-pub(crate) fn synthesize(
-    send: SendProxy,
-    client: SocketAddr,
-    asked: SocketAddr,
-    id: u64,
-    out: &mut BytesMut,
-) {
-    let header = ProxyHeader { source: client, destination: asked };
+fn synthesize(version: Version, client: SocketAddr, asked: SocketAddr, id: u64, out: &mut BytesMut) {
+    let id = format!("{id:016x}");
+    let tlvs = Tlvs {
+        cluster_port: ClusterPort::new(asked.port()),
+        unique_id: UniqueId::new(id.as_bytes()),
+    };
+    proxy::encode(version, &ProxyHeader::new(client, asked), &tlvs, out);
+}
+
+/// Which header a pod wants.
+pub fn version(send: SendProxy) -> Option<Version> {
     match send {
-        SendProxy::No => {}
-        SendProxy::V1 => proxy_v1::encode(&header, out),
-        SendProxy::V2 => {
-            let unique_id = format!("{id:016x}");
-            let tlvs = Tlvs { cluster_port: Some(asked.port()), unique_id: unique_id.as_bytes() };
-            proxy_v2::encode(&header, &tlvs, out);
-        }
+        SendProxy::No => None,
+        SendProxy::V1 => Some(Version::V1),
+        SendProxy::V2 => Some(Version::V2),
     }
 }

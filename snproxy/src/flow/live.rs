@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use std::time::Duration;
+
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -11,8 +13,8 @@ pub struct Live {
     now: AtomicU64,
     total: AtomicU64,
     left: Notify,
-    /// Cancelled when drain has waited long enough.
-    pub cut: CancellationToken,
+    cut: CancellationToken,
+    cut_spread_ms: AtomicU64,
 }
 
 /// One live connection; dropping it takes it off the books.
@@ -33,6 +35,23 @@ impl Live {
     /// Since the start.
     pub fn total(&self) -> u64 {
         self.total.load(Relaxed)
+    }
+
+    /// Ends every connection, spread evenly over `spread`.
+    pub fn cut(&self, spread: Duration) {
+        let millis = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
+        self.cut_spread_ms.store(millis, Relaxed);
+        self.cut.cancel();
+    }
+
+    /// Resolves when it is time for one connection to end; `random` bits choose its turn.
+    ///
+    /// Cancel safety: yes.
+    pub async fn cut_turn(&self, random: u64) {
+        self.cut.cancelled().await;
+        let spread = self.cut_spread_ms.load(Relaxed);
+        let turn = (u128::from(random) * u128::from(spread)) >> 64;
+        tokio::time::sleep(Duration::from_millis(u64::try_from(turn).unwrap_or(spread))).await;
     }
 
     /// Resolves when no connection is alive.

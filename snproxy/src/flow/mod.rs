@@ -2,7 +2,7 @@
 
 pub mod cluster;
 pub mod end;
-mod header;
+pub mod header;
 pub mod live;
 
 use std::net::SocketAddr;
@@ -19,6 +19,7 @@ use tracing::{debug, info};
 use crate::addr::canonical;
 use crate::pump;
 use crate::route::Table;
+use crate::route::service::Upstream;
 
 use end::{End, Ends};
 use live::Live;
@@ -43,6 +44,15 @@ impl Shared {
             health_changed: Notify::new(),
             // Two processes of one host give different ids to a pod's log.
             ids: AtomicU64::new(u64::from(std::process::id()) << 32),
+        }
+    }
+
+    /// Notes how a dial or probe of `upstream` ended; the daemon hears of a change.
+    pub fn note(&self, upstream: &Upstream, connected: bool) {
+        if upstream.report(connected, std::time::Instant::now()) {
+            let state = if connected { "up" } else { "down" };
+            info!(upstream = %upstream.addr, "pod is {state}");
+            self.health_changed.notify_one();
         }
     }
 }

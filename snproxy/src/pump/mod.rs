@@ -18,7 +18,6 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// One of the two ends of a proxied connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,7 +46,7 @@ pub enum Stop {
     Reset(Side),
     /// No byte moved for the idle limit.
     Idle,
-    /// The caller's token was cancelled.
+    /// The caller's `cut` resolved.
     Cut,
     /// [`First::Refused`].
     Refused,
@@ -75,7 +74,7 @@ pub async fn run(
     upstream: &TcpStream,
     first: impl Future<Output = First>,
     idle: Option<Duration>,
-    cut: &CancellationToken,
+    cut: impl Future<Output = ()>,
     meter: &Meter,
 ) -> Stop {
     let start = Instant::now();
@@ -87,7 +86,7 @@ pub async fn run(
     let stop = tokio::select! {
         stop = both_ways(client, upstream, first, meter, &stamp) => stop,
         () = idle_for(idle, start, meter) => Stop::Idle,
-        () = cut.cancelled() => Stop::Cut,
+        () = cut => Stop::Cut,
     };
     if stop != Stop::Clean {
         reset_on_close(client);

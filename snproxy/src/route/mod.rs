@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use crate::addr::{ClusterPort, HostPort};
-use crate::conf::{Conf, Mapping};
+use crate::conf::{Conf, Mapping, SendProxy};
 
 use load::Load;
 use service::{Pod, Service, Upstream};
@@ -112,6 +112,12 @@ impl Table {
     /// All upstreams of this host, by address; several pods may share one.
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
+    }
+
+    /// Which header the pods at `addr` expect.
+    pub fn send_proxy_of(&self, addr: SocketAddr) -> SendProxy {
+        let at = |pod: &&Pod| pod.upstream.addr == addr;
+        self.pods.iter().find(at).map_or(SendProxy::No, |pod| pod.send_proxy)
     }
 
     fn view<'t>(&'t self, row: &'t Row) -> Service<'t> {

@@ -92,14 +92,13 @@ impl Plan {
         self.0[usize::from(port)]
     }
 
+    /// What the kernel is to be told, for all 65,536 ports.
+    pub fn actions(&self) -> impl Iterator<Item = (u16, Action)> + '_ {
+        self.ports().map(|(port, lot)| (port, lot.action))
+    }
+
     /// Ports with their lots, ascending.
     pub fn ports(&self) -> impl Iterator<Item = (u16, Lot)> + '_ {
         (0..=u16::MAX).zip(self.0.iter().copied())
-    }
-
-    /// How many ports have `action` among those that are cluster ports.
-    pub fn count(&self, action: Action) -> usize {
-        let ours = |lot: &&Lot| lot.reason != Reason::Foreign && lot.action == action;
-        self.0.iter().filter(ours).count()
     }
 }

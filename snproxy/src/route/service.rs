@@ -19,11 +19,22 @@ pub struct Upstream {
     /// Mirrors `health`, for picks.
     up: AtomicBool,
     health: Mutex<Health>,
+    probing: AtomicBool,
+}
+
+/// The right to probe an upstream, one at a time; dropping it gives it back.
+#[derive(Debug)]
+pub struct Probe(Arc<Upstream>);
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.0.probing.store(false, Relaxed);
+    }
 }
 
 impl Upstream {
     pub fn new(addr: SocketAddr) -> Self {
-        Self { addr, up: AtomicBool::new(true), health: Mutex::new(Health::Up) }
+        Self { addr, up: AtomicBool::new(true), health: Mutex::new(Health::Up), probing: AtomicBool::new(false) }
     }
 
     pub fn is_up(&self) -> bool {
@@ -32,6 +43,11 @@ impl Upstream {
 
     pub fn health(&self) -> Health {
         *self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` while a probe is under way.
+    pub fn begin_probe(self: &Arc<Self>) -> Option<Probe> {
+        (!self.probing.swap(true, Relaxed)).then(|| Probe(Arc::clone(self)))
     }
 
     /// Notes how a dial or probe ended; true when the upstream went up or down by it.

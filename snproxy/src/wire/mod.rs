@@ -6,6 +6,7 @@
 pub mod proxy;
 pub mod proxy_v1;
 pub mod proxy_v2;
+mod reader;
 
 /// What the first bytes of a stream turned out to be.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -1,0 +1,41 @@
+//! `snproxy check`: is this a configuration, and what does it say?
+
+use std::path::Path;
+
+use crate::conf;
+use crate::{daemon, discovery};
+
+use super::{BAD_CONFIGURATION, DONE, show};
+
+pub(super) fn check(path: &Path, explain: bool) -> u8 {
+    let parsed = match discovery::read(path) {
+        Ok(sources) => daemon::parse(&sources),
+        Err(diagnostics) => {
+            show(&diagnostics);
+            return BAD_CONFIGURATION;
+        }
+    };
+    let wrong = show(&parsed.diagnostics);
+    if let Some(conf) = &parsed.value {
+        if explain {
+            print_explained(conf);
+        }
+        if !wrong {
+            println!(
+                "{}: fine: {} mappings, {} cluster ports, {} hosts",
+                path.display(),
+                conf.mappings.len(),
+                conf.cluster_ports.len(),
+                conf.hosts.len()
+            );
+        }
+    }
+    if wrong { BAD_CONFIGURATION } else { DONE }
+}
+
+fn print_explained(conf: &conf::Conf) {
+    for line in conf::explain(conf) {
+        println!("{:<15} {:<28} {}", line.key, line.value, line.origin);
+        println!("                {}", line.doc);
+    }
+}

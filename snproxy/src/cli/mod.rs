@@ -1,0 +1,131 @@
+//! The command line. Nouns read the running proxy, verbs change it.
+
+#![expect(clippy::print_stdout, reason = "answers to the user go to standard output")]
+
+mod check;
+mod client;
+mod log;
+mod owner;
+mod ports;
+mod reload;
+mod run;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::conf::Conf;
+use crate::diag::{Diagnostic, Severity};
+use crate::steering;
+
+/// The work was done.
+const DONE: u8 = 0;
+/// The work was not done.
+const FAILED: u8 = 1;
+/// The files do not make a configuration.
+const BAD_CONFIGURATION: u8 = 2;
+/// The command line makes no sense.
+const BAD_USAGE: u8 = 64;
+
+/// The configuration of a folder that names none.
+const DEFAULT_CONF: &str = "proxy.conf";
+
+/// A layer-4 cluster proxy: every cluster port of a host through one listener.
+#[derive(Debug, Parser)]
+#[command(name = "snproxy", version = version(), args_conflicts_with_subcommands = false)]
+struct Cli {
+    /// The proxy.conf to use [default: proxy.conf in the working folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    conf: Option<PathBuf>,
+
+    /// The proxy.conf to use, as the Simplenetes proxy takes it
+    #[arg(value_name = "FILE", conflicts_with = "conf")]
+    file: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a configuration and say all that is wrong with it
+    Check {
+        /// Print every key with its value in effect, where that comes from and what it means
+        #[arg(long)]
+        explain: bool,
+    },
+    /// Ask the running proxy how it is
+    Status {
+        /// Print the answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask the running proxy what becomes of each port, and why
+    Ports {
+        /// Print the answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the running proxy read its files again
+    Reload {
+        /// Print the answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs one command; the number is the process' exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { BAD_USAGE } else { DONE };
+            // Nobody is left to tell when the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let conf = cli.conf.or(cli.file).unwrap_or_else(|| PathBuf::from(DEFAULT_CONF));
+    let result = match cli.command {
+        None => run::run(conf),
+        Some(Command::Check { explain }) => Ok(check::check(&conf, explain)),
+        Some(Command::Status { json }) => status::status(&conf, json),
+        Some(Command::Ports { json }) => ports::ports(&conf, json),
+        Some(Command::Reload { json }) => reload::reload(&conf, json),
+    };
+    ExitCode::from(result.unwrap_or_else(|error| {
+        eprintln!("snproxy: {error:#}");
+        FAILED
+    }))
+}
+
+/// The version, and which BPF object is inside.
+fn version() -> String {
+    format!("{} (bpf object sha256 {})", env!("CARGO_PKG_VERSION"), steering::OBJECT_SHA256)
+}
+
+/// Prints findings with the lines they are about; true when one is an error.
+fn show(diagnostics: &[Diagnostic]) -> bool {
+    for found in diagnostics {
+        eprintln!("{}", found.block());
+    }
+    let count = |severity| diagnostics.iter().filter(|found| found.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    if errors + warnings > 0 {
+        eprintln!("{errors} error(s), {warnings} warning(s)");
+    }
+    errors > 0
+}
+
+/// The configuration that tells where the running proxy is asked; its faults are not this command's.
+fn conf_of_running(path: &std::path::Path) -> anyhow::Result<Conf> {
+    let sources = crate::discovery::read(path)
+        .map_err(|found| anyhow::anyhow!("{}", found.first().map_or_else(String::new, Diagnostic::to_string)))?;
+    let parsed = crate::daemon::parse(&sources);
+    parsed.value.ok_or_else(|| {
+        let first = parsed.diagnostics.iter().find(|found| found.severity == Severity::Error);
+        anyhow::anyhow!("{}", first.map_or_else(String::new, Diagnostic::to_string))
+    })
+}

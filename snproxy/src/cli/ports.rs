@@ -1,0 +1,37 @@
+//! `snproxy ports`.
+
+use std::path::Path;
+
+use hyper::Method;
+
+use crate::admin::api::Ports;
+
+use super::{DONE, client, owner};
+
+pub(super) fn ports(conf: &Path, json: bool) -> anyhow::Result<u8> {
+    let mut ports: Ports = serde_json::from_slice(&client::ask(conf, &Method::GET, "/ports")?)?;
+    owner::name(&mut ports);
+    if json {
+        println!("{}", serde_json::to_string(&ports)?);
+    } else {
+        print(&ports);
+    }
+    Ok(DONE)
+}
+
+fn print(ports: &Ports) {
+    println!("{:<13} {:<7} {:>10}  REASON", "PORTS", "ACTION", "LOOKUPS");
+    for range in &ports.ranges {
+        let span = if range.first == range.last {
+            range.first.to_string()
+        } else {
+            format!("{}-{}", range.first, range.last)
+        };
+        let owner = range.owner.as_ref().map_or_else(String::new, |owner| {
+            let name = owner.name.as_deref().unwrap_or("unknown program");
+            let pid = owner.pid.map_or_else(String::new, |pid| format!(", pid {pid}"));
+            format!(": {name}{pid}, uid {}, on {}", owner.uid, owner.address)
+        });
+        println!("{span:<13} {:<7} {:>10}  {}{owner}", range.action, range.lookups, range.reason);
+    }
+}

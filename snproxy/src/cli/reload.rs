@@ -1,0 +1,24 @@
+//! `snproxy reload`.
+
+use std::path::Path;
+
+use hyper::Method;
+
+use crate::admin::api::Reload;
+
+use super::{BAD_CONFIGURATION, DONE, client};
+
+pub(super) fn reload(conf: &Path, json: bool) -> anyhow::Result<u8> {
+    let answer = client::ask(conf, &Method::POST, "/reload")?;
+    let reload: Reload = serde_json::from_slice(&answer)?;
+    if json {
+        println!("{}", String::from_utf8_lossy(&answer));
+    } else {
+        for found in &reload.diagnostics {
+            println!("{found}");
+        }
+        let verdict = if reload.ok { "in force" } else { "still in force: the files were not used" };
+        println!("generation {} {verdict}", reload.generation);
+    }
+    Ok(if reload.ok { DONE } else { BAD_CONFIGURATION })
+}

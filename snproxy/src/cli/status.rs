@@ -1,0 +1,75 @@
+//! `snproxy status`.
+
+use std::path::Path;
+
+use hyper::Method;
+
+use crate::admin::api::Status;
+
+use super::{DONE, client};
+
+/// Pods shown as text; JSON has all.
+const MOST_PODS: usize = 50;
+
+pub(super) fn status(conf: &Path, json: bool) -> anyhow::Result<u8> {
+    let answer = client::ask(conf, &Method::GET, "/status")?;
+    if json {
+        println!("{}", String::from_utf8_lossy(&answer));
+    } else {
+        print(&serde_json::from_slice(&answer)?);
+    }
+    Ok(DONE)
+}
+
+fn print(status: &Status) {
+    println!(
+        "snproxy {} (pid {}) {} for {} s on {} port {}, steering by {}",
+        status.version,
+        status.pid,
+        status.state,
+        status.uptime_seconds,
+        status.host,
+        status.port,
+        status.steering
+    );
+    println!(
+        "ports        {} steered, {} refused, {} left alone",
+        status.ports.steer, status.ports.refuse, status.ports.pass
+    );
+    println!("connections  {} live, {} in all", status.connections.live, status.connections.total);
+    let ends: Vec<_> = status
+        .ends
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(end, count)| format!("{end} {count}"))
+        .collect();
+    println!("ends         {}", if ends.is_empty() { "none".to_owned() } else { ends.join(", ") });
+    if let Some(kernel) = &status.kernel {
+        println!(
+            "kernel       {} steered, {} refused, {} without listener, {} failed (lookups)",
+            kernel.steered, kernel.refused, kernel.no_listener, kernel.failed
+        );
+    }
+    if let Some(pending) = &status.pending {
+        println!("pending      {pending} (retried all the time)");
+    }
+    let verdict = if status.reload.ok { "in force" } else { "NOT USED: the last good one stays in force" };
+    println!("files        generation {}: {verdict}", status.generation);
+    for found in &status.reload.diagnostics {
+        println!("             {found}");
+    }
+    for pod in status.pods.iter().take(MOST_PODS) {
+        println!(
+            "pod          {} -> {}  {}/{} connections, PROXY header {}, {}",
+            pod.cluster_port,
+            pod.upstream,
+            pod.active,
+            pod.max_conn,
+            pod.send_proxy,
+            if pod.up { "up" } else { "down" }
+        );
+    }
+    if let Some(more) = status.pods.len().checked_sub(MOST_PODS).filter(|more| *more > 0) {
+        println!("             and {more} pods more: --json has them all");
+    }
+}
