@@ -13,12 +13,13 @@ mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
 use crate::conf::Conf;
 use crate::diag::{Diagnostic, Severity};
-use crate::steering;
+use crate::steering::object;
 
 /// The work was done.
 const DONE: u8 = 0;
@@ -34,7 +35,7 @@ const DEFAULT_CONF: &str = "proxy.conf";
 
 /// A layer-4 cluster proxy: every cluster port of a host through one listener.
 #[derive(Debug, Parser)]
-#[command(name = "snproxy", version = version(), args_conflicts_with_subcommands = false)]
+#[command(name = "snproxy", version = version())]
 struct Cli {
     /// The proxy.conf to use [default: proxy.conf in the working folder]
     #[arg(long, global = true, value_name = "FILE")]
@@ -102,8 +103,11 @@ pub fn main() -> ExitCode {
 }
 
 /// The version, and which BPF object is inside.
-fn version() -> String {
-    format!("{} (bpf object sha256 {})", env!("CARGO_PKG_VERSION"), steering::OBJECT_SHA256)
+fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        format!("{} (bpf object sha256 {})", env!("CARGO_PKG_VERSION"), object::sha256())
+    });
+    &VERSION
 }
 
 /// Prints findings with the lines they are about; true when one is an error.

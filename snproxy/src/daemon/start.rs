@@ -156,7 +156,7 @@ fn give_up_privileges(conf: &Conf, mechanism: &str) -> Result<(), StartError> {
     // Ports below 1024 that get listeners of their own may be opened by later reloads.
     let low = mechanism == "listeners" && conf.cluster_ports.iter().any(|port| port < 1024);
     let keep: &[_] = if low { &[privileges::Capability::CAP_NET_BIND_SERVICE] } else { &[] };
-    let kept = privileges::drop_all(keep)
+    let kept = privileges::drop_all()
         .map_err(|source| StartError::Sys { operation: "drop capabilities", source })?;
     info!(?kept, "capabilities dropped");
     for path in [&conf.files.proxy, &conf.files.mappings, &conf.files.hosts] {

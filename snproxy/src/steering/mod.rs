@@ -9,6 +9,7 @@ mod counts;
 mod ebpf;
 mod error;
 mod known;
+pub mod object;
 pub mod sockets;
 
 pub use counts::{Counters, SteerCounts};

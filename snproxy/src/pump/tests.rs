@@ -1,0 +1,258 @@
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// Far above what anything here takes: only a hang reaches it.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A pump between two blocking applications: (client's end, pod's end, how it stopped).
+struct Pumped {
+    client: std::net::TcpStream,
+    pod: std::net::TcpStream,
+    stop: tokio::task::JoinHandle<(Stop, u64, u64)>,
+}
+
+async fn pair() -> (std::net::TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr: SocketAddr = listener.local_addr().unwrap();
+    let far = TcpStream::connect(addr).await.unwrap();
+    let (near, _) = listener.accept().await.unwrap();
+    let far = far.into_std().unwrap();
+    far.set_nonblocking(false).unwrap();
+    far.set_read_timeout(Some(LIMIT)).unwrap();
+    far.set_write_timeout(Some(LIMIT)).unwrap();
+    (far, near)
+}
+
+async fn pumped(first: impl Future<Output = First> + Send + 'static, idle: Option<Duration>) -> Pumped {
+    let (client, client_leg) = pair().await;
+    let (pod, pod_leg) = pair().await;
+    let stop = tokio::spawn(async move {
+        let meter = Meter::default();
+        let never = std::future::pending();
+        let stop = run(&client_leg, &pod_leg, first, idle, never, &meter).await;
+        (stop, meter.up.load(Relaxed), meter.down.load(Relaxed))
+    });
+    Pumped { client, pod, stop }
+}
+
+async fn nothing_first() -> First {
+    First::Bytes { bytes: BytesMut::new(), read: 0 }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::time::timeout(LIMIT, tokio::task::spawn_blocking(work)).await.unwrap().unwrap()
+}
+
+fn reset(stream: std::net::TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+}
+
+/// Reads to the end: the bytes, and whether the end was a reset.
+fn read_out(mut stream: std::net::TcpStream) -> (Vec<u8>, bool) {
+    let mut bytes = Vec::new();
+    let was_reset = match stream.read_to_end(&mut bytes) {
+        Ok(_) => false,
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+            true
+        }
+    };
+    (bytes, was_reset)
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| u8::try_from((at * 31 + at / 251) % 256).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_closed_client_still_gets_the_whole_answer() {
+    let Pumped { mut client, mut pod, stop } = pumped(nothing_first(), None).await;
+    let request = pattern(3 << 20);
+    let answer = pattern(5 << 20);
+    let (asked, answered) = (request.clone(), answer.clone());
+    let serving = blocking(move || {
+        let mut got = Vec::new();
+        pod.read_to_end(&mut got).unwrap();
+        pod.write_all(&answered).unwrap();
+        got
+    });
+    let asking = blocking(move || {
+        client.write_all(&asked).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        read_out(client)
+    });
+    let (got, (answer_got, was_reset)) = tokio::join!(serving, asking);
+    assert!(got == request && answer_got == answer && !was_reset);
+    assert_eq!(stop.await.unwrap(), (Stop::Clean, 3 << 20, 5 << 20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_of_either_end_arrives_as_a_reset_behind_the_bytes_before_it() {
+    for client_resets in [true, false] {
+        let Pumped { client, pod, stop } = pumped(nothing_first(), None).await;
+        let (mut from, mut to) = if client_resets { (client, pod) } else { (pod, client) };
+        let (bytes, was_reset) = blocking(move || {
+            from.write_all(b"last words").unwrap();
+            let mut heard = [0; 10];
+            to.read_exact(&mut heard).unwrap();
+            reset(from);
+            let (rest, was_reset) = read_out(to);
+            assert!(rest.is_empty());
+            (heard, was_reset)
+        })
+        .await;
+        assert_eq!(&bytes, b"last words");
+        assert!(was_reset);
+        let side = if client_resets { Side::Client } else { Side::Upstream };
+        assert_eq!(stop.await.unwrap().0, Stop::Reset(side));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_after_a_half_close_is_noticed_although_nobody_reads() {
+    for client_resets in [true, false] {
+        let Pumped { client, pod, stop } = pumped(nothing_first(), None).await;
+        let (from, mut to) = if client_resets { (client, pod) } else { (pod, client) };
+        let was_reset = blocking(move || {
+            from.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(to.read(&mut [0; 1]).unwrap(), 0, "the FIN comes through");
+            reset(from);
+            // The write fails once the reset is here; until then it only fills buffers.
+            let deadline = std::time::Instant::now() + LIMIT;
+            while std::time::Instant::now() < deadline {
+                if to.write(&[0; 1]).is_err() {
+                    return true;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            false
+        })
+        .await;
+        assert!(was_reset);
+        let side = if client_resets { Side::Client } else { Side::Upstream };
+        assert_eq!(stop.await.unwrap().0, Stop::Reset(side));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_resets_while_the_pod_does_not_read_is_noticed() {
+    let Pumped { mut client, pod, stop } = pumped(nothing_first(), None).await;
+    blocking(move || {
+        client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        // Until every buffer on the way is full.
+        while client.write(&[7; 65536]).is_ok() {}
+        reset(client);
+    })
+    .await;
+    let (ended, ..) = tokio::time::timeout(LIMIT, stop).await.unwrap().unwrap();
+    assert_eq!(ended, Stop::Reset(Side::Client));
+    drop(pod);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_sent_before_the_upstream_reset_reaches_the_client() {
+    // An HTTP server that refuses an upload: it answers, and closes with bytes unread, which is a reset.
+    let Pumped { mut client, mut pod, stop } = pumped(nothing_first(), None).await;
+    let (answer, was_reset) = blocking(move || {
+        client.write_all(&[1; 4096]).unwrap();
+        pod.read_exact(&mut [0; 16]).unwrap();
+        pod.write_all(b"413 too large").unwrap();
+        let mut answer = [0; 13];
+        client.read_exact(&mut answer).unwrap();
+        drop(pod);
+        (answer, read_out(client).1)
+    })
+    .await;
+    assert_eq!(&answer, b"413 too large");
+    assert!(was_reset);
+    assert_eq!(stop.await.unwrap().0, Stop::Reset(Side::Upstream));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_bytes_go_ahead_and_the_answer_does_not_wait_for_them() {
+    let (decide, decided) = tokio::sync::oneshot::channel::<First>();
+    let first = async { decided.await.unwrap() };
+    let Pumped { mut client, mut pod, stop } = pumped(first, None).await;
+    let (client, pod) = blocking(move || {
+        client.write_all(b"payload").unwrap();
+        pod.write_all(b"banner").unwrap();
+        let mut banner = [0; 6];
+        client.read_exact(&mut banner).unwrap();
+        assert_eq!(&banner, b"banner", "nothing is decided yet, and the pod speaks all the same");
+        (client, pod)
+    })
+    .await;
+    decide.send(First::Bytes { bytes: BytesMut::from("HEADER "), read: 0 }).unwrap();
+    blocking(move || {
+        client.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(read_out(pod), (b"HEADER payload".to_vec(), false));
+    })
+    .await;
+    assert_eq!(stop.await.unwrap(), (Stop::Clean, 7, 6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_client_and_its_upstream_are_reset() {
+    let Pumped { client, pod, stop } = pumped(async { First::Refused }, None).await;
+    assert_eq!(stop.await.unwrap().0, Stop::Refused);
+    let (client, pod) = blocking(move || (read_out(client), read_out(pod))).await;
+    assert!(client.1 && pod.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_silence_reaches_the_idle_limit() {
+    let limit = Duration::from_millis(400);
+    let Pumped { mut client, mut pod, stop } = pumped(nothing_first(), Some(limit)).await;
+    let (client, pod, busy) = blocking(move || {
+        let start = std::time::Instant::now();
+        // Three limits long, one byte per quarter of a limit.
+        for _ in 0..12 {
+            client.write_all(b"x").unwrap();
+            pod.read_exact(&mut [0; 1]).unwrap();
+            std::thread::sleep(limit / 4);
+        }
+        (client, pod, start.elapsed())
+    })
+    .await;
+    assert!(busy > 2 * limit && !stop.is_finished(), "a busy connection lives on");
+    assert_eq!(tokio::time::timeout(LIMIT, stop).await.unwrap().unwrap().0, Stop::Idle);
+    assert!(blocking(move || read_out(client).1 && read_out(pod).1).await, "both ends are reset");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pod_does_not_read_is_bounded_by_the_sockets_and_one_buffer() {
+    let (mut client, client_leg) = pair().await;
+    let (pod, pod_leg) = pair().await;
+    for leg in [&client_leg, &pod_leg] {
+        SockRef::from(leg).set_recv_buffer_size(64 << 10).unwrap();
+        SockRef::from(leg).set_send_buffer_size(64 << 10).unwrap();
+    }
+    let meter = std::sync::Arc::new(Meter::default());
+    let counted = std::sync::Arc::clone(&meter);
+    let pump = tokio::spawn(async move {
+        run(&client_leg, &pod_leg, nothing_first(), None, std::future::pending(), &counted).await
+    });
+    let offered = blocking(move || {
+        client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        let mut offered = 0;
+        while let Ok(written) = client.write(&[7; 65536]) {
+            offered += written;
+            assert!(offered < 256 << 20, "no backpressure");
+        }
+        offered
+    })
+    .await;
+    let taken = usize::try_from(meter.up.load(Relaxed)).unwrap();
+    println!("offered {offered} bytes, the pump took {taken}");
+    assert!(taken <= offered && offered < 64 << 20);
+    pump.abort();
+    drop(pod);
+}

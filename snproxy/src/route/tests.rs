@@ -1,0 +1,150 @@
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::addr::{Action, PortSet};
+use crate::conf::{self, Sources, World};
+use crate::diag::Source;
+
+use super::plan::{Lot, Plan, Reason};
+use super::service::{Exhausted, Tried};
+use super::*;
+
+/// A configuration as its files give it; HOST is 10.0.0.1 and pods are at 127.0.0.1 unless `keys` say else.
+fn conf(keys: &str, mappings: &str) -> Arc<Conf> {
+    let source = |path: &str, text: String| Source { path: path.into(), text };
+    let sources = Sources {
+        proxy: source("proxy.conf", format!("HOST 10.0.0.1\nPODHOST 127.0.0.1\nBALANCE ordered\n{keys}")),
+        mappings: Some(source("portmappings.conf", mappings.to_owned())),
+        hosts: Some(source("hosts.conf", "10.0.0.1:32767\n".to_owned())),
+    };
+    let world = World {
+        resolve: &|name| Err(std::io::Error::other(format!("{name} is no address"))),
+        is_local: &|ip| ip == IpAddr::from([10, 0, 0, 1]),
+        ephemeral: None,
+        reserved: PortSet::new(),
+    };
+    let parsed = conf::parse(&sources, &world);
+    assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);
+    Arc::new(parsed.value.unwrap())
+}
+
+fn table(mappings: &str) -> Table {
+    Table::build(conf("", mappings), None)
+}
+
+fn port_of(pod: &Pod) -> u16 {
+    pod.upstream.addr.port()
+}
+
+#[test]
+fn services_are_found_by_port_with_their_pods_in_file_order() {
+    let table = table("2000:30002:1:false 1024:30009:1:true\n2000:30001:1:v2 65535:30000:1:false");
+    let ports: Vec<u16> = table.service(2000).unwrap().pods.iter().map(port_of).collect();
+    assert_eq!(ports, [30002, 30001]);
+    assert_eq!(port_of(&table.service(1024).unwrap().pods[0]), 30009);
+    assert_eq!(port_of(&table.service(65535).unwrap().pods[0]), 30000);
+    assert!(table.service(1025).is_none() && table.service(0).is_none());
+    assert_eq!(table.services().count(), 3);
+}
+
+#[test]
+fn pods_are_tried_by_policy_then_those_that_are_down_then_none() {
+    let table = table("1024:30000:9:false 1024:30001:9:false 1024:30002:9:false");
+    let service = table.service(1024).unwrap();
+    service.pods[0].upstream.report(false, Instant::now());
+    let mut tried = Tried::default();
+    let order: Vec<u16> =
+        std::iter::from_fn(|| service.take(0, &mut tried).ok().map(|(pod, _)| port_of(pod))).collect();
+    assert_eq!(order, [30001, 30002, 30000]);
+    assert_eq!(service.take(0, &mut tried).unwrap_err(), Exhausted::Tried);
+}
+
+#[test]
+fn a_full_pod_is_passed_over_and_a_full_service_says_so() {
+    let table = table("1024:30000:1:false 1024:30001:1:false");
+    let service = table.service(1024).unwrap();
+    let (first, permit) = service.take(0, &mut Tried::default()).unwrap();
+    let (second, _other) = service.take(0, &mut Tried::default()).unwrap();
+    assert_eq!((port_of(first), port_of(second)), (30000, 30001));
+    assert_eq!(service.take(0, &mut Tried::default()).unwrap_err(), Exhausted::Full);
+    drop(permit);
+    assert_eq!(port_of(service.take(0, &mut Tried::default()).unwrap().0), 30000);
+}
+
+#[test]
+fn permits_count_on_through_reloads_even_of_a_mapping_that_left_for_a_while() {
+    let with = "1024:30000:1:false 1024:30001:1:false";
+    let first = table(with);
+    let (_, permit) = first.service(1024).unwrap().take(0, &mut Tried::default()).unwrap();
+    let without = Table::build(conf("", "1024:30001:1:false"), Some(&first));
+    let back = Table::build(conf("", with), Some(&without));
+    let service = back.service(1024).unwrap();
+    let (pod, _held) = service.take(0, &mut Tried::default()).unwrap();
+    assert_eq!(port_of(pod), 30001, "30000 is full: its connection began two tables ago");
+    drop(permit);
+    assert_eq!(port_of(service.take(0, &mut Tried::default()).unwrap().0), 30000);
+    assert_eq!(back.generation, 3);
+}
+
+#[test]
+fn what_is_known_of_an_upstream_outlives_a_reload() {
+    let first = table("1024:30000:1:false");
+    assert!(first.upstreams()[0].report(false, Instant::now()));
+    let second = Table::build(conf("", "1024:30000:5:true 1025:30000:5:true"), Some(&first));
+    assert!(!second.service(1024).unwrap().alive() && !second.service(1025).unwrap().alive());
+    assert_eq!(second.upstreams().len(), 1, "two mappings, one upstream");
+}
+
+#[test]
+fn only_a_change_of_health_is_worth_telling() {
+    let upstream = Upstream::new(([127, 0, 0, 1], 1).into());
+    let now = Instant::now();
+    assert!(!upstream.report(true, now));
+    assert!(upstream.report(false, now));
+    assert!(!upstream.report(false, now + Duration::from_secs(1)));
+    assert!(upstream.report(true, now));
+}
+
+#[test]
+fn one_probe_at_a_time() {
+    let upstream = Arc::new(Upstream::new(([127, 0, 0, 1], 1).into()));
+    let probe = upstream.begin_probe();
+    assert!(probe.is_some() && upstream.begin_probe().is_none());
+    drop(probe);
+    assert!(upstream.begin_probe().is_some());
+}
+
+#[track_caller]
+fn check_lot(plan: &Plan, port: u16, action: Action, reason: Reason) {
+    assert_eq!(plan.lot(port), Lot { action, reason }, "port {port}");
+}
+
+#[test]
+fn the_rules_of_the_plan_in_their_order() {
+    let conf = conf("CLUSTERPORTS 1000-1009,32767", "1000:30000:1:false 1001:30001:1:false 1002:30000:1:false");
+    let table = Table::build(Arc::clone(&conf), None);
+    table.service(1001).unwrap().pods[0].upstream.report(false, Instant::now());
+    let taken: PortSet = [1002, 1003].into_iter().collect();
+    let plan = Plan::build(&conf, &table, &taken);
+    check_lot(&plan, 999, Action::Pass, Reason::Foreign);
+    check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
+    check_lot(&plan, 1001, Action::Refuse, Reason::PodsDown);
+    check_lot(&plan, 1002, Action::Pass, Reason::Conflict);
+    check_lot(&plan, 1003, Action::Pass, Reason::Conflict);
+    check_lot(&plan, 1004, Action::Refuse, Reason::NotMapped);
+    check_lot(&plan, 32767, Action::Pass, Reason::ProxyPort);
+}
+
+#[test]
+fn a_stolen_port_is_steered_and_a_pods_own_port_at_a_steered_address_never() {
+    let steal = conf("CONFLICT steal\nCLUSTERPORTS 1000-1009", "1000:30000:1:false");
+    let table = Table::build(Arc::clone(&steal), None);
+    let plan = Plan::build(&steal, &table, &[1000].into_iter().collect());
+    check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
+
+    let same = conf("PODHOST 10.0.0.1\nCLUSTERPORTS 1000-1009", "1000:1005:1:false");
+    let table = Table::build(Arc::clone(&same), None);
+    let plan = Plan::build(&same, &table, &[1005].into_iter().collect());
+    check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
+    check_lot(&plan, 1005, Action::Pass, Reason::PodListens);
+}
