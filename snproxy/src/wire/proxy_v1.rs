@@ -24,10 +24,10 @@ const IPV4_ENDINGS: &[&str] = &["", "0", ".0", "0.0", ".0.0", "0.0.0", ".0.0.0",
 const IPV6_ENDINGS: &[&str] = &["", "::", ":", "0", ".0", "0.0", ".0.0", "0.0.0", ".0.0.0"];
 const MAX_ENDING: usize = "0.0.0.0".len();
 
-const PROTOCOL: &str = "PROXY v1 protocol";
-const ADDRESS: &str = "PROXY v1 address";
-const PORT: &str = "PROXY v1 port";
-const LINE_END: &str = "PROXY v1 line end";
+pub(super) const PROTOCOL: &str = "PROXY v1 protocol";
+pub(super) const ADDRESS: &str = "PROXY v1 address";
+pub(super) const PORT: &str = "PROXY v1 port";
+pub(super) const LINE_END: &str = "PROXY v1 line end";
 
 /// Reads a PROXY protocol v1 line from the start of a stream.
 ///

@@ -52,11 +52,11 @@ const UNIX_DATAGRAM: u8 = 0x32;
 /// Type and length of a TLV.
 const TLV_HEAD: usize = 3;
 
-const COMMAND: &str = "PROXY v2 version and command";
-const FAMILY: &str = "PROXY v2 address family";
-const LENGTH: &str = "PROXY v2 length";
-const TLV: &str = "PROXY v2 TLV";
-const CHECKSUM: &str = "PROXY v2 checksum";
+pub(super) const COMMAND: &str = "PROXY v2 version and command";
+pub(super) const FAMILY: &str = "PROXY v2 address family";
+pub(super) const LENGTH: &str = "PROXY v2 length";
+pub(super) const TLV: &str = "PROXY v2 TLV";
+pub(super) const CHECKSUM: &str = "PROXY v2 checksum";
 
 /// What a header of ours says besides addresses.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
