@@ -42,15 +42,19 @@ impl Oracle {
     fn answer(self, bytes: &[u8]) -> Answer {
         match self {
             Ppp => ppp_answer(bytes),
-            Header => match proxy_header::ProxyHeader::parse(bytes, Default::default()) {
-                Ok((header, used)) => {
-                    let ends = header.proxied_address();
-                    let tcp = ends.filter(|ends| ends.protocol == proxy_header::Protocol::Stream);
-                    Done(tcp.map(|ends| (ends.source, ends.destination)), used)
+            Header => {
+                match proxy_header::ProxyHeader::parse(bytes, proxy_header::ParseConfig::default())
+                {
+                    Ok((header, used)) => {
+                        let ends = header.proxied_address();
+                        let tcp =
+                            ends.filter(|ends| ends.protocol == proxy_header::Protocol::Stream);
+                        Done(tcp.map(|ends| (ends.source, ends.destination)), used)
+                    }
+                    Err(proxy_header::Error::BufferTooShort) => Partial,
+                    Err(_) => Answer::Invalid,
                 }
-                Err(proxy_header::Error::BufferTooShort) => Partial,
-                Err(_) => Answer::Invalid,
-            },
+            }
             Oracle::Protocol => match proxy_protocol_rs::parse(bytes) {
                 Ok((info, used)) => {
                     let is_tcp = info.transport.is_some_and(|t| {
@@ -183,7 +187,7 @@ fn known_v2(oracle: Oracle, bytes: &[u8], ours: &Ours, theirs: &Answer) -> Optio
             Some(LOCAL_CHECKSUM)
         }
         (Oracle::Protocol, Ok(_), Answer::Invalid) if !is_local && family == 0 => Some(UNSPECIFIED),
-        (Ppp, Err(Invalid(FAMILY)), Done(None, _)) if family & 0x0F == 0 || family >> 4 == 0 => {
+        (Ppp, Err(Invalid(FAMILY)), Done(None, _)) if family % 16 == 0 || family / 16 == 0 => {
             Some(HALF_FAMILY)
         }
         (Header, Err(Invalid(LENGTH)), Partial) if len < addresses => Some(BEYOND_BLOCK),
@@ -359,7 +363,7 @@ fn we_read_what_they_write() {
 fn they_differ_from_us_on_damaged_headers_for_known_reasons_only() {
     let mut seeded = Seeded::new(10);
     let mut agreed = 0;
-    for _ in 0..4_000 {
+    for _ in 0..2_000 {
         let good = seeded.header();
         for _ in 0..50 {
             let mut bytes = good.clone();
@@ -372,6 +376,6 @@ fn they_differ_from_us_on_damaged_headers_for_known_reasons_only() {
             }
         }
     }
-    // Of 1,200,000: were it few, the reasons would excuse too much.
-    assert!(agreed > 900_000, "{agreed}");
+    // Of 600,000: were it few, the reasons would excuse too much.
+    assert!(agreed > 450_000, "{agreed}");
 }
