@@ -16,14 +16,16 @@ mod tests;
 /// Signature, version and command, family, length.
 pub const FIXED: usize = 16;
 
-/// Most bytes after the [`FIXED`] part that we take. The length field could announce 65,535, which
-/// every stranger could make us hold; addresses and all registered TLVs together stay below this.
+/// Most bytes after the [`FIXED`] part that we take.
+///
+/// The length field could announce 65,535, for any stranger to make us hold. §2.2 has the whole
+/// "always smaller than an MSS"; this leaves room for more TLVs than that.
 pub const MAX_BLOCK: usize = 2048;
 
 /// Longest header.
 pub const MAX_HEADER: usize = FIXED + MAX_BLOCK;
 
-/// TLV: CRC32c of the header. Source: §2.2.3.
+/// TLV: CRC-32C of the header. Source: §2.2.3.
 pub const TYPE_CRC32C: u8 = 0x03;
 
 /// TLV: opaque id of the connection, up to [`MAX_UNIQUE_ID`] bytes. Source: §2.2.5.
@@ -49,14 +51,19 @@ const UDP6: u8 = 0x22;
 const UNIX_STREAM: u8 = 0x31;
 const UNIX_DATAGRAM: u8 = 0x32;
 
+/// Bytes of the two addresses, ports included.
+const IPV4_ENDS: u16 = 12;
+const IPV6_ENDS: u16 = 36;
+const UNIX_ENDS: u16 = 216;
+
 /// Type and length of a TLV.
 const TLV_HEAD: usize = 3;
 
-const COMMAND: &str = "PROXY v2 version and command";
-const FAMILY: &str = "PROXY v2 address family";
-const LENGTH: &str = "PROXY v2 length";
-const TLV: &str = "PROXY v2 TLV";
-const CHECKSUM: &str = "PROXY v2 checksum";
+pub(super) const COMMAND: &str = "PROXY v2 version and command";
+pub(super) const FAMILY: &str = "PROXY v2 address family";
+pub(super) const LENGTH: &str = "PROXY v2 length";
+pub(super) const TLV: &str = "PROXY v2 TLV";
+pub(super) const CHECKSUM: &str = "PROXY v2 checksum";
 
 /// What a header of ours says besides addresses.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -82,17 +89,6 @@ impl<'a> UniqueId<'a> {
     }
 }
 
-/// What the family byte says of the block.
-enum Block {
-    /// TCP addresses.
-    Ipv4,
-    Ipv6,
-    /// This many bytes of addresses we have no use for, then TLVs.
-    Other(usize),
-    /// No layout that a receiver may rely on.
-    Opaque,
-}
-
 /// Reads a PROXY protocol v2 header from the start of a stream.
 ///
 /// Shape: the 12-byte signature, version 2 and command, family, big-endian length, then a block of that
@@ -104,7 +100,7 @@ enum Block {
 ///   a datagram's addresses are not the ends of this stream. Their blocks are still checked.
 ///
 /// Other family bytes are refused, `0x10` and the like included: not among §2.2's "valid combinations".
-/// A CRC32c is verified where there is one, more than one is refused; a unique id has at most
+/// A CRC-32C is verified where there is one, more than one is refused; a unique id has at most
 /// [`MAX_UNIQUE_ID`] bytes; other TLVs are skipped unread.
 /// Errors: [`Invalid`] names the first part that breaks the shape, without waiting for the block's end;
 /// the checksum needs all of it.
@@ -113,7 +109,7 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded<Option<ProxyHeader>>, Invalid> {
     reader::decode(bytes, |reader| read_header(bytes, reader))
 }
 
-/// Appends `header` to `out`: PROXY, TCP, families as [`ProxyHeader::new`], `tlvs`, a CRC32c.
+/// Appends `header` to `out`: PROXY, TCP, families as [`ProxyHeader::new`], `tlvs`, a CRC-32C.
 pub fn encode(header: &ProxyHeader, tlvs: &Tlvs<'_>, out: &mut BytesMut) {
     const HEAD: u16 = 3;
     const PORT: u16 = 2;
@@ -123,9 +119,9 @@ pub fn encode(header: &ProxyHeader, tlvs: &Tlvs<'_>, out: &mut BytesMut) {
         source,
         destination,
     } = ProxyHeader::new(header.source, header.destination);
-    let (family, addresses) = match source {
-        SocketAddr::V4(_) => (TCP4, 12),
-        SocketAddr::V6(_) => (TCP6, 36),
+    let (family, ends) = match source {
+        SocketAddr::V4(_) => (TCP4, IPV4_ENDS),
+        SocketAddr::V6(_) => (TCP6, IPV6_ENDS),
     };
     let cluster_port = tlvs.cluster_port.map_or(0, |_| HEAD + PORT);
     let unique_id = tlvs.unique_id.map_or(0, |id| HEAD + u16::from(id.len));
@@ -135,7 +131,7 @@ pub fn encode(header: &ProxyHeader, tlvs: &Tlvs<'_>, out: &mut BytesMut) {
         out,
         PROXY,
         family,
-        addresses + cluster_port + unique_id + HEAD + CRC,
+        ends + cluster_port + unique_id + HEAD + CRC,
     );
     put_ip(out, source.ip());
     put_ip(out, destination.ip());
@@ -165,41 +161,28 @@ pub fn encode_local(out: &mut BytesMut) {
 
 fn read_header(bytes: &[u8], reader: &mut Reader<'_>) -> Result<Option<ProxyHeader>, Stop> {
     reader.literal(SIGNATURE, HEADER)?;
-    let is_local = match reader.byte()? {
-        LOCAL => true,
-        PROXY => false,
-        _ => return Err(Invalid(COMMAND).into()),
-    };
-    let block = match reader.byte()? {
-        _ if is_local => Block::Opaque,
-        UNSPEC => Block::Opaque,
-        TCP4 => Block::Ipv4,
-        TCP6 => Block::Ipv6,
-        UDP4 => Block::Other(12),
-        UDP6 => Block::Other(36),
-        UNIX_STREAM | UNIX_DATAGRAM => Block::Other(216),
+    let command = reader.byte()?;
+    if command != LOCAL && command != PROXY {
+        return Err(Invalid(COMMAND).into());
+    }
+    let family = reader.byte()?;
+    let ends = match family {
+        _ if command == LOCAL => return skip_block(reader),
+        UNSPEC => return skip_block(reader),
+        TCP4 | UDP4 => IPV4_ENDS,
+        TCP6 | UDP6 => IPV6_ENDS,
+        UNIX_STREAM | UNIX_DATAGRAM => UNIX_ENDS,
         _ => return Err(Invalid(FAMILY).into()),
     };
-    let addresses = match block {
-        Block::Ipv4 => 12,
-        Block::Ipv6 => 36,
-        Block::Other(len) => len,
-        Block::Opaque => 0,
-    };
-    let is_opaque = matches!(block, Block::Opaque);
-    let len = read_length(reader, addresses..=MAX_BLOCK, LENGTH, |len| {
-        is_opaque || may_be_tlvs(len - addresses)
+    let ends = usize::from(ends);
+    let len = read_length(reader, ends..=MAX_BLOCK, LENGTH, |len| {
+        may_be_tlvs(len - ends)
     })?;
-
-    let header = match block {
-        Block::Opaque => {
-            reader.slice(len)?;
-            return Ok(None);
-        }
-        Block::Ipv4 => Some(read_addresses::<4>(reader)?),
-        Block::Ipv6 => Some(read_addresses::<16>(reader)?),
-        Block::Other(len) => {
-            reader.slice(len)?;
+    let header = match family {
+        TCP4 => Some(read_ends::<4>(reader)?),
+        TCP6 => Some(read_ends::<16>(reader)?),
+        _ => {
+            reader.slice(ends)?;
             None
         }
     };
@@ -207,7 +190,14 @@ fn read_header(bytes: &[u8], reader: &mut Reader<'_>) -> Result<Option<ProxyHead
     Ok(header)
 }
 
-fn read_addresses<const N: usize>(reader: &mut Reader<'_>) -> Result<ProxyHeader, Stop>
+/// A block whose layout we do not know or may not look at.
+fn skip_block(reader: &mut Reader<'_>) -> Result<Option<ProxyHeader>, Stop> {
+    let len = read_length(reader, 0..=MAX_BLOCK, LENGTH, |_| true)?;
+    reader.slice(len)?;
+    Ok(None)
+}
+
+fn read_ends<const N: usize>(reader: &mut Reader<'_>) -> Result<ProxyHeader, Stop>
 where
     IpAddr: From<[u8; N]>,
 {
@@ -279,7 +269,7 @@ fn read_length(
     Ok(len)
 }
 
-/// CRC32c of the first `end` bytes, the four at `at` taken as zeroes. Source: §2.2.3.
+/// CRC-32C of the first `end` bytes, the four at `at` taken as zeroes. Source: §2.2.3.
 fn checksum_of(bytes: &[u8], at: usize, end: usize) -> u32 {
     let before = bytes.get(..at).unwrap_or_default();
     let after = bytes.get(at + 4..end).unwrap_or_default();

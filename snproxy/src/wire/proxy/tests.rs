@@ -1,3 +1,4 @@
+mod cases;
 mod hostile;
 mod oracles;
 mod seeded;

@@ -1,5 +1,7 @@
 //! Bytes that nobody well-meaning sends.
 
+use std::net::Ipv4Addr;
+
 use super::*;
 
 /// Decodes `bytes` cut at each of `cuts` in rising order. None panics or uses what it was not given; once
@@ -169,17 +171,18 @@ fn every_start_of_every_form_of_an_ipv6_address_is_partial() {
     let mut seeded = Seeded::new(7);
     for _ in 0..5_000 {
         let ip = seeded.ipv6();
-        let [a, b, c, d, e, f, g, h] = ip.segments();
-        let [.., w, x, y, z] = ip.octets();
+        let groups = ip.segments().map(|group| format!("{group:x}"));
+        let quad = Ipv4Addr::from_octets([(); 4].map(|()| seeded.byte()));
+        let all = groups.join(":");
         for text in [
-            format!("{ip}"),
-            format!("{a:x}:{b:x}:{c:x}:{d:x}:{e:x}:{f:x}:{g:x}:{h:x}"),
-            format!("{a:04X}:{b:04X}:{c:04X}:{d:04X}:{e:04X}:{f:04X}:{g:04X}:{h:04X}"),
-            format!("{a:x}:{b:x}:{c:x}:{d:x}:{e:x}:{f:x}:{w}.{x}.{y}.{z}"),
-            format!("{a:x}:{b:x}::{g:x}:{h:x}"),
-            format!("{a:x}::{w}.{x}.{y}.{z}"),
-            format!("::{b:x}:{c:x}:{d:x}:{e:x}:{f:x}:{g:x}:{h:x}"),
-            format!("{a:x}:{b:x}:{c:x}:{d:x}:{e:x}:{f:x}:{g:x}::"),
+            ip.to_string(),
+            ip.segments().map(|group| format!("{group:04X}")).join(":"),
+            format!("{}:{quad}", groups[..6].join(":")),
+            format!("{}::{}", groups[..2].join(":"), groups[6..].join(":")),
+            format!("{}::{quad}", groups[0]),
+            format!("::{}", groups[1..].join(":")),
+            format!("{}::", groups[..7].join(":")),
+            all,
         ] {
             let line = format!("PROXY TCP6 {text} ");
             for cut in 0..=line.len() {

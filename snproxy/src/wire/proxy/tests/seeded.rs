@@ -46,8 +46,8 @@ impl Seeded {
     pub(super) fn ipv6(&mut self) -> Ipv6Addr {
         let mut groups = [0; 8];
         for group in &mut groups {
-            let [a, b, ..] = self.bits().to_be_bytes();
-            *group = self.pick(&[0, 0, u16::from(a), u16::from_be_bytes([a, b])]);
+            let [high, low] = [self.byte(), self.byte()];
+            *group = self.pick(&[0, 0, u16::from(low), u16::from_be_bytes([high, low])]);
         }
         if self.below(8) == 0 {
             groups[..6].copy_from_slice(&[0, 0, 0, 0, 0, 0xFFFF]);
@@ -56,13 +56,13 @@ impl Seeded {
     }
 
     fn end(&mut self, is_ipv4: bool) -> SocketAddr {
-        let [a, b, c, d, e, f, ..] = self.bits().to_be_bytes();
         let ip = if is_ipv4 {
-            Ipv4Addr::new(a, b, c, d).into()
+            Ipv4Addr::from([(); 4].map(|()| self.byte())).into()
         } else {
             self.ipv6().into()
         };
-        SocketAddr::new(ip, self.pick(&[0, 80, 65535, u16::from_be_bytes([e, f])]))
+        let port = u16::from_be_bytes([self.byte(), self.byte()]);
+        SocketAddr::new(ip, self.pick(&[0, 80, 65535, port]))
     }
 
     /// Of one family or of two.
@@ -78,11 +78,11 @@ impl Seeded {
     }
 
     pub(super) fn tlvs<'a>(&mut self, id: &'a [u8]) -> Tlvs<'a> {
-        let [a, b, ..] = self.bits().to_be_bytes();
+        let port = u16::from_be_bytes([self.byte(), self.byte()]);
         let (has_port, has_id) =
             self.pick(&[(true, true), (true, false), (false, true), (false, false)]);
         Tlvs {
-            cluster_port: ClusterPort::new(u16::from_be_bytes([a, b])).filter(|_| has_port),
+            cluster_port: ClusterPort::new(port).filter(|_| has_port),
             unique_id: UniqueId::new(id).filter(|_| has_id),
         }
     }
