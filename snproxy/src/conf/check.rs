@@ -7,7 +7,7 @@ use super::text::{Field, Findings};
 use super::value::{address, host_name};
 use super::{Conf, HostAddr, Origin, Steering, World};
 use crate::addr::PortSet;
-use crate::diag::Severity;
+use crate::diag::{Severity, printable};
 
 /// Longest value the kernel takes in one write to `ip_local_reserved_ports`: it cuts at a page.
 const MAX_RESERVED: usize = 4095;
@@ -33,10 +33,15 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
         pod_host,
     } = draft;
     conf.this_host = this_host(&conf, world);
-    conf.host = match host {
+    let served = match host {
         Some(field) => written(field, world, &mut all.proxy),
         None => first_line(&mut conf, all),
-    }?;
+    };
+    let dialled = match pod_host {
+        Some(field) => written(field, world, &mut all.proxy),
+        None => served,
+    };
+    conf.host = served?;
     if !world.owns(conf.host) {
         let message = format!(
             "{} is no address of this host: nothing can be served on it",
@@ -45,23 +50,20 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
         match (host, conf.hosts.first()) {
             (Some(field), _) => all.proxy.warning(field.place, message),
             (None, Some(HostAddr { line, col, .. })) => {
-                let message = format!("{message}; set HOST in {}", conf.files.proxy.display());
+                let message = format!(
+                    "{message}; set HOST in {}",
+                    printable(&conf.files.proxy.to_string_lossy())
+                );
                 all.hosts.at(Severity::Warning, *line, *col, message);
             }
             (None, None) => {}
         }
     }
-    let pod_host = match pod_host {
-        Some(field) => written(field, world, &mut all.proxy)?,
-        None => conf.host,
-    };
     // Also for `::`: pods listen on IPv4 unless told otherwise, and a wildcard is no place to dial.
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    conf.pod_host = if pod_host.is_unspecified() {
-        loopback
-    } else {
-        pod_host
-    };
+    conf.pod_host = dialled
+        .filter(|ip| !ip.is_unspecified())
+        .unwrap_or(loopback);
     Some(conf)
 }
 
@@ -82,7 +84,7 @@ fn written(field: Field<'_>, world: &World<'_>, findings: &mut Findings<'_>) -> 
 /// HOST where it is not set.
 fn first_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
     let Some(first) = conf.hosts.first() else {
-        let message = "no address to serve on: expected this host in line 1, or HOST in proxy.conf";
+        let message = "no address to serve on: expected this host on line 1, or HOST in proxy.conf";
         all.hosts.whole(Severity::Error, message);
         return None;
     };
@@ -91,7 +93,11 @@ fn first_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
         all.hosts
             .at(Severity::Error, first.line, first.col, message);
     }
-    let place = format!("{}:{}", conf.files.hosts.display(), first.line);
+    let place = format!(
+        "{}:{}",
+        printable(&conf.files.hosts.to_string_lossy()),
+        first.line
+    );
     conf.origins.push(Origin { key: "HOST", place });
     first.ip
 }

@@ -1,12 +1,14 @@
 //! The keys of proxy.conf, each declared once: how it is read, shown and explained.
 
+use std::path::Path;
+
 use super::text::{Field, Findings};
 use super::value::{
     self, admin, choice, client_proxy, duration, keepalive, port, ports, show_duration,
     some_duration, unless_off,
 };
 use super::{Conf, Explained};
-use crate::diag::beside;
+use crate::diag::{beside, printable};
 
 /// Values read so far; those of the two addresses are not yet resolved.
 pub(super) struct Draft<'a> {
@@ -43,7 +45,7 @@ pub(super) const KEYS: &[Key] = &[
         apply: |draft, value, _| {
             draft.conf.files.hosts = beside(&draft.conf.files.proxy, value.text.as_ref());
         },
-        show: |conf| conf.files.hosts.display().to_string(),
+        show: |conf| path(&conf.files.hosts),
     },
     Key {
         name: "PORTSCONF",
@@ -52,7 +54,7 @@ pub(super) const KEYS: &[Key] = &[
         apply: |draft, value, _| {
             draft.conf.files.mappings = beside(&draft.conf.files.proxy, value.text.as_ref());
         },
-        show: |conf| conf.files.mappings.display().to_string(),
+        show: |conf| path(&conf.files.mappings),
     },
     Key {
         name: "HOST",
@@ -170,7 +172,7 @@ pub(super) const KEYS: &[Key] = &[
         doc: "where the running proxy is asked: `unix:/path`",
         apply: |draft, value, findings| set(&mut draft.conf.admin, admin(value, findings)),
         show: |conf| match &conf.admin.socket {
-            Some(path) => format!("unix:{}", path.display()),
+            Some(socket) => format!("unix:{}", path(socket)),
             None => format!("unix:/run/snproxy/{}.sock", conf.port),
         },
     },
@@ -196,6 +198,10 @@ pub(super) const KEYS: &[Key] = &[
         show: |conf| conf.bpf_log.to_string(),
     },
 ];
+
+fn path(path: &Path) -> String {
+    printable(&path.to_string_lossy()).into_owned()
+}
 
 fn set<T>(slot: &mut T, value: Option<T>) {
     if let Some(value) = value {

@@ -10,7 +10,7 @@ use super::{
     ProxyMode, Steering,
 };
 use crate::addr::PortSet;
-use crate::diag::{Place, Severity, Source};
+use crate::diag::{Place, Severity, Source, printable};
 
 /// Largest proxy.conf, in bytes.
 pub const MAX_FILE: usize = 64 * 1024;
@@ -54,7 +54,11 @@ pub(super) fn read<'a>(source: &'a Source, findings: &mut Findings<'_>) -> Draft
     for (key, value) in KEYS.iter().zip(values) {
         if let Some(value) = value {
             (key.apply)(&mut draft, value, findings);
-            let place = format!("{}:{}", source.path.display(), value.place.line);
+            let place = format!(
+                "{}:{}",
+                printable(&source.path.to_string_lossy()),
+                value.place.line
+            );
             draft.conf.origins.push(Origin {
                 key: key.name,
                 place,
@@ -69,13 +73,13 @@ fn unknown(name: Field<'_>, findings: &mut Findings<'_>) {
         return;
     }
     let (word, joined) = match name.text.split_once(['=', ':']) {
-        Some((word, _)) => (word, "; a space separates key and value"),
+        Some((word, _)) => (word, "a space separates key and value; "),
         None => (name.text.trim_end_matches(','), ""),
     };
     match nearest(word) {
         Some(near) => {
             let message =
-                format_args!("unknown key {name} ignored: did you mean `{near}`?{joined}");
+                format_args!("unknown key {name} ignored: {joined}did you mean `{near}`?");
             findings.warning(name.place, message);
         }
         None => findings.warning(name.place, format_args!("unknown key {name} ignored")),

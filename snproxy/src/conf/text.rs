@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use crate::diag::{Diagnostic, Place, Severity, Source};
+use crate::diag::{Diagnostic, Place, Severity, Source, printable};
 
 /// Longest line of proxy.conf and hosts.conf, in bytes.
 pub(super) const MAX_LINE: usize = 4096;
@@ -74,15 +74,13 @@ impl<'a> Field<'a> {
 /// A part of a file in a message: in backquotes, short, and without characters that steer a terminal.
 impl Display for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`")?;
-        for c in self.text.chars().take(MAX_QUOTED) {
-            if c.is_control() {
-                write!(f, "{}", c.escape_default())?;
-            } else {
-                write!(f, "{c}")?;
-            }
-        }
-        let more = self.text.chars().nth(MAX_QUOTED).is_some();
+        let kept = self
+            .text
+            .char_indices()
+            .nth(MAX_QUOTED)
+            .map_or(self.text.len(), |(at, _)| at);
+        write!(f, "`{}", printable(self.text.get(..kept).unwrap_or("")))?;
+        let more = kept < self.text.len();
         f.write_str(if more { "…`" } else { "`" })
     }
 }

@@ -118,7 +118,7 @@ pub(super) fn ports(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Por
                 findings.error(part.place, turned);
                 good = false;
             }
-            (Some(first @ 1..), Some(last)) => (first..=last).for_each(|port| ports.insert(port)),
+            (Some(first @ 1..), Some(last)) => ports.insert_range(first, last),
             _ => {
                 let expected = "expected a port (1-65535) or a range such as 1024-29999";
                 findings.error(part.place, format_args!("{expected}, found {part}"));
@@ -281,11 +281,13 @@ pub(super) fn host_name(text: &str) -> Result<&str, &'static str> {
         let ipv6 = inner.parse::<std::net::Ipv6Addr>().is_ok();
         return ipv6.then_some(inner).ok_or("an IPv6 address in brackets");
     }
-    let numeric = text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let numeric = !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.');
     let in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let named = !numeric
+        && !text.is_empty()
         && text.len() <= MAX_NAME
         && !text.starts_with(['-', '.'])
         && !text.contains("..")
