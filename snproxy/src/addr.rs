@@ -61,6 +61,17 @@ impl PortSet {
         self.0[usize::from(port >> 6)] |= 1 << (port & 63);
     }
 
+    /// Both ends included; nothing where they are turned around.
+    pub fn insert_range(&mut self, first: u16, last: u16) {
+        for (word, base) in self.0.iter_mut().zip((0..=u16::MAX).step_by(64)) {
+            let low = first.max(base);
+            let high = last.min(base + 63);
+            if low <= high {
+                *word |= (u64::MAX >> (63 - (high - low))) << (low - base);
+            }
+        }
+    }
+
     pub fn contains(&self, port: u16) -> bool {
         self.0[usize::from(port >> 6)] & (1 << (port & 63)) != 0
     }
@@ -167,6 +178,23 @@ mod tests {
         assert_eq!(set.to_string(), "0,1024-29999,65535");
         assert_eq!(set.len(), 28978);
         assert!(!set.contains(30000));
+    }
+
+    #[test]
+    fn a_range_is_what_its_ports_are() {
+        for (first, last) in [
+            (0, 0),
+            (0, 63),
+            (63, 64),
+            (1024, 29999),
+            (65535, 65535),
+            (0, 65535),
+            (5, 4),
+        ] {
+            let mut set = PortSet::new();
+            set.insert_range(first, last);
+            assert!(set == (first..=last).collect(), "{first}-{last}: {set}");
+        }
     }
 
     #[test]

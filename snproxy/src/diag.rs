@@ -3,6 +3,7 @@
 //! A [`Diagnostic`] owns what it shows: it can be kept as a report long after its [`Source`] was
 //! replaced. Several are collected per run; nothing here decides what is wrong.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -130,27 +131,31 @@ impl Diagnostic {
             Severity::Warning => Level::WARNING,
             Severity::Error => Level::ERROR,
         };
-        let file = self.file.display().to_string();
-        let mut origin = Origin::path(file);
-        let mut group = Group::with_title(level.primary_title(self.message.as_str()));
-        if let Some(shown) = &self.shown {
-            origin = origin
-                .line(usize::try_from(self.line).unwrap_or(usize::MAX))
-                .char_column(usize::try_from(self.col).unwrap_or(usize::MAX));
-            let snippet = Snippet::source(shown.text.as_str())
-                .line_start(usize::try_from(self.line).unwrap_or(usize::MAX))
-                .annotation(AnnotationKind::Primary.span(shown.start..shown.end));
-            group = group.element(origin).element(snippet);
-        } else {
-            group = group.element(origin);
-        }
-        renderer.render(&[group])
+        let title = Group::with_title(level.primary_title(self.message.as_str()));
+        let file = self.file.to_string_lossy();
+        let Some(shown) = &self.shown else {
+            return renderer.render(&[title.element(Origin::path(file))]);
+        };
+        let line = usize::try_from(self.line).unwrap_or(usize::MAX);
+        let mark = AnnotationKind::Primary.span(shown.start..shown.end);
+        let snippet = Snippet::source(shown.text.as_str())
+            .line_start(line)
+            .annotation(mark);
+        let block = renderer.render(&[title.element(snippet)]);
+        // The renderer would count the column in what is shown, which may not begin the line.
+        let (title, rest) = block.split_once('\n').unwrap_or((&block, ""));
+        let indent = self.line.to_string().len();
+        let file = printable(&file);
+        format!(
+            "{title}\n{:indent$}--> {file}:{}:{}\n{rest}",
+            "", self.line, self.col
+        )
     }
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
+        write!(f, "{}:", printable(&self.file.to_string_lossy()))?;
         if self.line > 0 {
             write!(f, "{}:{}:", self.line, self.col)?;
         }
@@ -225,7 +230,76 @@ pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
         .any(|found| found.severity == Severity::Error)
 }
 
+/// A text out of a file without what steers a terminal: control characters are escaped.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
+    Cow::Owned(text.chars().map(escape).collect())
+}
+
 /// `name` of a file beside `path`; an absolute name stands for itself.
 pub fn beside(path: &Path, name: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("")).join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str, at: &str) -> Diagnostic {
+        let start = text.find(at).unwrap();
+        let source = Source::decode("dir/file", text.as_bytes().to_vec());
+        let head = &text[..start];
+        let place = Place {
+            line: u32::try_from(head.matches('\n').count() + 1).unwrap(),
+            col: u32::try_from(head.rsplit('\n').next().unwrap().chars().count() + 1).unwrap(),
+            start,
+            end: start + at.len(),
+        };
+        Diagnostic::at(&source, place, Severity::Error, "wrong")
+    }
+
+    #[test]
+    fn columns_are_characters_and_the_line_is_shown() {
+        let found = found("first\nzwölf here\r\nlast\n", "here");
+        assert_eq!(found.to_string(), "dir/file:2:7: error: wrong");
+        let block = "error: wrong\n --> dir/file:2:7\n  |\n2 | zwölf here\n  |       ^^^^";
+        assert_eq!(found.block(), block);
+    }
+
+    #[test]
+    fn a_long_line_is_shown_around_the_place() {
+        let text = format!("{}HERE{}", "ä".repeat(100_000), "ö".repeat(100_000));
+        let block = found(&text, "HERE").block();
+        assert!(block.contains("--> dir/file:1:100001\n"), "{block}");
+        assert!(
+            block.contains(&format!("…{}HERE{}…", "ä".repeat(50), "ö".repeat(46))),
+            "{block}"
+        );
+        let caret = block.lines().last().unwrap();
+        assert!(caret.ends_with(" ^^^^"), "{caret}");
+    }
+
+    #[test]
+    fn a_finding_about_a_whole_file_has_no_line() {
+        let found = Diagnostic::of_file("dir/\u{1b}[2Jx", Severity::Warning, "no such file");
+        assert_eq!(found.to_string(), "dir/\\u{1b}[2Jx: warning: no such file");
+        assert!(!found.block().contains('\u{1b}'));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_do_not_stop_us() {
+        assert_eq!(
+            Source::decode("x", vec![b'a', 0xff, b'b']).text,
+            "a\u{fffd}b"
+        );
+    }
 }

@@ -4,6 +4,15 @@
 //! read, resolved or waited for here. All findings of all files come out of one run, each with its
 //! place. Who reads the files is `discovery`; what is made of a [`Conf`] is up to `route` and `daemon`.
 
+mod check;
+mod hosts;
+mod keys;
+mod portmappings;
+mod proxy;
+mod text;
+mod value;
+
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,7 +21,15 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::addr::{ClusterPort, HostPort, PortSet};
-use crate::diag::{Parsed, Source};
+use crate::diag::{Parsed, Severity, Source};
+
+use check::All;
+use text::Findings;
+
+pub use hosts::{MAX_FILE as MAX_HOSTS_FILE, MAX_HOSTS};
+pub use keys::{explain, markdown_table};
+pub use portmappings::{MAX_FILE as MAX_MAPPINGS_FILE, MAX_ITEMS};
+pub use proxy::MAX_FILE as MAX_PROXY_FILE;
 
 /// The texts of one set of files.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -69,6 +86,16 @@ pub struct Conf {
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     pub bpf_log: BpfLog,
+    /// Of the keys that are not at their default.
+    pub origins: Vec<Origin>,
+}
+
+/// Where a value was said.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Origin {
+    pub key: &'static str,
+    /// `file:line`.
+    pub place: String,
 }
 
 /// Paths of the files of one set.
@@ -111,6 +138,7 @@ pub struct HostAddr {
     pub ip: Option<IpAddr>,
     pub port: u16,
     pub line: u32,
+    pub col: u32,
 }
 
 /// How cluster ports come to the listener.
@@ -205,20 +233,49 @@ pub enum BpfLog {
 ///
 /// Shape: `None` where there is no address to serve on. A value with errors beside it is for
 /// showing only.
-pub fn parse(_sources: &Sources, _world: &World<'_>) -> Parsed<Option<Conf>> {
+pub fn parse(sources: &Sources, world: &World<'_>) -> Parsed<Option<Conf>> {
+    let mut findings = Findings::new(&sources.proxy);
+    let mut draft = proxy::read(&sources.proxy, &mut findings);
+    let missing = |path: &PathBuf| Source {
+        path: path.clone(),
+        text: String::new(),
+    };
+    let no_hosts = missing(&draft.conf.files.hosts);
+    let no_mappings = missing(&draft.conf.files.mappings);
+    let mut all = All {
+        proxy: findings,
+        hosts: Findings::new(sources.hosts.as_ref().unwrap_or(&no_hosts)),
+        mappings: Findings::new(sources.mappings.as_ref().unwrap_or(&no_mappings)),
+    };
+    match &sources.hosts {
+        Some(source) => draft.conf.hosts = hosts::read(source, world, &mut all.hosts),
+        // Without HOST that is an error, found where HOST is needed.
+        None if draft.host.is_none() => {}
+        None => all
+            .hosts
+            .whole(Severity::Warning, "no such file: no other hosts"),
+    }
+    match &sources.mappings {
+        Some(source) => draft.conf.mappings = portmappings::read(source, &mut all.mappings),
+        None => all
+            .mappings
+            .whole(Severity::Warning, "no such file: no mappings yet"),
+    }
+    let conf = check::addresses(draft, world, &mut all);
+    if let Some(conf) = &conf {
+        check::across(conf, world, &mut all);
+    }
+    let files = [all.proxy, all.hosts, all.mappings];
     Parsed {
-        value: None,
-        diagnostics: Vec::new(),
+        value: conf,
+        diagnostics: files.into_iter().flat_map(Findings::finish).collect(),
     }
 }
 
-/// Paths of the files that a proxy.conf names, relative to its own folder; never fails.
+/// Paths of the files that a proxy.conf names, relative to its own folder. Never fails: where
+/// proxy.conf is wrong, [`parse`] says so.
 pub fn files(proxy: &Source) -> Files {
-    Files {
-        proxy: proxy.path.clone(),
-        mappings: crate::diag::beside(&proxy.path, "portmappings.conf".as_ref()),
-        hosts: crate::diag::beside(&proxy.path, "hosts.conf".as_ref()),
-    }
+    proxy::read(proxy, &mut Findings::new(proxy)).conf.files
 }
 
 /// One key of proxy.conf, as in effect.
@@ -234,12 +291,17 @@ pub struct Explained {
     pub doc: &'static str,
 }
 
-/// Every key with its value in effect and where that comes from.
-pub fn explain(_conf: &Conf) -> Vec<Explained> {
-    Vec::new()
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            key,
+            value,
+            origin,
+            doc,
+        } = self;
+        write!(f, "{key} {value}  # {origin}: {doc}")
+    }
 }
 
-/// The keys as a table for README.md.
-pub fn markdown_table() -> String {
-    String::new()
-}
+#[cfg(test)]
+mod tests;

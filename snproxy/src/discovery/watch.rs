@@ -29,6 +29,6 @@ impl Watch {
     ///
     /// Cancel safety: nothing is lost when the future is dropped.
     pub async fn changed(&mut self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

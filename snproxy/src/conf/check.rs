@@ -1,0 +1,230 @@
+//! What only shows when the files are read together, and beside the host they are for.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::keys::Draft;
+use super::text::{Field, Findings};
+use super::value::{address, host_name};
+use super::{Conf, HostAddr, Origin, Steering, World};
+use crate::addr::PortSet;
+use crate::diag::{Severity, printable};
+
+/// Longest value the kernel takes in one write to `ip_local_reserved_ports`: it cuts at a page.
+const MAX_RESERVED: usize = 4095;
+
+/// The findings of each file, while the checks go across them.
+pub(super) struct All<'a> {
+    pub(super) proxy: Findings<'a>,
+    pub(super) hosts: Findings<'a>,
+    pub(super) mappings: Findings<'a>,
+}
+
+impl World<'_> {
+    fn owns(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || ip.is_unspecified() || (self.is_local)(ip)
+    }
+}
+
+/// Settles HOST and PODHOST; `None` where there is no HOST to serve on.
+pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) -> Option<Conf> {
+    let Draft {
+        mut conf,
+        host,
+        pod_host,
+    } = draft;
+    conf.this_host = this_host(&conf, world);
+    let served = match host {
+        Some(field) => written(field, world, &mut all.proxy),
+        None => first_line(&mut conf, all),
+    };
+    let dialled = match pod_host {
+        Some(field) => written(field, world, &mut all.proxy),
+        None => served,
+    };
+    conf.host = served?;
+    if !world.owns(conf.host) {
+        let message = format!(
+            "{} is no address of this host: nothing can be served on it",
+            conf.host
+        );
+        match (host, conf.hosts.first()) {
+            (Some(field), _) => all.proxy.warning(field.place, message),
+            (None, Some(HostAddr { line, col, .. })) => {
+                let message = format!(
+                    "{message}; set HOST in {}",
+                    printable(&conf.files.proxy.to_string_lossy())
+                );
+                all.hosts.at(Severity::Warning, *line, *col, message);
+            }
+            (None, None) => {}
+        }
+    }
+    // Also for `::`: pods listen on IPv4 unless told otherwise, and a wildcard is no place to dial.
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    conf.pod_host = dialled
+        .filter(|ip| !ip.is_unspecified())
+        .unwrap_or(loopback);
+    Some(conf)
+}
+
+fn written(field: Field<'_>, world: &World<'_>, findings: &mut Findings<'_>) -> Option<IpAddr> {
+    let found = match host_name(field.text) {
+        Ok(name) => address(name, world).map_err(|why| format!("{field} {why}")),
+        Err(expected) => Err(format!("expected {expected}, found {field}")),
+    };
+    match found {
+        Ok(ip) => Some(ip),
+        Err(message) => {
+            findings.error(field.place, message);
+            None
+        }
+    }
+}
+
+/// HOST where it is not set.
+fn first_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
+    let Some(first) = conf.hosts.first() else {
+        let message = "no address to serve on: expected this host on line 1, or HOST in proxy.conf";
+        all.hosts.whole(Severity::Error, message);
+        return None;
+    };
+    if first.ip.is_none() {
+        let message = "no address to serve on: HOST is not set and this does not resolve";
+        all.hosts
+            .at(Severity::Error, first.line, first.col, message);
+    }
+    let place = format!(
+        "{}:{}",
+        printable(&conf.files.hosts.to_string_lossy()),
+        first.line
+    );
+    conf.origins.push(Origin { key: "HOST", place });
+    first.ip
+}
+
+/// The only host with an address of ours and our PORT; the first where there is no such or several.
+fn this_host(conf: &Conf, world: &World<'_>) -> Option<usize> {
+    let ours = |host: &HostAddr| host.port == conf.port && host.ip.is_some_and(|ip| world.owns(ip));
+    let mut found = conf.hosts.iter().enumerate().filter(|(_, host)| ours(host));
+    match (found.next(), found.next()) {
+        (Some((at, _)), None) => Some(at),
+        _ => (!conf.hosts.is_empty()).then_some(0),
+    }
+}
+
+/// Findings that take the whole configuration.
+pub(super) fn across(conf: &Conf, world: &World<'_>, all: &mut All<'_>) {
+    if let Some(this) = conf.this_host.and_then(|at| conf.hosts.get(at))
+        && this.port != conf.port
+    {
+        let message = format_args!(
+            "other hosts reach this one at port {}, but PORT is {}: set PORT, or put this host first",
+            this.port, conf.port
+        );
+        all.hosts
+            .at(Severity::Warning, this.line, this.col, message);
+    }
+    let steered = steered(conf);
+    loops(conf, &steered, world, all);
+    unreached(conf, all);
+    ephemeral(conf, &steered, world, all);
+}
+
+/// Mapped ports that are steered.
+fn steered(conf: &Conf) -> PortSet {
+    let mapped = conf
+        .mappings
+        .iter()
+        .map(|mapping| mapping.cluster_port.get());
+    mapped
+        .filter(|port| *port != conf.port && conf.cluster_ports.contains(*port))
+        .collect()
+}
+
+/// Mappings whose connections would come back to us.
+fn loops(conf: &Conf, steered: &PortSet, world: &World<'_>, all: &mut All<'_>) {
+    let pod_host = conf.pod_host;
+    let comes_back = match conf.host {
+        IpAddr::V4(host) if host.is_unspecified() => pod_host.is_ipv4() && world.owns(pod_host),
+        // One socket for both families.
+        IpAddr::V6(host) if host.is_unspecified() => world.owns(pod_host),
+        host => host == pod_host,
+    };
+    if !comes_back {
+        return;
+    }
+    for mapping in &conf.mappings {
+        let port = mapping.host_port.get();
+        let what = if port == conf.port {
+            "PORT"
+        } else if steered.contains(port) {
+            "a cluster port mapped here"
+        } else {
+            continue;
+        };
+        let message = format_args!(
+            "host port {port} at {pod_host} is {what}: its connections would come back to this proxy; use another host port or PODHOST"
+        );
+        all.mappings
+            .at(Severity::Error, mapping.line, mapping.col, message);
+    }
+}
+
+/// Mappings whose cluster port is never steered.
+fn unreached(conf: &Conf, all: &mut All<'_>) {
+    for mapping in &conf.mappings {
+        let port = mapping.cluster_port;
+        let why = if port.get() == conf.port {
+            "is PORT"
+        } else if conf.cluster_ports.contains(port.get()) {
+            continue;
+        } else {
+            "is not in CLUSTERPORTS"
+        };
+        let message = format_args!("cluster port {port} {why}: no client reaches it");
+        all.mappings
+            .at(Severity::Warning, mapping.line, mapping.col, message);
+    }
+}
+
+/// One warning for all mapped ports that the kernel may also pick as source ports: a local client
+/// whose connection gets the port it connects to is connected to itself.
+fn ephemeral(conf: &Conf, steered: &PortSet, world: &World<'_>, all: &mut All<'_>) {
+    let Some((first, last)) = world.ephemeral else {
+        return;
+    };
+    // The kernel does not pick a port on which a socket listens.
+    if conf.steering == Steering::Listeners {
+        return;
+    }
+    let at_risk = |port: u16| {
+        (first..=last).contains(&port) && steered.contains(port) && !world.reserved.contains(port)
+    };
+    let mut risky = conf
+        .mappings
+        .iter()
+        .filter(|mapping| at_risk(mapping.cluster_port.get()));
+    let Some(mapping) = risky.next() else {
+        return;
+    };
+    let count = steered.iter().filter(|port| at_risk(*port)).count();
+    let reserve: PortSet = steered
+        .iter()
+        .filter(|port| at_risk(*port))
+        .chain(world.reserved.iter())
+        .collect();
+    let reserve = reserve.to_string();
+    let message = if reserve.len() <= MAX_RESERVED {
+        format!("reserve with `net.ipv4.ip_local_reserved_ports={reserve}`")
+    } else {
+        format!(
+            "the list is too long for net.ipv4.ip_local_reserved_ports ({MAX_RESERVED} characters): use adjacent cluster ports"
+        )
+    };
+    let ports = if count == 1 { "port is" } else { "ports are" };
+    let message = format!(
+        "{count} mapped cluster {ports} in net.ipv4.ip_local_port_range ({first}-{last}): local clients can connect to themselves; {message}"
+    );
+    all.mappings
+        .at(Severity::Warning, mapping.line, mapping.col, message);
+}

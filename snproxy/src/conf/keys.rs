@@ -1,0 +1,271 @@
+//! The keys of proxy.conf, each declared once: how it is read, shown and explained.
+
+use std::path::Path;
+
+use super::text::{Field, Findings};
+use super::value::{
+    self, admin, choice, client_proxy, duration, keepalive, port, ports, show_duration,
+    some_duration, unless_off,
+};
+use super::{Conf, Explained};
+use crate::diag::{beside, printable};
+
+/// Values read so far; those of the two addresses are not yet resolved.
+pub(super) struct Draft<'a> {
+    pub(super) conf: Conf,
+    pub(super) host: Option<Field<'a>>,
+    pub(super) pod_host: Option<Field<'a>>,
+}
+
+/// What an unset key means.
+pub(super) enum Unset {
+    /// This text.
+    Text(&'static str),
+    /// Something that comes from other values.
+    Derived(&'static str),
+}
+
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) unset: Unset,
+    /// One line for the README and for `check --explain`.
+    pub(super) doc: &'static str,
+    /// Checks a value and takes it; a bad one is a finding and changes nothing.
+    pub(super) apply: for<'a> fn(&mut Draft<'a>, Field<'a>, &mut Findings<'_>),
+    /// The value in effect, in the form that `apply` takes.
+    pub(super) show: fn(&Conf) -> String,
+}
+
+/// In the order of the README.
+pub(super) const KEYS: &[Key] = &[
+    Key {
+        name: "HOSTSCONF",
+        unset: Unset::Text("hosts.conf"),
+        doc: "hosts file, relative to the folder of proxy.conf",
+        apply: |draft, value, _| {
+            draft.conf.files.hosts = beside(&draft.conf.files.proxy, value.text.as_ref());
+        },
+        show: |conf| path(&conf.files.hosts),
+    },
+    Key {
+        name: "PORTSCONF",
+        unset: Unset::Text("portmappings.conf"),
+        doc: "port mappings file, relative to the folder of proxy.conf",
+        apply: |draft, value, _| {
+            draft.conf.files.mappings = beside(&draft.conf.files.proxy, value.text.as_ref());
+        },
+        show: |conf| path(&conf.files.mappings),
+    },
+    Key {
+        name: "HOST",
+        unset: Unset::Derived("address in line 1 of hosts.conf"),
+        doc: "address on which PORT and the cluster ports are served: an IP, a name, `0.0.0.0` or `::` (both families)",
+        apply: |draft, value, _| draft.host = Some(value),
+        show: |conf| conf.host.to_string(),
+    },
+    Key {
+        name: "PORT",
+        unset: Unset::Text("32767"),
+        doc: "port for traffic from other proxies",
+        apply: |draft, value, findings| set(&mut draft.conf.port, port(value, findings)),
+        show: |conf| conf.port.to_string(),
+    },
+    Key {
+        name: "PODHOST",
+        unset: Unset::Derived("HOST; `127.0.0.1` where HOST is a wildcard"),
+        doc: "address used to connect to the host port of a pod",
+        apply: |draft, value, _| draft.pod_host = Some(value),
+        show: |conf| conf.pod_host.to_string(),
+    },
+    Key {
+        name: "CLUSTERPORTS",
+        unset: Unset::Text("1024-29999,32768-65535"),
+        doc: "ports that are cluster ports: a comma list of `a-b` (both included) or `p`",
+        apply: |draft, value, findings| set(&mut draft.conf.cluster_ports, ports(value, findings)),
+        show: |conf| conf.cluster_ports.to_string(),
+    },
+    Key {
+        name: "STEERING",
+        unset: Unset::Text("auto"),
+        doc: "how cluster ports reach the one listener: `ebpf`, `listeners` (a socket per mapped port), `auto` (ebpf where it can attach)",
+        apply: |draft, value, findings| set(&mut draft.conf.steering, choice(value, findings)),
+        show: |conf| conf.steering.to_string(),
+    },
+    Key {
+        name: "CONFLICT",
+        unset: Unset::Text("yield"),
+        doc: "a cluster port on which another program listens: `yield` leaves it alone, `steal` takes its new connections, `fail` refuses the configuration",
+        apply: |draft, value, findings| set(&mut draft.conf.conflict, choice(value, findings)),
+        show: |conf| conf.conflict.to_string(),
+    },
+    Key {
+        name: "BALANCE",
+        unset: Unset::Text("p2c"),
+        doc: "who is tried first: `p2c` (the less loaded of two random ones), `rr`, `random`, `ordered`",
+        apply: |draft, value, findings| set(&mut draft.conf.balance, choice(value, findings)),
+        show: |conf| conf.balance.to_string(),
+    },
+    Key {
+        name: "CONNECTTIMEOUT",
+        unset: Unset::Text("3s"),
+        doc: "longest wait for a connection to a pod or for the answer of another proxy",
+        apply: |draft, value, findings| {
+            set(
+                &mut draft.conf.connect_timeout,
+                some_duration(value, findings),
+            );
+        },
+        show: |conf| show_duration(conf.connect_timeout),
+    },
+    Key {
+        name: "PROXYWAIT",
+        unset: Unset::Text("3s"),
+        doc: "how long a client may keep silent before a PROXY header is made for it; `0` waits not at all",
+        apply: |draft, value, findings| set(&mut draft.conf.proxy_wait, duration(value, findings)),
+        show: |conf| show_duration(conf.proxy_wait),
+    },
+    Key {
+        name: "IDLETIMEOUT",
+        unset: Unset::Text("0"),
+        doc: "a connection on which nothing moves for this long is closed; `0` is off",
+        apply: |draft, value, findings| {
+            set(
+                &mut draft.conf.idle_timeout,
+                duration(value, findings).map(unless_off),
+            );
+        },
+        show: |conf| show_duration(conf.idle_timeout.unwrap_or_default()),
+    },
+    Key {
+        name: "DRAINTIMEOUT",
+        unset: Unset::Text("30s"),
+        doc: "how long live connections may go on after TERM; `0` cuts them at once",
+        apply: |draft, value, findings| {
+            set(&mut draft.conf.drain_timeout, duration(value, findings));
+        },
+        show: |conf| show_duration(conf.drain_timeout),
+    },
+    Key {
+        name: "KEEPALIVE",
+        unset: Unset::Text("60s"),
+        doc: "silence after which the kernel probes the other end (TCP keepalive); `0` is off",
+        apply: |draft, value, findings| {
+            set(
+                &mut draft.conf.keepalive,
+                keepalive(value, findings).map(unless_off),
+            );
+        },
+        show: |conf| show_duration(conf.keepalive.unwrap_or_default()),
+    },
+    Key {
+        name: "CLIENTPROXY",
+        unset: Unset::Text("detect"),
+        doc: "PROXY headers of clients: `detect`, `require` or `never`, with an optional list of the networks it is for (other clients: never); the PROXY specification forbids guessing, `detect` is what Simplenetes does",
+        apply: |draft, value, findings| {
+            set(&mut draft.conf.client_proxy, client_proxy(value, findings));
+        },
+        show: |conf| value::show_client_proxy(&conf.client_proxy),
+    },
+    Key {
+        name: "ADMIN",
+        unset: Unset::Derived("`unix:/run/snproxy/<PORT>.sock`"),
+        doc: "where the running proxy is asked: `unix:/path`",
+        apply: |draft, value, findings| set(&mut draft.conf.admin, admin(value, findings)),
+        show: |conf| match &conf.admin.socket {
+            Some(socket) => format!("unix:{}", path(socket)),
+            None => format!("unix:/run/snproxy/{}.sock", conf.port),
+        },
+    },
+    Key {
+        name: "LOGLEVEL",
+        unset: Unset::Text("info"),
+        doc: "`error`, `warn`, `info`, `debug` or `trace`; the variable LOG_LEVEL wins",
+        apply: |draft, value, findings| set(&mut draft.conf.log_level, choice(value, findings)),
+        show: |conf| conf.log_level.to_string(),
+    },
+    Key {
+        name: "LOGFORMAT",
+        unset: Unset::Text("text"),
+        doc: "`text` or `json`",
+        apply: |draft, value, findings| set(&mut draft.conf.log_format, choice(value, findings)),
+        show: |conf| conf.log_format.to_string(),
+    },
+    Key {
+        name: "BPFLOG",
+        unset: Unset::Text("off"),
+        doc: "what the steering program logs: `off`, `error`, `warn`, `info` or `debug`; all but `off` need CAP_PERFMON",
+        apply: |draft, value, findings| set(&mut draft.conf.bpf_log, choice(value, findings)),
+        show: |conf| conf.bpf_log.to_string(),
+    },
+];
+
+fn path(path: &Path) -> String {
+    printable(&path.to_string_lossy()).into_owned()
+}
+
+fn set<T>(slot: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *slot = value;
+    }
+}
+
+/// The known key that an unknown one is probably meant to be.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    let longest = KEYS.iter().map(|key| key.name.len()).max().unwrap_or(0);
+    if name.chars().count() > 2 * longest {
+        return None;
+    }
+    let name = name.to_ascii_uppercase();
+    let near = KEYS.iter().map(|key| (distance(&name, key.name), key.name));
+    // One letter in three may be wrong: further away it is another word.
+    near.min()
+        .filter(|(distance, known)| *distance <= known.len().div_ceil(3))
+        .map(|(_, known)| known)
+}
+
+/// Single-letter changes between two words (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut corner = i;
+        let mut left = i + 1;
+        for (slot, to) in row.iter_mut().skip(1).zip(b.chars()) {
+            let changed = corner + usize::from(from != to);
+            corner = *slot;
+            left = changed.min(left + 1).min(corner + 1);
+            *slot = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+/// Every key with its value in effect and where that comes from.
+pub fn explain(conf: &Conf) -> Vec<Explained> {
+    let origin = |name| {
+        let set = conf.origins.iter().find(|origin| origin.key == name);
+        set.map_or_else(|| "default".to_owned(), |origin| origin.place.clone())
+    };
+    let explained = KEYS.iter().map(|key| Explained {
+        key: key.name,
+        value: (key.show)(conf),
+        origin: origin(key.name),
+        doc: key.doc,
+    });
+    explained.collect()
+}
+
+/// The keys as a table for README.md.
+pub fn markdown_table() -> String {
+    let mut table = String::from("| key | default | meaning |\n|---|---|---|\n");
+    for key in KEYS {
+        let unset = match key.unset {
+            Unset::Text(text) => format!("`{text}`"),
+            Unset::Derived(text) => text.to_owned(),
+        };
+        table.extend(["| `", key.name, "` | ", &unset, " | ", key.doc, " |\n"]);
+    }
+    table
+}

@@ -1,0 +1,571 @@
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::diag::{Diagnostic, Source};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/conf");
+
+const RESOLVE: fn(&str) -> io::Result<Vec<IpAddr>> = |name| match name {
+    "localhost" => Ok(vec!["::1".parse().unwrap(), "127.0.0.1".parse().unwrap()]),
+    "a.example" => Ok(vec!["10.0.0.1".parse().unwrap()]),
+    "six.example" => Ok(vec!["2001:db8::6".parse().unwrap()]),
+    "empty.example" => Ok(Vec::new()),
+    _ => Err(io::Error::other("no such name")),
+};
+
+const IS_LOCAL: fn(IpAddr) -> bool = |ip| ip.to_string() == "10.0.0.1";
+
+/// Host 10.0.0.1 with the kernel's default ports.
+fn world() -> World<'static> {
+    World {
+        resolve: &RESOLVE,
+        is_local: &IS_LOCAL,
+        ephemeral: Some((32768, 60999)),
+        reserved: [32768, 50000, 50001].into_iter().collect(),
+    }
+}
+
+fn source(path: &str, bytes: impl Into<Vec<u8>>) -> Source {
+    Source::decode(path, bytes.into())
+}
+
+fn sources(proxy: &str, mappings: &str, hosts: &str) -> Sources {
+    Sources {
+        proxy: source("proxy.conf", proxy),
+        mappings: Some(source("portmappings.conf", mappings)),
+        hosts: Some(source("hosts.conf", hosts)),
+    }
+}
+
+fn shorts(diagnostics: &[Diagnostic]) -> Vec<String> {
+    diagnostics.iter().map(ToString::to_string).collect()
+}
+
+#[track_caller]
+fn good(proxy: &str) -> Conf {
+    let parsed = parse(&sources(proxy, "", "10.0.0.1:32767\n"), &world());
+    assert_eq!(shorts(&parsed.diagnostics), [""; 0]);
+    parsed.value.unwrap()
+}
+
+#[track_caller]
+fn findings(proxy: &str, mappings: &str, hosts: &str) -> Vec<String> {
+    shorts(&parse(&sources(proxy, mappings, hosts), &world()).diagnostics)
+}
+
+/// The texts of a golden case; what is not there is a missing file.
+fn case(folder: &Path) -> Sources {
+    let read = |name: &str| Some(source(name, fs::read(folder.join(name)).ok()?));
+    Sources {
+        proxy: read("proxy.conf").expect("proxy.conf in each case"),
+        mappings: read("portmappings.conf"),
+        hosts: read("hosts.conf"),
+    }
+}
+
+fn cases() -> Vec<PathBuf> {
+    let entries = fs::read_dir(ROOT).unwrap();
+    let mut cases: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    cases
+}
+
+fn report(parsed: &Parsed<Option<Conf>>) -> String {
+    let mut text = String::new();
+    let verdict = if parsed.has_errors() {
+        "refused"
+    } else {
+        "loads"
+    };
+    writeln!(text, "{verdict}").unwrap();
+    if let Some(conf) = &parsed.value {
+        for Explained {
+            key, value, origin, ..
+        } in explain(conf)
+        {
+            let derived = ["HOST", "PODHOST"].contains(&key);
+            if derived || origin != "default" {
+                writeln!(text, "{key} {value}  # {origin}").unwrap();
+            }
+        }
+        let this = conf.this_host.and_then(|at| conf.hosts.get(at));
+        let this = this.map_or(0, |host| host.line);
+        writeln!(text, "{} hosts, this one in line {this}", conf.hosts.len()).unwrap();
+        for mapping in conf.mappings.iter().take(8) {
+            let Mapping {
+                cluster_port,
+                host_port,
+                max_conn,
+                send_proxy,
+                line,
+                col,
+            } = mapping;
+            writeln!(
+                text,
+                "{line}:{col} {cluster_port}:{host_port}:{max_conn}:{send_proxy}"
+            )
+            .unwrap();
+        }
+        writeln!(text, "{} mappings", conf.mappings.len()).unwrap();
+    }
+    for found in &parsed.diagnostics {
+        writeln!(text, "\n{found}").unwrap();
+    }
+    for found in &parsed.diagnostics {
+        writeln!(text, "\n{}", found.block()).unwrap();
+    }
+    text
+}
+
+#[test]
+fn golden_files_give_the_diagnostics_beside_them() {
+    let bless = std::env::var_os("SNPROXY_BLESS").is_some();
+    let cases = cases();
+    assert!(cases.len() > 10, "{ROOT} holds the cases");
+    let mut wrong = Vec::new();
+    for folder in cases {
+        let report = report(&parse(&case(&folder), &world()));
+        let expected = folder.join("expected.txt");
+        if bless {
+            fs::write(&expected, &report).unwrap();
+        } else if fs::read_to_string(&expected).ok().as_ref() != Some(&report) {
+            wrong.push(format!("{}:\n{report}", expected.display()));
+        }
+    }
+    let wrong = wrong.join("\n");
+    assert!(
+        wrong.is_empty(),
+        "not as expected (SNPROXY_BLESS=1 takes it as it is):\n{wrong}"
+    );
+}
+
+#[test]
+fn published_forms_load_without_errors() {
+    for name in ["published", "odd-forms"] {
+        let parsed = parse(&case(&Path::new(ROOT).join(name)), &world());
+        assert!(
+            !parsed.has_errors(),
+            "{name}: {:?}",
+            shorts(&parsed.diagnostics)
+        );
+        assert!(
+            parsed.value.is_some_and(|conf| !conf.mappings.is_empty()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_table() {
+    let conf = good("");
+    assert_eq!((conf.host, conf.port), ("10.0.0.1".parse().unwrap(), 32767));
+    assert_eq!(conf.pod_host, conf.host);
+    assert_eq!(conf.cluster_ports.len(), 61_744);
+    assert_eq!(conf.cluster_ports.to_string(), "1024-29999,32768-65535");
+    assert_eq!(
+        (conf.steering, conf.conflict),
+        (Steering::Auto, Conflict::Yield)
+    );
+    assert_eq!(conf.balance, Policy::P2c);
+    assert_eq!(conf.connect_timeout, Duration::from_secs(3));
+    assert_eq!(conf.proxy_wait, Duration::from_secs(3));
+    assert_eq!(conf.idle_timeout, None);
+    assert_eq!(conf.drain_timeout, Duration::from_secs(30));
+    assert_eq!(conf.keepalive, Some(Duration::from_secs(60)));
+    assert_eq!(
+        conf.client_proxy.mode_of("192.0.2.1".parse().unwrap()),
+        ProxyMode::Detect
+    );
+    assert_eq!(conf.admin.socket, None);
+    assert_eq!(
+        (conf.log_level, conf.log_format),
+        (LogLevel::Info, LogFormat::Text)
+    );
+    assert_eq!(conf.bpf_log, BpfLog::Off);
+    assert_eq!(conf.files.hosts, Path::new("hosts.conf"));
+}
+
+#[test]
+fn what_explain_shows_can_be_written_back() {
+    let conf = good(
+        "HOST localhost\nPODHOST 10.0.0.1\nPORT 32767\nCLUSTERPORTS 5,3,4,10-12\nSTEERING listeners\n\
+         CONFLICT fail\nBALANCE ordered\nCONNECTTIMEOUT 1500ms\nPROXYWAIT 0\nIDLETIMEOUT 5m\n\
+         DRAINTIMEOUT 2h\nKEEPALIVE 0\nCLIENTPROXY require 10.0.0.0/8 fd00::/8,192.0.2.1\n\
+         ADMIN unix:/run/x.sock\nLOGLEVEL trace\nLOGFORMAT json\nBPFLOG info\n",
+    );
+    let written: String = explain(&conf)
+        .into_iter()
+        .map(|Explained { key, value, .. }| format!("{key} {value}\n"))
+        .collect();
+    let again = good(&written);
+    assert_eq!(again.client_proxy.networks.len(), 3);
+    let values = |conf: &Conf| {
+        explain(conf)
+            .into_iter()
+            .map(|key| key.value)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(values(&conf), values(&again));
+    assert_eq!(
+        (Conf {
+            origins: vec![],
+            ..conf
+        }),
+        Conf {
+            origins: vec![],
+            ..again
+        }
+    );
+}
+
+#[test]
+fn explain_says_where_a_value_comes_from() {
+    let conf = good("\n# note\nport 32767\n");
+    let port = explain(&conf)
+        .into_iter()
+        .find(|key| key.key == "PORT")
+        .unwrap();
+    assert_eq!(
+        (port.value.as_str(), port.origin.as_str()),
+        ("32767", "proxy.conf:3")
+    );
+    let line = "PORT 32767  # proxy.conf:3: port for traffic from other proxies";
+    assert_eq!(port.to_string(), line);
+    let host = explain(&conf)
+        .into_iter()
+        .find(|key| key.key == "HOST")
+        .unwrap();
+    assert_eq!(host.origin, "hosts.conf:1");
+}
+
+#[test]
+fn files_are_beside_proxy_conf_wherever_we_are() {
+    let proxy = source(
+        "/etc/snproxy/proxy.conf",
+        "HOSTSCONF ../hosts\nPORTSCONF \"/run/p q\"\n",
+    );
+    let files = files(&proxy);
+    assert_eq!(files.hosts, Path::new("/etc/snproxy/../hosts"));
+    assert_eq!(files.mappings, Path::new("/run/p q"));
+}
+
+#[test]
+fn readme_has_the_table_of_keys() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = fs::read_to_string(path).expect("README.md");
+    let (_, rest) = readme
+        .split_once("<!-- keys -->\n")
+        .expect("a `<!-- keys -->` line");
+    let (table, _) = rest
+        .split_once("<!-- /keys -->")
+        .expect("a `<!-- /keys -->` line");
+    let expected = markdown_table();
+    if table != expected && std::env::var_os("SNPROXY_BLESS").is_some() {
+        fs::write(path, readme.replacen(table, &expected, 1)).unwrap();
+        return;
+    }
+    assert_eq!(table, expected, "SNPROXY_BLESS=1 writes it");
+}
+
+#[test]
+fn a_pod_host_is_a_place_to_dial() {
+    let pod_host = |proxy: &str| good(proxy).pod_host.to_string();
+    assert_eq!(pod_host("HOST 0.0.0.0"), "127.0.0.1");
+    assert_eq!(pod_host("HOST ::"), "127.0.0.1");
+    assert_eq!(pod_host("HOST [::]\nPODHOST 0.0.0.0"), "127.0.0.1");
+    assert_eq!(pod_host("HOST 0.0.0.0\nPODHOST ::1"), "::1");
+    assert_eq!(pod_host("HOST localhost"), "127.0.0.1");
+    assert_eq!(pod_host("HOST ::ffff:10.0.0.1"), "10.0.0.1");
+}
+
+#[test]
+fn a_mapping_that_would_come_back_is_refused_where_it_stands() {
+    let errors = |proxy: &str, mappings: &str| {
+        let found = findings(proxy, mappings, "10.0.0.1:32767\n");
+        found
+            .iter()
+            .filter(|line| line.contains(" error: "))
+            .count()
+    };
+    // HOST is PODHOST.
+    assert_eq!(errors("", "2000:32767:1:false"), 1);
+    assert_eq!(errors("", "2000:2001:1:false 2001:30000:1:false"), 1);
+    assert_eq!(errors("", "2000:2000:1:false"), 1);
+    // Host ports among the cluster ports are fine while nothing here is mapped to them.
+    assert_eq!(errors("", "2000:2001:1:false"), 0);
+    // A cluster port that is not steered does not come back.
+    assert_eq!(errors("CLUSTERPORTS 3000", "2000:2000:1:false"), 0);
+    // Another address than the served one.
+    assert_eq!(
+        errors("PODHOST 127.0.0.1", "2000:2000:1:false 2001:32767:1:false"),
+        0
+    );
+    assert_eq!(errors("HOST 0.0.0.0", "2000:2000:1:false"), 1);
+    assert_eq!(
+        errors("HOST 0.0.0.0\nPODHOST 10.0.0.1", "2000:32767:1:false"),
+        1
+    );
+    assert_eq!(
+        errors("HOST 0.0.0.0\nPODHOST 192.0.2.7", "2000:32767:1:false"),
+        0
+    );
+    assert_eq!(errors("HOST 0.0.0.0\nPODHOST ::1", "2000:2000:1:false"), 0);
+    assert_eq!(errors("HOST ::\nPODHOST ::1", "2000:2000:1:false"), 1);
+}
+
+#[test]
+fn limits_are_findings() {
+    let has = |found: Vec<String>, part: &str| {
+        assert!(
+            found.iter().any(|line| line.contains(part)),
+            "{part}: {found:.3?}"
+        );
+    };
+    let hosts = "10.0.0.1:32767\n";
+    has(
+        findings(&"#\n".repeat(40_000), "", hosts),
+        "proxy.conf: error: file is larger",
+    );
+    has(
+        findings(&format!("PORT {}", "1".repeat(5000)), "", hosts),
+        "proxy.conf:1:1: error: line is longer",
+    );
+    has(
+        findings("", &"#\n".repeat(5_000_000), hosts),
+        "portmappings.conf: error: file is larger",
+    );
+    has(
+        findings("", "", &"#\n".repeat(600_000)),
+        "hosts.conf: error: file is larger",
+    );
+    has(
+        findings("", "", &"a".repeat(5000)),
+        "hosts.conf:1:1: error: line is longer",
+    );
+    let many: String = (1..=5000)
+        .map(|port| format!("10.0.0.1:{port}\n"))
+        .collect();
+    has(
+        findings("", "", &many),
+        "hosts.conf:4097:1: error: more than 4096 hosts",
+    );
+    let networks = "10.0.0.0/8 ".repeat(257);
+    has(
+        findings(&format!("CLIENTPROXY detect {networks}"), "", hosts),
+        "error: more than 256 networks",
+    );
+    has(
+        findings(&format!("ADMIN unix:/{}", "a".repeat(107)), "", hosts),
+        "longer than 107 bytes",
+    );
+}
+
+#[test]
+fn more_mappings_than_the_limit_are_refused() {
+    let mut text = String::new();
+    for cluster in 1..=5 {
+        for host in 1..=65535 {
+            writeln!(text, "{cluster}:{host}:1:v1").unwrap();
+        }
+    }
+    let parsed = parse(&sources("", &text, "10.0.0.1:32767"), &world());
+    let found = shorts(&parsed.diagnostics);
+    assert!(
+        found
+            .iter()
+            .any(|line| line.contains("error: more than 262144 mappings")),
+        "{found:.3?}"
+    );
+    assert_eq!(parsed.value.unwrap().mappings.len(), MAX_ITEMS);
+}
+
+#[test]
+fn an_error_behind_many_warnings_is_still_seen() {
+    let text = "1:30000:1:v1 \n".to_owned()
+        + &(2..900)
+            .map(|port| format!("{port}:30000:1:v1\n"))
+            .collect::<String>()
+        + "x";
+    let parsed = parse(&sources("", &text, "10.0.0.1:32767"), &world());
+    assert!(parsed.has_errors());
+    let found = shorts(&parsed.diagnostics);
+    assert_eq!(found.len(), 102);
+    assert!(
+        found
+            .iter()
+            .any(|line| line.starts_with("portmappings.conf:900:1: error: "))
+    );
+    assert_eq!(
+        found.last().unwrap(),
+        "portmappings.conf: warning: … and 799 more of this kind"
+    );
+}
+
+#[test]
+fn a_full_cluster_is_read_in_one_go_and_from_one_line() {
+    let items = |end: &str| {
+        let ports = (1024..=29999).chain(32768..=65535);
+        ports
+            .map(|port| format!("{port}:30000:100:false{end}"))
+            .collect::<String>()
+    };
+    for text in [items("\n"), items(" ")] {
+        let parsed = parse(
+            &sources("STEERING listeners", &text, "10.0.0.1:32767"),
+            &world(),
+        );
+        assert_eq!(shorts(&parsed.diagnostics), [""; 0]);
+        let mappings = parsed.value.unwrap().mappings;
+        assert_eq!(mappings.len(), 61_744);
+        assert!(mappings.capacity() * size_of::<Mapping>() <= 1_250_000);
+    }
+}
+
+/// A small generator with a known sequence (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let bits = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        usize::try_from(bits).unwrap() % limit.max(1)
+    }
+}
+
+/// Parses and shows what was found.
+fn survive(sources: &Sources) {
+    let parsed = parse(sources, &world());
+    for found in &parsed.diagnostics {
+        assert!(!found.message.is_empty());
+        assert!(!found.to_string().chars().any(char::is_control), "{found}");
+    }
+    // Rendering takes far longer than parsing: a part of the cases will do.
+    if let [found] = &parsed.diagnostics[..] {
+        assert!(found.block().len() < 4096);
+    }
+}
+
+#[test]
+fn every_truncation_of_the_samples_is_survived() {
+    for folder in cases() {
+        let whole = case(&folder);
+        let truncated =
+            |source: &Source, end| source_of(&source.path, &source.text.as_bytes()[..end]);
+        for end in 0..whole.proxy.text.len().min(2000) {
+            survive(&Sources {
+                proxy: truncated(&whole.proxy, end),
+                ..whole.clone()
+            });
+        }
+        for end in 0..whole
+            .mappings
+            .as_ref()
+            .map_or(0, |file| file.text.len().min(600))
+        {
+            let mappings = whole.mappings.as_ref().map(|file| truncated(file, end));
+            survive(&Sources {
+                mappings,
+                ..whole.clone()
+            });
+        }
+        for end in 0..whole
+            .hosts
+            .as_ref()
+            .map_or(0, |file| file.text.len().min(600))
+        {
+            let hosts = whole.hosts.as_ref().map(|file| truncated(file, end));
+            survive(&Sources {
+                hosts,
+                ..whole.clone()
+            });
+        }
+    }
+}
+
+fn source_of(path: &Path, bytes: &[u8]) -> Source {
+    Source::decode(path, bytes.to_vec())
+}
+
+#[test]
+fn a_hundred_thousand_mutations_are_survived() {
+    const PIECES: &[&[u8]] = &[
+        b"\0",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"\n",
+        b"\r\n",
+        b"\"",
+        b"'",
+        b"#",
+        b",",
+        b":",
+        b"-",
+        b"0",
+        b"65536",
+        b"99999999999999999999",
+        b"\x1b[31m",
+        "é".as_bytes(),
+        "\u{fffd}".as_bytes(),
+        b"CLIENTPROXY ",
+        b"CLUSTERPORTS ",
+        b"[::1]:1",
+        b"\t",
+    ];
+    let samples: Vec<Sources> = cases().iter().map(|folder| case(folder)).collect();
+    let samples: Vec<&Sources> = samples
+        .iter()
+        .filter(|sample| {
+            sample
+                .mappings
+                .as_ref()
+                .is_none_or(|file| file.text.len() < 1000)
+        })
+        .collect();
+    let mut random = Random(0x5eed);
+    for _ in 0..100_000 {
+        let mut sources = samples[random.below(samples.len())].clone();
+        let victim = match random.below(3) {
+            0 => &mut sources.proxy,
+            1 => sources
+                .mappings
+                .get_or_insert_with(|| source("portmappings.conf", "1:2:3:v1")),
+            _ => sources
+                .hosts
+                .get_or_insert_with(|| source("hosts.conf", "a:1")),
+        };
+        // A short stretch: most of a file says nothing new.
+        let from = random.below(victim.text.len());
+        let mut bytes = victim.text.as_bytes()[from..].to_vec();
+        bytes.truncate(120);
+        for _ in 0..=random.below(4) {
+            let at = random.below(bytes.len());
+            let until = (at + random.below(4)).min(bytes.len());
+            let piece = PIECES[random.below(PIECES.len())];
+            bytes.splice(at..until, piece.iter().copied());
+        }
+        *victim = source_of(&victim.path, &bytes);
+        survive(&sources);
+    }
+}
+
+#[test]
+fn random_bytes_are_survived() {
+    let mut random = Random(0xb17e5);
+    for _ in 0..3000 {
+        let mut bytes = || {
+            let len = random.below(200);
+            (0..len)
+                .map(|_| u8::try_from(random.below(256)).unwrap())
+                .collect::<Vec<u8>>()
+        };
+        survive(&Sources {
+            proxy: source("proxy.conf", bytes()),
+            mappings: Some(source("portmappings.conf", bytes())),
+            hosts: Some(source("hosts.conf", bytes())),
+        });
+    }
+}

@@ -1,0 +1,316 @@
+//! Forms of values: ports, durations, names out of a closed set, addresses.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::text::{Field, Findings, is_blank};
+use super::{
+    Admin, BpfLog, ClientProxy, Conflict, LogFormat, LogLevel, Policy, ProxyMode, SendProxy,
+    Steering, World,
+};
+use crate::addr::PortSet;
+
+/// Networks of one list.
+pub(super) const MAX_NETWORKS: usize = 256;
+
+/// Longest duration.
+pub(super) const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
+
+/// Longest silence before a keepalive probe that the kernel takes. Source: `MAX_TCP_KEEPIDLE`,
+/// include/net/tcp.h.
+const MAX_KEEPALIVE: Duration = Duration::from_secs(32767);
+
+/// Longest path of a unix socket: `sun_path` less its NUL.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Longest host name. Source: RFC 1035 section 2.3.4, less the length bytes.
+const MAX_NAME: usize = 253;
+
+/// A closed set whose members have names in the files.
+pub(super) trait Named: Copy + PartialEq + 'static {
+    /// The first name of a value is the one it is shown by.
+    const NAMES: &'static [(&'static str, Self)];
+}
+
+macro_rules! named {
+    ($($set:ident { $($name:literal $value:ident),+ $(,)? })+) => {$(
+        impl Named for $set {
+            const NAMES: &'static [(&'static str, Self)] = &[$(($name, $set::$value)),+];
+        }
+
+        /// The name it has in the files.
+        impl fmt::Display for $set {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let found = Self::NAMES.iter().find(|(_, value)| value == self);
+                f.pad(found.map_or("", |(name, _)| name))
+            }
+        }
+    )+};
+}
+
+named! {
+    SendProxy { "false" No, "true" V1, "v1" V1, "v2" V2 }
+    Steering { "auto" Auto, "ebpf" Ebpf, "listeners" Listeners }
+    Conflict { "yield" Yield, "steal" Steal, "fail" Fail }
+    Policy { "p2c" P2c, "rr" Rr, "random" Random, "ordered" Ordered }
+    ProxyMode { "detect" Detect, "require" Require, "never" Never }
+    LogLevel { "error" Error, "warn" Warn, "info" Info, "debug" Debug, "trace" Trace }
+    LogFormat { "text" Text, "json" Json }
+    BpfLog { "off" Off, "error" Error, "warn" Warn, "info" Info, "debug" Debug }
+}
+
+/// The value of a name, in any case of letters.
+pub(super) fn by_name<T: Named>(name: &str) -> Option<T> {
+    T::NAMES
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, value)| *value)
+}
+
+/// The names as a message lists them: `a, b or c`.
+pub(super) fn names<T: Named>() -> String {
+    let names: Vec<&str> = T::NAMES.iter().map(|(name, _)| *name).collect();
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, first)) => format!("{} or {last}", first.join(", ")),
+        None => String::new(),
+    }
+}
+
+pub(super) fn choice<T: Named>(value: Field<'_>, findings: &mut Findings<'_>) -> Option<T> {
+    let chosen = by_name(value.text);
+    if chosen.is_none() {
+        let names = names::<T>();
+        findings.error(value.place, format_args!("expected {names}, found {value}"));
+    }
+    chosen
+}
+
+/// A number of digits alone: `parse` would also take a leading `+`.
+pub(super) fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+/// A port that can be reached: 1-65535.
+pub(super) fn port(value: Field<'_>, findings: &mut Findings<'_>) -> Option<u16> {
+    let port = number(value.text).filter(|port| *port > 0);
+    if port.is_none() {
+        let found = format_args!("expected a port (1-65535), found {value}");
+        findings.error(value.place, found);
+    }
+    port
+}
+
+/// A list of ports and ranges, both ends included.
+pub(super) fn ports(value: Field<'_>, findings: &mut Findings<'_>) -> Option<PortSet> {
+    let mut ports = PortSet::new();
+    let mut good = true;
+    for part in value.split(|c| c == ',' || is_blank(c)) {
+        let (first, last) = part.text.split_once('-').unwrap_or((part.text, part.text));
+        match (number::<u16>(first), number::<u16>(last)) {
+            (Some(first), Some(last)) if first > last => {
+                let turned = format_args!("range runs backwards: write `{last}-{first}`");
+                findings.error(part.place, turned);
+                good = false;
+            }
+            (Some(first @ 1..), Some(last)) => ports.insert_range(first, last),
+            _ => {
+                let expected = "expected a port (1-65535) or a range such as 1024-29999";
+                findings.error(part.place, format_args!("{expected}, found {part}"));
+                good = false;
+            }
+        }
+    }
+    good.then_some(ports)
+}
+
+/// `500ms`, `3s`, `5m`, `1h`, or 0.
+pub(super) fn duration(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Duration> {
+    let digits = value.text.bytes().take_while(u8::is_ascii_digit).count();
+    let (count, unit) = value.text.split_at_checked(digits)?;
+    let unit = match unit {
+        "ms" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "" if number(count) == Some(0_u64) => Some(0),
+        _ => None,
+    };
+    let Some((unit, false)) = unit.map(|unit| (unit, count.is_empty())) else {
+        let expected = "expected a duration such as 500ms, 3s or 5m";
+        findings.error(value.place, format_args!("{expected}, found {value}"));
+        return None;
+    };
+    let millis = number::<u64>(count).and_then(|count| count.checked_mul(unit));
+    let duration = millis.map(Duration::from_millis);
+    let short = duration.filter(|duration| *duration <= MAX_DURATION);
+    if short.is_none() {
+        let hours = MAX_DURATION.as_secs() / 3600;
+        let message = format_args!("expected a duration of at most {hours}h, found {value}");
+        findings.error(value.place, message);
+    }
+    short
+}
+
+/// A duration that is not 0.
+pub(super) fn some_duration(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Duration> {
+    let duration = duration(value, findings)?;
+    if duration.is_zero() {
+        let message = "0 is not off here: expected a duration such as 500ms, 3s or 5m";
+        findings.error(value.place, message);
+        return None;
+    }
+    Some(duration)
+}
+
+/// A [`duration`] in the range of the kernel's keepalive timer, which counts whole seconds.
+pub(super) fn keepalive(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Duration> {
+    let silence = duration(value, findings)?;
+    if silence.is_zero() || (Duration::from_secs(1)..=MAX_KEEPALIVE).contains(&silence) {
+        return Some(silence);
+    }
+    let most = MAX_KEEPALIVE.as_secs();
+    let message = format_args!("expected 1s to {most}s, or 0 for none, found {value}");
+    findings.error(value.place, message);
+    None
+}
+
+/// The duration for the keys for which 0 is off.
+pub(super) fn unless_off(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}
+
+/// A duration in the shortest form that [`duration`] takes.
+pub(super) fn show_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    match millis {
+        0 => "0".to_owned(),
+        _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
+        // 60s is said more often than 1m.
+        _ if millis.is_multiple_of(60_000) && millis > 60_000 => format!("{}m", millis / 60_000),
+        _ if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
+        _ => format!("{millis}ms"),
+    }
+}
+
+/// A mode, and the networks of the clients it is for.
+pub(super) fn client_proxy(value: Field<'_>, findings: &mut Findings<'_>) -> Option<ClientProxy> {
+    let mut parts = value.split(|c| c == ',' || is_blank(c));
+    let mode = choice(parts.next()?, findings);
+    let mut networks = Vec::new();
+    let mut good = true;
+    for part in parts {
+        let Some(network) = network(part.text) else {
+            let expected = "expected a network such as 10.0.0.0/8";
+            findings.error(part.place, format_args!("{expected}, found {part}"));
+            good = false;
+            continue;
+        };
+        if network != network.trunc() {
+            let meant = network.trunc();
+            let message = format_args!("{part} has bits beyond its length: {meant} is used");
+            findings.warning(part.place, message);
+        }
+        if networks.len() == MAX_NETWORKS {
+            let message = format_args!("more than {MAX_NETWORKS} networks");
+            findings.error(part.place, message);
+            return None;
+        }
+        networks.push(network.trunc());
+    }
+    if mode == Some(ProxyMode::Never) && !networks.is_empty() {
+        let message = "`never` is for all clients: the networks change nothing";
+        findings.warning(value.place, message);
+    }
+    mode.filter(|_| good)
+        .map(|mode| ClientProxy { mode, networks })
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    let address = || {
+        text.parse::<IpAddr>()
+            .ok()
+            .map(|ip| IpNet::from(ip.to_canonical()))
+    };
+    text.parse().ok().or_else(address)
+}
+
+pub(super) fn show_client_proxy(client_proxy: &ClientProxy) -> String {
+    let mut shown = client_proxy.mode.to_string();
+    for (at, network) in client_proxy.networks.iter().enumerate() {
+        shown.push_str(if at == 0 { " " } else { "," });
+        shown.push_str(&network.to_string());
+    }
+    shown
+}
+
+/// `unix:/path`.
+pub(super) fn admin(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Admin> {
+    let path = value
+        .text
+        .strip_prefix("unix:")
+        .filter(|path| path.starts_with('/'));
+    let Some(path) = path else {
+        let expected = "expected a socket such as unix:/run/snproxy/32767.sock";
+        findings.error(value.place, format_args!("{expected}, found {value}"));
+        return None;
+    };
+    if path.len() > MAX_SOCKET_PATH {
+        let message = format_args!("path of a socket is longer than {MAX_SOCKET_PATH} bytes");
+        findings.error(value.place, message);
+        return None;
+    }
+    Some(Admin {
+        socket: Some(PathBuf::from(path)),
+    })
+}
+
+/// An address, or a name that may have one: brackets off, syntax checked.
+///
+/// Errors: what was expected, for a finding.
+pub(super) fn host_name(text: &str) -> Result<&str, &'static str> {
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    if let Some(inner) = inner {
+        let ipv6 = inner.parse::<std::net::Ipv6Addr>().is_ok();
+        return ipv6.then_some(inner).ok_or("an IPv6 address in brackets");
+    }
+    let numeric = !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let named = !numeric
+        && !text.is_empty()
+        && text.len() <= MAX_NAME
+        && !text.starts_with(['-', '.'])
+        && !text.contains("..")
+        && text.bytes().all(in_name);
+    if text.parse::<IpAddr>().is_ok() || named {
+        return Ok(text);
+    }
+    Err(if numeric {
+        "an IPv4 address"
+    } else {
+        "a name or an address"
+    })
+}
+
+/// The address of a [`host_name`]: the first IPv4 one, else the first IPv6 one.
+///
+/// Errors: why there is none, for a finding.
+pub(super) fn address(name: &str, world: &World<'_>) -> Result<IpAddr, String> {
+    if let Ok(ip) = name.parse::<IpAddr>() {
+        return Ok(ip.to_canonical());
+    }
+    let found = (world.resolve)(name).map_err(|error| format!("does not resolve: {error}"))?;
+    let found: Vec<IpAddr> = found.iter().map(IpAddr::to_canonical).collect();
+    let first = found.iter().find(|ip| ip.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| "has no address".to_owned())
+}
