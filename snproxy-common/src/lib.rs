@@ -8,5 +8,5 @@ pub mod steering;
 
 /// Number of the layout shared by program and user space.
 ///
-/// It stands in the object's `.rodata` under [`steering::GLOBAL_ABI`].
+/// It stands in the object as the map [`steering::MAP_ABI`].
 pub const ABI: u32 = 1;

@@ -12,8 +12,8 @@ pub const MAP_LOOKUPS: &str = "LOOKUPS";
 pub const MAP_COUNTS: &str = "COUNTS";
 /// `.rodata` global of type [`ListenAddr`]: the address that is ours.
 pub const GLOBAL_LISTEN: &str = "LISTEN";
-/// `.rodata` global of type `u32`: [`crate::ABI`].
-pub const GLOBAL_ABI: &str = "ABI";
+/// Read-only array of one `u32`: [`crate::ABI`]. The name of its section in the object.
+pub const MAP_ABI: &str = ".rodata.abi";
 
 /// Number of ports, and so the length of the per-port maps.
 pub const PORTS: u32 = 65_536;
@@ -65,7 +65,10 @@ const _: () = assert!(size_of::<ListenAddr>() == 6 * size_of::<u32>());
 
 #[cfg(feature = "user")]
 mod user {
-    #![expect(unsafe_code, reason = "Pod is a promise about bytes, and these types keep it")]
+    #![expect(
+        unsafe_code,
+        reason = "Pod is a promise about bytes, and these types keep it"
+    )]
 
     // SAFETY: `repr(C)`, integers only, no padding (asserted above): every bit pattern is a value.
     unsafe impl aya::Pod for super::SteerCounts {}

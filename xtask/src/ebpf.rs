@@ -110,14 +110,13 @@ struct Toolchain {
 
 impl Toolchain {
     fn find_or_install(root: &Path) -> anyhow::Result<Self> {
-        let (rustc, cargo, source) = match find_rust() {
-            Some(found) => found,
-            None => {
-                install_rust()?;
-                find_rust().context("packages are installed, but no rustc with its source")?
-            }
-        };
-        let sysroot = output(Command::new(&rustc).args(["--print", "sysroot"]))?;
+        let found = find_rust();
+        if found.is_none() {
+            install_rust()?;
+        }
+        let (rustc, cargo, source) = (found.or_else(find_rust))
+            .context("packages are installed, but no rustc with its source")?;
+        let sysroot = output(clean(&rustc).args(["--print", "sysroot"]))?;
         let llvm = find_llvm(Path::new(&sysroot)).context("no LLVM 22 for bpf-linker")?;
         let linker = match find_linker(root, &llvm) {
             Some(linker) => linker,
@@ -372,10 +371,12 @@ fn output(command: &mut Command) -> anyhow::Result<String> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut text = String::new();
+    for byte in Sha256::digest(bytes) {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// The value of a line `key = "value"`.

@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 
 use crate::conf::Conf;
 use crate::diag::{Diagnostic, Severity};
-use crate::steering::object;
+use crate::steering;
 
 /// The work was done.
 const DONE: u8 = 0;
@@ -105,7 +105,7 @@ pub fn main() -> ExitCode {
 /// The version, and which BPF object is inside.
 fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
-        format!("{} (bpf object sha256 {})", env!("CARGO_PKG_VERSION"), object::sha256())
+        format!("{} (bpf object sha256 {})", env!("CARGO_PKG_VERSION"), steering::object_sha256())
     });
     &VERSION
 }

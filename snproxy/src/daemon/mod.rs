@@ -23,7 +23,6 @@ use crate::conf::Conf;
 use crate::discovery::{self, Watch};
 use crate::flow::{self, Shared};
 use crate::net::listener;
-use crate::steering::conflict;
 
 pub use reload::Read;
 pub use start::{Start, StartError};
@@ -172,14 +171,9 @@ impl Daemon {
     /// One scan of the host's listening sockets, and what follows from it.
     fn look_around(&mut self) {
         let table = self.shared.table.load_full();
-        match conflict::listening() {
-            Ok(listening) => {
-                self.steerer.note_listening(&table.conf, &listening);
-                for upstream in self.pods.look(&table, &listening, Instant::now()) {
-                    pods::probe(&self.shared, &table, upstream);
-                }
-            }
-            Err(error) => warn!(%error, "list the host's listening sockets"),
+        let listening = self.steerer.look(&table.conf);
+        for upstream in self.pods.look(&table, listening.as_deref(), Instant::now()) {
+            pods::probe(&self.shared, &table, upstream);
         }
         self.steer();
     }

@@ -29,11 +29,17 @@ impl Pods {
     pub(super) fn look(
         &mut self,
         table: &Table,
-        listening: &[Listening],
+        listening: Option<&[Listening]>,
         now: Instant,
     ) -> Vec<Arc<Upstream>> {
         let mut seen = HashSet::new();
         let mut probes = Vec::new();
+        // Without a scan nothing vanished and nothing appeared; due probes are made all the same.
+        let Some(listening) = listening else {
+            self.seen.clear();
+            let due = |upstream: &&Arc<Upstream>| upstream.health().due(now);
+            return table.upstreams().iter().filter(due).cloned().collect();
+        };
         for upstream in table.upstreams() {
             let addr = upstream.addr;
             let visible = listening

@@ -14,7 +14,7 @@ use crate::conf::{BpfLog, Conf, Conflict, Steering};
 use crate::net::listener;
 use crate::route::Table;
 use crate::steering::sockets::{MAX_AUTO, Sockets};
-use crate::steering::{Ebpf, LogLevel, SteeringError, conflict};
+use crate::steering::{Ebpf, LogLevel, SteeringError};
 use crate::sys::privileges;
 
 use super::control_socket;
@@ -77,8 +77,6 @@ fn steer(
     listener: &TcpListener,
     addr: SocketAddr,
 ) -> Result<Steerer, StartError> {
-    let sys = |operation| move |source| StartError::Sys { operation, source };
-    let listening = conflict::listening().map_err(sys("list the host's listening sockets"))?;
     let mechanism = match conf.steering {
         Steering::Listeners => listeners(conf),
         Steering::Ebpf => ebpf(conf, addr, listener).map_err(StartError::Steering)?,
@@ -95,8 +93,9 @@ fn steer(
             }
         },
     };
-    let mut steerer = Steerer::new(mechanism, listener).map_err(sys("stat the listener"))?;
-    steerer.note_listening(conf, &listening);
+    let mut steerer = Steerer::new(mechanism, listener)
+        .map_err(|source| StartError::Sys { operation: "stat the listener", source })?;
+    steerer.look(conf);
     if conf.conflict == Conflict::Fail
         && let Some(socket) = steerer.owners().values().next()
     {
@@ -156,7 +155,7 @@ fn give_up_privileges(conf: &Conf, mechanism: &str) -> Result<(), StartError> {
     // Ports below 1024 that get listeners of their own may be opened by later reloads.
     let low = mechanism == "listeners" && conf.cluster_ports.iter().any(|port| port < 1024);
     let keep: &[_] = if low { &[privileges::Capability::CAP_NET_BIND_SERVICE] } else { &[] };
-    let kept = privileges::drop_all()
+    let kept = privileges::drop_all(keep)
         .map_err(|source| StartError::Sys { operation: "drop capabilities", source })?;
     info!(?kept, "capabilities dropped");
     for path in [&conf.files.proxy, &conf.files.mappings, &conf.files.hosts] {

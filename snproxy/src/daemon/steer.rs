@@ -16,7 +16,7 @@ use crate::flow::{self, Shared};
 use crate::net::listener;
 use crate::route::Table;
 use crate::route::plan::{Plan, Reason};
-use crate::steering::conflict::{Listening, owner_of};
+use crate::steering::conflict::{self, Listening, owner_of};
 use crate::steering::sockets::Sockets;
 use crate::steering::{Counters, Ebpf, KernelLog, Known, SteeringError};
 
@@ -51,6 +51,8 @@ pub(super) struct Steerer {
     own: u32,
     /// Why the kernel is not at the plan; told once, retried with every look around.
     pub(super) pending: Option<String>,
+    /// The host's listening sockets could not be listed.
+    blind: bool,
     shared: Option<Arc<Shared>>,
 }
 
@@ -63,6 +65,7 @@ impl Steerer {
             owners: BTreeMap::new(),
             own: inode(own)?,
             pending: None,
+            blind: false,
             shared: None,
         })
     }
@@ -72,8 +75,28 @@ impl Steerer {
         self.shared = Some(Arc::clone(shared));
     }
 
+    /// Lists the host's listening sockets and takes note of who else listens on cluster ports.
+    ///
+    /// `None` where the kernel does not tell: said once.
+    pub(super) fn look(&mut self, conf: &Conf) -> Option<Vec<Listening>> {
+        match conflict::listening() {
+            Ok(listening) => {
+                self.blind = false;
+                self.note_listening(conf, &listening);
+                Some(listening)
+            }
+            Err(error) => {
+                if !self.blind {
+                    warn!(%error, "list the host's listening sockets: conflicts will not be noticed");
+                }
+                self.blind = true;
+                None
+            }
+        }
+    }
+
     /// Takes note of who else listens on cluster ports of HOST; logs what changed.
-    pub(super) fn note_listening(&mut self, conf: &Conf, listening: &[Listening]) {
+    fn note_listening(&mut self, conf: &Conf, listening: &[Listening]) {
         let mut own: HashSet<u32> = HashSet::from([self.own]);
         if let Mechanism::Listeners(sockets) = &self.mechanism {
             own.extend(sockets.open().map(|port| port.inode));

@@ -1,31 +1,81 @@
 //! What the program counted.
 
-pub use snproxy_common::steering::SteerCounts;
+use std::sync::Arc;
+
+use aya::maps::{Array, MapData, PerCpuArray};
+use snproxy_common::steering::{MAP_COUNTS, MAP_LOOKUPS};
 
 use super::SteeringError;
+use crate::sys;
 
-/// The program's counters, readable from any thread and for as long as they are held.
-#[derive(Clone, Debug)]
-pub struct Counters;
+pub use snproxy_common::steering::SteerCounts;
+
+/// The program's counters, for any thread and for as long as they are held.
+#[derive(Clone)]
+pub struct Counters(Arc<Maps>);
+
+struct Maps {
+    counts: PerCpuArray<MapData, SteerCounts>,
+    lookups: Array<MapData, u64>,
+}
 
 impl Counters {
+    pub(super) fn new(
+        counts: PerCpuArray<MapData, SteerCounts>,
+        lookups: Array<MapData, u64>,
+    ) -> Self {
+        Self(Arc::new(Maps { counts, lookups }))
+    }
+
     /// Outcomes since the program was loaded, summed over the CPUs.
     pub fn counts(&self) -> Result<SteerCounts, SteeringError> {
-        todo()
+        let per_cpu = (self.0.counts.get(&0, 0))
+            .map_err(|error| SteeringError::of_aya("read", MAP_COUNTS, &error, &[]))?;
+        Ok(sum(&per_cpu))
     }
 
     /// Lookups of each port that is ours, steered or refused, since the program was loaded.
     ///
-    /// Shape: 65,536 numbers, by port. One client's SYN can be several lookups (retransmits).
+    /// Shape: 65,536 numbers, by port. Lookups, not connections: a retransmitted SYN is one more, and
+    /// the ACK that ends a handshake can be.
     pub fn lookups(&self) -> Result<Vec<u64>, SteeringError> {
-        todo()
+        sys::bpf::lookup_batch(&self.0.lookups)
+            .map_err(|error| SteeringError::sys("read", MAP_LOOKUPS, error, &[]))
     }
 }
 
-fn todo<T>() -> Result<T, SteeringError> {
-    Err(SteeringError::Sys {
-        operation: "read",
-        object: "map".into(),
-        source: std::io::ErrorKind::Unsupported.into(),
-    })
+fn sum(per_cpu: &[SteerCounts]) -> SteerCounts {
+    per_cpu
+        .iter()
+        .fold(SteerCounts::default(), |sum, one| SteerCounts {
+            steered: sum.steered.wrapping_add(one.steered),
+            refused: sum.refused.wrapping_add(one.refused),
+            no_listener: sum.no_listener.wrapping_add(one.no_listener),
+            failed: sum.failed.wrapping_add(one.failed),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_outcome_is_summed_by_itself() {
+        let one = SteerCounts {
+            steered: 1,
+            refused: 20,
+            no_listener: 300,
+            failed: 4000,
+        };
+        assert_eq!(sum(&[]), SteerCounts::default());
+        assert_eq!(
+            sum(&[one, SteerCounts::default(), one]),
+            SteerCounts {
+                steered: 2,
+                refused: 40,
+                no_listener: 600,
+                failed: 8000,
+            }
+        );
+    }
 }

@@ -45,3 +45,75 @@ impl Default for Known {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Action::{Pass, Refuse, Steer};
+
+    type Changes = [(u16, Action)];
+
+    #[track_caller]
+    fn writes(known: &mut Known, want: &Changes, expected: &Changes) {
+        let made = known.bring(want.iter().copied(), |changes| {
+            assert_eq!(changes, expected);
+            Ok::<_, ()>(())
+        });
+        assert_eq!(made, Ok(expected.len()));
+    }
+
+    #[track_caller]
+    fn fails(known: &mut Known, want: &Changes) {
+        let made = known.bring(want.iter().copied(), |_| Err("no"));
+        assert_eq!(made, Err("no"));
+    }
+
+    #[test]
+    fn only_differences_are_written() {
+        let mut known = Known::new();
+        writes(
+            &mut known,
+            &[(1, Pass), (2, Steer), (3, Refuse)],
+            &[(2, Steer), (3, Refuse)],
+        );
+        writes(
+            &mut known,
+            &[(1, Pass), (2, Steer), (3, Steer)],
+            &[(3, Steer)],
+        );
+        // Ports that are not named stay what they are.
+        writes(&mut known, &[(65535, Pass), (2, Pass)], &[(2, Pass)]);
+        assert_eq!(known.get(3), Some(Steer));
+    }
+
+    #[test]
+    fn nothing_is_called_when_nothing_differs() {
+        let made = Known::new().bring([(1, Pass)], |_| -> Result<(), ()> {
+            panic!("nothing to write")
+        });
+        assert_eq!(made, Ok(0));
+    }
+
+    #[test]
+    fn after_a_failed_write_its_ports_are_written_whatever_is_wanted_then() {
+        let mut known = Known::new();
+        writes(
+            &mut known,
+            &[(1, Steer), (2, Steer)],
+            &[(1, Steer), (2, Steer)],
+        );
+        fails(&mut known, &[(1, Pass), (2, Steer), (3, Steer)]);
+        assert_eq!(
+            [1, 2, 3].map(|port| known.get(port)),
+            [None, Some(Steer), None]
+        );
+        // The failed set may be half there: going back to the old one writes, too.
+        fails(&mut known, &[(1, Steer), (2, Steer), (3, Pass)]);
+        writes(
+            &mut known,
+            &[(1, Steer), (2, Steer), (3, Pass)],
+            &[(1, Steer), (3, Pass)],
+        );
+        writes(&mut known, &[(1, Steer), (2, Steer), (3, Pass)], &[]);
+    }
+}

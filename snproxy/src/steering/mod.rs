@@ -8,11 +8,15 @@ pub mod conflict;
 mod counts;
 mod ebpf;
 mod error;
+mod kernel_log;
 mod known;
-pub mod object;
 pub mod sockets;
 
 pub use counts::{Counters, SteerCounts};
-pub use ebpf::{Ebpf, KernelLog, LogLevel};
+pub use ebpf::{Ebpf, LogLevel, object_sha256};
 pub use error::{Missing, SteeringError};
+pub use kernel_log::KernelLog;
 pub use known::Known;
+
+#[cfg(test)]
+mod tests;

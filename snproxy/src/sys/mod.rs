@@ -1,5 +1,7 @@
-//! The system calls that no crate offers in safe form. The only unsafe code in user space.
+//! The system calls that no crate offers in safe form, and what the running kernel is.
+//! The only unsafe code in user space.
 
 pub mod bpf;
+pub mod kernel;
 pub mod memory;
 pub mod privileges;
