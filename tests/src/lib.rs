@@ -1,1 +1,28 @@
-//! stub
+//! The words that scenarios are written in.
+//!
+//! A [`Net`] is a small cluster: namespaces of their own, joined by a switch. Each [`Host`] in it runs one snproxy and
+//! any number of [`Pod`]s; a [`Client`] opens connections from another namespace. Nothing here touches the namespace that
+//! the tests were started in, and every guard takes back what it made when it is dropped, also while a test panics.
+//!
+//! Scenarios may run in parallel: names are unique, and equal addresses in two nets never meet.
+
+mod client;
+mod conn;
+mod eventually;
+mod figure;
+mod host;
+mod namespace;
+mod net;
+mod pod;
+mod process;
+mod programs;
+
+pub use client::{Attempt, Client};
+pub use conn::{Conn, Ended};
+pub use eventually::eventually;
+pub use figure::{Figure, print_figure};
+pub use host::Host;
+pub use namespace::Namespace;
+pub use net::Net;
+pub use pod::{Guest, Pod, Visit};
+pub use process::Process;

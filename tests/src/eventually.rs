@@ -1,0 +1,37 @@
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Waits until `cond` holds and gives the time it took; panics with `what` when `limit` passes first.
+#[track_caller]
+pub fn eventually(limit: Duration, what: &str, mut cond: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if cond() {
+            return start.elapsed();
+        }
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_condition_is_asked_again_until_it_holds() {
+        let mut asked = 0;
+        eventually(Duration::from_secs(5), "third time", || {
+            asked += 1;
+            asked == 3
+        });
+        assert_eq!(asked, 3);
+    }
+}
