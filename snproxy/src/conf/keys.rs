@@ -211,16 +211,15 @@ fn set<T>(slot: &mut T, value: Option<T>) {
 
 /// The known key that an unknown one is probably meant to be.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    let longest = KEYS.iter().map(|key| key.name.len()).max().unwrap_or(0);
-    if name.chars().count() > 2 * longest {
-        return None;
-    }
     let name = name.to_ascii_uppercase();
-    let near = KEYS.iter().map(|key| (distance(&name, key.name), key.name));
-    // One letter in three may be wrong: further away it is another word.
-    near.min()
-        .filter(|(distance, known)| *distance <= known.len().div_ceil(3))
-        .map(|(_, known)| known)
+    let near = KEYS.iter().filter_map(|key| {
+        // One letter in three may be wrong: further away it is another word.
+        let most = key.name.len().div_ceil(3);
+        let close = name.len().abs_diff(key.name.len()) <= most;
+        let distance = close.then(|| distance(&name, key.name))?;
+        (distance <= most).then_some((distance, key.name))
+    });
+    near.min().map(|(_, known)| known)
 }
 
 /// Single-letter changes between two words (Levenshtein).
