@@ -1,6 +1,6 @@
 //! The keys of proxy.conf, each declared once: how it is read, shown and explained.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::text::{Field, Findings};
 use super::value::{
@@ -8,7 +8,7 @@ use super::value::{
     some_duration, unless_off,
 };
 use super::{Conf, Explained};
-use crate::diag::{beside, printable};
+use crate::diag::printable;
 
 /// Values read so far; those of the two addresses are not yet resolved.
 pub(super) struct Draft<'a> {
@@ -43,7 +43,7 @@ pub(super) const KEYS: &[Key] = &[
         unset: Unset::Text("hosts.conf"),
         doc: "hosts file, relative to the folder of proxy.conf",
         apply: |draft, value, _| {
-            draft.conf.files.hosts = beside(&draft.conf.files.proxy, value.text.as_ref());
+            draft.conf.files.hosts = beside(&draft.conf.files.proxy, value.text);
         },
         show: |conf| path(&conf.files.hosts),
     },
@@ -52,7 +52,7 @@ pub(super) const KEYS: &[Key] = &[
         unset: Unset::Text("portmappings.conf"),
         doc: "port mappings file, relative to the folder of proxy.conf",
         apply: |draft, value, _| {
-            draft.conf.files.mappings = beside(&draft.conf.files.proxy, value.text.as_ref());
+            draft.conf.files.mappings = beside(&draft.conf.files.proxy, value.text);
         },
         show: |conf| path(&conf.files.mappings),
     },
@@ -198,6 +198,11 @@ pub(super) const KEYS: &[Key] = &[
         show: |conf| conf.bpf_log.to_string(),
     },
 ];
+
+/// A file named in proxy.conf: beside it, wherever we run; an absolute name stands for itself.
+fn beside(proxy: &Path, name: &str) -> PathBuf {
+    proxy.parent().unwrap_or(Path::new("")).join(name)
+}
 
 fn path(path: &Path) -> String {
     printable(&path.to_string_lossy()).into_owned()
