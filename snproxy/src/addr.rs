@@ -63,11 +63,18 @@ impl PortSet {
 
     /// Both ends included; nothing where they are turned around.
     pub fn insert_range(&mut self, first: u16, last: u16) {
-        for (word, base) in self.0.iter_mut().zip((0..=u16::MAX).step_by(64)) {
-            let low = first.max(base);
-            let high = last.min(base + 63);
-            if low <= high {
-                *word |= (u64::MAX >> (63 - (high - low))) << (low - base);
+        if first > last {
+            return;
+        }
+        let from = u64::MAX << (first & 63);
+        let until = u64::MAX >> (63 - (last & 63));
+        match &mut self.0[usize::from(first >> 6)..=usize::from(last >> 6)] {
+            [] => {}
+            [word] => *word |= from & until,
+            [head, middle @ .., tail] => {
+                *head |= from;
+                middle.fill(u64::MAX);
+                *tail |= until;
             }
         }
     }

@@ -133,6 +133,7 @@ impl Diagnostic {
         };
         let title = Group::with_title(level.primary_title(self.message.as_str()));
         let file = self.file.to_string_lossy();
+        let file = printable(&file);
         let Some(shown) = &self.shown else {
             return renderer.render(&[title.element(Origin::path(file))]);
         };
@@ -145,7 +146,6 @@ impl Diagnostic {
         // The renderer would count the column in what is shown, which may not begin the line.
         let (title, rest) = block.split_once('\n').unwrap_or((&block, ""));
         let indent = self.line.to_string().len();
-        let file = printable(&file);
         format!(
             "{title}\n{:indent$}--> {file}:{}:{}\n{rest}",
             "", self.line, self.col

@@ -1,11 +1,23 @@
 //! The tasks of this workspace: `cargo xtask <task>`.
+#![expect(clippy::print_stdout, reason = "tasks talk to whoever runs them")]
 
 mod ebpf;
+mod root;
+mod run;
+mod steps;
+mod test;
+mod tidy;
+mod tools;
 
 use clap::{Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Parser)]
-#[command(about = "The tasks of the snproxy workspace")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "The tasks of the snproxy workspace"
+)]
 struct Arguments {
     #[command(subcommand)]
     task: Task,
@@ -13,16 +25,65 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Show snproxy at work on a host of its own, or run it with your configuration.
+    Run {
+        /// Run this proxy.conf in the foreground, through sudo where needed.
+        #[arg(long, value_name = "FILE")]
+        conf: Option<PathBuf>,
+    },
+    /// Run all tests: units, then scenarios in network namespaces (as root, through sudo where needed).
+    Test {
+        /// Only what needs no namespaces.
+        #[arg(long)]
+        fast: bool,
+        /// A scenario that cannot run here fails instead of being skipped; the same with CI=true.
+        #[arg(long)]
+        strict: bool,
+        /// Only tests with this in their name.
+        filter: Option<String>,
+    },
+    /// Check layers, file sizes and where unsafe code is.
+    Tidy,
     /// Build the BPF object into snproxy-ebpf/prebuilt.
     Ebpf {
         /// Compare with the committed object instead, and fail where they differ.
         #[arg(long)]
         check: bool,
     },
+    /// The part of `run` that needs root.
+    #[command(hide = true)]
+    Demonstrate {
+        #[arg(long)]
+        snproxy: PathBuf,
+    },
+    /// A small HTTP server: a pod of `run`.
+    #[command(hide = true)]
+    Pod(run::pod::Pod),
+    /// A small HTTP client, where curl is missing.
+    #[command(hide = true)]
+    Get { url: String },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().task {
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Run { conf: None } => run::demonstrate_as_root(),
+        Task::Run { conf: Some(conf) } => run::foreground(&conf),
+        Task::Test {
+            fast,
+            strict,
+            filter,
+        } => test::run(fast, strict, filter.as_deref()),
+        Task::Tidy => tidy::run(),
         Task::Ebpf { check } => ebpf::run(check),
+        Task::Demonstrate { snproxy } => run::demonstrate(&snproxy),
+        Task::Pod(pod) => pod.serve(),
+        Task::Get { url } => run::pod::get(&url),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

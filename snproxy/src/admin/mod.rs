@@ -46,8 +46,14 @@ impl Socket {
     ///
     /// Errors: `AddrInUse` when another process answers there; a socket that nobody answers is replaced.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        if let Some(folder) = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
         }
         if path.exists() {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -59,7 +65,10 @@ impl Socket {
         // Who connects before this line is still asked for its uid.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
     }
 
     /// Answers callers until dropped.
@@ -97,7 +106,12 @@ impl Drop for Socket {
 async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) {
     match stream.peer_cred() {
         Ok(peer) if may_ask(peer.uid()) => {}
-        Ok(peer) => return warn!(uid = peer.uid(), "a stranger was turned away from the control socket"),
+        Ok(peer) => {
+            return warn!(
+                uid = peer.uid(),
+                "a stranger was turned away from the control socket"
+            );
+        }
         Err(error) => return warn!(%error, "caller of the control socket unknown"),
     }
     let service = hyper::service::service_fn(|request| answer(request, asked.clone()));
@@ -124,7 +138,10 @@ async fn answer(
         (&Method::GET, "/status") => ask(&asked, Asked::Status).await,
         (&Method::GET, "/ports") => ask(&asked, Asked::Ports).await,
         (&Method::POST, "/reload") => ask(&asked, Asked::Reload).await,
-        _ => text(StatusCode::NOT_FOUND, "GET /status, GET /ports, POST /reload\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "GET /status, GET /ports, POST /reload\n",
+        ),
     };
     Ok(response)
 }

@@ -22,17 +22,23 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The JSON answer of the proxy that runs with this configuration.
 pub(super) fn ask(conf: &Path, method: &Method, path: &str) -> anyhow::Result<Bytes> {
     let socket = control_socket(&conf_of_running(conf)?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime
         .block_on(async { tokio::time::timeout(LIMIT, exchange(&socket, method, path)).await })
         .with_context(|| format!("no answer from {}", socket.display()))?
 }
 
 async fn exchange(socket: &Path, method: &Method, path: &str) -> anyhow::Result<Bytes> {
-    let stream = UnixStream::connect(socket)
-        .await
-        .with_context(|| format!("connect {}: does snproxy run with this configuration?", socket.display()))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let stream = UnixStream::connect(socket).await.with_context(|| {
+        format!(
+            "connect {}: does snproxy run with this configuration?",
+            socket.display()
+        )
+    })?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = Request::builder()
         .method(method)
@@ -40,11 +46,18 @@ async fn exchange(socket: &Path, method: &Method, path: &str) -> anyhow::Result<
         .header(hyper::header::HOST, "snproxy")
         .body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await.with_context(|| {
-        format!("ask {}: only root and the user that snproxy runs as are answered", socket.display())
+        format!(
+            "ask {}: only root and the user that snproxy runs as are answered",
+            socket.display()
+        )
     })?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-    let body = body.map_err(|error| anyhow::anyhow!("read the answer: {error}"))?.to_bytes();
+    let body = Limited::new(response.into_body(), MAX_ANSWER)
+        .collect()
+        .await;
+    let body = body
+        .map_err(|error| anyhow::anyhow!("read the answer: {error}"))?
+        .to_bytes();
     if !status.is_success() {
         bail!("{status}: {}", String::from_utf8_lossy(&body).trim_end());
     }

@@ -24,7 +24,10 @@ pub(super) fn init(conf: &Conf) -> SetLogLevel {
         }
         LogFormat::Json => format.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(format).init();
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(format)
+        .init();
     Box::new(move |conf| {
         // The handle fails only when the subscriber is gone, and it never goes.
         let _ = handle.reload(fixed.unwrap_or_else(|| level(conf.log_level)));
@@ -43,10 +46,14 @@ fn level(level: LogLevel) -> LevelFilter {
 
 /// `LOG_LEVEL=debug|info|warn|error`; anything else is said and left.
 fn from_environment() -> Option<LevelFilter> {
-    let text = std::env::var("LOG_LEVEL").ok().filter(|text| !text.is_empty())?;
+    let text = std::env::var("LOG_LEVEL")
+        .ok()
+        .filter(|text| !text.is_empty())?;
     let parsed = text.parse().ok();
     if parsed.is_none() {
-        eprintln!("LOG_LEVEL={text}: not a level (error, warn, info, debug, trace); LOGLEVEL counts");
+        eprintln!(
+            "LOG_LEVEL={text}: not a level (error, warn, info, debug, trace); LOGLEVEL counts"
+        );
     }
     parsed
 }

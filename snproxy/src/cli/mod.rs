@@ -1,6 +1,9 @@
 //! The command line. Nouns read the running proxy, verbs change it.
 
-#![expect(clippy::print_stdout, reason = "answers to the user go to standard output")]
+#![expect(
+    clippy::print_stdout,
+    reason = "answers to the user go to standard output"
+)]
 
 mod check;
 mod client;
@@ -88,7 +91,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let conf = cli.conf.or(cli.file).unwrap_or_else(|| PathBuf::from(DEFAULT_CONF));
+    let conf = cli
+        .conf
+        .or(cli.file)
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_CONF));
     let result = match cli.command {
         None => run::run(conf),
         Some(Command::Check { explain }) => Ok(check::check(&conf, explain)),
@@ -105,7 +111,11 @@ pub fn main() -> ExitCode {
 /// The version, and which BPF object is inside.
 fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
-        format!("{} (bpf object sha256 {})", env!("CARGO_PKG_VERSION"), steering::object_sha256())
+        format!(
+            "{} (bpf object sha256 {})",
+            env!("CARGO_PKG_VERSION"),
+            steering::object_sha256()
+        )
     });
     &VERSION
 }
@@ -115,7 +125,12 @@ fn show(diagnostics: &[Diagnostic]) -> bool {
     for found in diagnostics {
         eprintln!("{}", found.block());
     }
-    let count = |severity| diagnostics.iter().filter(|found| found.severity == severity).count();
+    let count = |severity| {
+        diagnostics
+            .iter()
+            .filter(|found| found.severity == severity)
+            .count()
+    };
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     if errors + warnings > 0 {
         eprintln!("{errors} error(s), {warnings} warning(s)");
@@ -125,11 +140,20 @@ fn show(diagnostics: &[Diagnostic]) -> bool {
 
 /// The configuration that tells where the running proxy is asked; its faults are not this command's.
 fn conf_of_running(path: &std::path::Path) -> anyhow::Result<Conf> {
-    let sources = crate::discovery::read(path)
-        .map_err(|found| anyhow::anyhow!("{}", found.first().map_or_else(String::new, Diagnostic::to_string)))?;
+    let sources = crate::discovery::read(path).map_err(|found| {
+        anyhow::anyhow!(
+            "{}",
+            found
+                .first()
+                .map_or_else(String::new, Diagnostic::to_string)
+        )
+    })?;
     let parsed = crate::daemon::parse(&sources);
     parsed.value.ok_or_else(|| {
-        let first = parsed.diagnostics.iter().find(|found| found.severity == Severity::Error);
+        let first = parsed
+            .diagnostics
+            .iter()
+            .find(|found| found.severity == Severity::Error);
         anyhow::anyhow!("{}", first.map_or_else(String::new, Diagnostic::to_string))
     })
 }

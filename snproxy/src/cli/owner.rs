@@ -17,7 +17,11 @@ pub(super) fn name(ports: &mut Ports) {
         return;
     }
     let found = holders(&wanted);
-    for owner in ports.ranges.iter_mut().filter_map(|range| range.owner.as_mut()) {
+    for owner in ports
+        .ranges
+        .iter_mut()
+        .filter_map(|range| range.owner.as_mut())
+    {
         if let Some((pid, name)) = found.get(&owner.inode) {
             owner.pid = Some(*pid);
             owner.name = Some(name.clone());
@@ -45,7 +49,9 @@ fn holders(wanted: &[u32]) -> HashMap<u32, (u32, String)> {
             let inode = target.to_str().and_then(socket_inode);
             if let Some(inode) = inode.filter(|inode| wanted.contains(inode)) {
                 let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-                found.entry(inode).or_insert((pid, name.trim_end().to_owned()));
+                found
+                    .entry(inode)
+                    .or_insert((pid, name.trim_end().to_owned()));
             }
         }
     }
@@ -54,7 +60,10 @@ fn holders(wanted: &[u32]) -> HashMap<u32, (u32, String)> {
 
 /// `socket:[4711]` names inode 4711.
 fn socket_inode(link: &str) -> Option<u32> {
-    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    link.strip_prefix("socket:[")?
+        .strip_suffix(']')?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

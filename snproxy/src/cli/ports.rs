@@ -29,9 +29,14 @@ fn print(ports: &Ports) {
         };
         let owner = range.owner.as_ref().map_or_else(String::new, |owner| {
             let name = owner.name.as_deref().unwrap_or("unknown program");
-            let pid = owner.pid.map_or_else(String::new, |pid| format!(", pid {pid}"));
+            let pid = owner
+                .pid
+                .map_or_else(String::new, |pid| format!(", pid {pid}"));
             format!(": {name}{pid}, uid {}, on {}", owner.uid, owner.address)
         });
-        println!("{span:<13} {:<7} {:>10}  {}{owner}", range.action, range.lookups, range.reason);
+        println!(
+            "{span:<13} {:<7} {:>10}  {}{owner}",
+            range.action, range.lookups, range.reason
+        );
     }
 }

@@ -17,7 +17,11 @@ pub(super) fn reload(conf: &Path, json: bool) -> anyhow::Result<u8> {
         for found in &reload.diagnostics {
             println!("{found}");
         }
-        let verdict = if reload.ok { "in force" } else { "still in force: the files were not used" };
+        let verdict = if reload.ok {
+            "in force"
+        } else {
+            "still in force: the files were not used"
+        };
         println!("generation {} {verdict}", reload.generation);
     }
     Ok(if reload.ok { DONE } else { BAD_CONFIGURATION })

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tracing::warn;
 
 use crate::daemon::{self, Read, Start};
-use crate::{discovery, diag};
+use crate::{diag, discovery};
 
 use super::{BAD_CONFIGURATION, DONE, log, show};
 
@@ -18,7 +18,10 @@ pub(super) fn run(path: PathBuf) -> anyhow::Result<u8> {
         }
     };
     let parsed = daemon::parse(&sources);
-    let Some(conf) = parsed.value.filter(|_| !diag::has_errors(&parsed.diagnostics)) else {
+    let Some(conf) = parsed
+        .value
+        .filter(|_| !diag::has_errors(&parsed.diagnostics))
+    else {
         show(&parsed.diagnostics);
         return Ok(BAD_CONFIGURATION);
     };
@@ -26,7 +29,14 @@ pub(super) fn run(path: PathBuf) -> anyhow::Result<u8> {
     for found in &parsed.diagnostics {
         warn!("{found}");
     }
-    let start = Start::new(path, conf, Read { sources, diagnostics: parsed.diagnostics })?;
+    let start = Start::new(
+        path,
+        conf,
+        Read {
+            sources,
+            diagnostics: parsed.diagnostics,
+        },
+    )?;
     daemon::run(start, set_log_level)?;
     Ok(DONE)
 }

@@ -36,14 +36,24 @@ fn print(status: &Status) {
         "ports        {} steered, {} refused, {} left alone",
         status.ports.steer, status.ports.refuse, status.ports.pass
     );
-    println!("connections  {} live, {} in all", status.connections.live, status.connections.total);
+    println!(
+        "connections  {} live, {} in all",
+        status.connections.live, status.connections.total
+    );
     let ends: Vec<_> = status
         .ends
         .iter()
         .filter(|(_, count)| **count > 0)
         .map(|(end, count)| format!("{end} {count}"))
         .collect();
-    println!("ends         {}", if ends.is_empty() { "none".to_owned() } else { ends.join(", ") });
+    println!(
+        "ends         {}",
+        if ends.is_empty() {
+            "none".to_owned()
+        } else {
+            ends.join(", ")
+        }
+    );
     if let Some(kernel) = &status.kernel {
         println!(
             "kernel       {} steered, {} refused, {} without listener, {} failed (lookups)",
@@ -53,7 +63,11 @@ fn print(status: &Status) {
     if let Some(pending) = &status.pending {
         println!("pending      {pending} (retried all the time)");
     }
-    let verdict = if status.reload.ok { "in force" } else { "NOT USED: the last good one stays in force" };
+    let verdict = if status.reload.ok {
+        "in force"
+    } else {
+        "NOT USED: the last good one stays in force"
+    };
     println!("files        generation {}: {verdict}", status.generation);
     for found in &status.reload.diagnostics {
         println!("             {found}");
@@ -69,7 +83,12 @@ fn print(status: &Status) {
             if pod.up { "up" } else { "down" }
         );
     }
-    if let Some(more) = status.pods.len().checked_sub(MOST_PODS).filter(|more| *more > 0) {
+    if let Some(more) = status
+        .pods
+        .len()
+        .checked_sub(MOST_PODS)
+        .filter(|more| *more > 0)
+    {
         println!("             and {more} pods more: --json has them all");
     }
 }

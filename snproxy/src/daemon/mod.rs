@@ -142,7 +142,9 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         }
     }
 
-    daemon.drain(accepting, listener, &mut signals, &mut asked).await;
+    daemon
+        .drain(accepting, listener, &mut signals, &mut asked)
+        .await;
     if let Some(control) = control {
         control.abort();
         // Its end removes the socket's file.
@@ -228,4 +230,3 @@ pub fn control_socket(conf: &Conf) -> PathBuf {
     };
     folder.join(format!("{}.sock", conf.port))
 }
-

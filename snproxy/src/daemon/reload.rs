@@ -71,7 +71,12 @@ impl Daemon {
         self.put_in_force(conf, parsed.diagnostics, had_mappings);
     }
 
-    fn put_in_force(&mut self, mut conf: Conf, mut diagnostics: Vec<Diagnostic>, had_mappings: bool) {
+    fn put_in_force(
+        &mut self,
+        mut conf: Conf,
+        mut diagnostics: Vec<Diagnostic>,
+        had_mappings: bool,
+    ) {
         diagnostics.extend(self.keep_what_needs_a_restart(&mut conf));
         let old = self.shared.table.load_full();
         let table = Table::build(Arc::new(conf), Some(&old));
@@ -129,7 +134,11 @@ impl Daemon {
         let started = &self.started_with;
         let mut changed = Vec::new();
         if (conf.host, conf.port) != (started.host, started.port) {
-            changed.push(if conf.host == started.host { "PORT" } else { "HOST" });
+            changed.push(if conf.host == started.host {
+                "PORT"
+            } else {
+                "HOST"
+            });
         }
         if conf.steering != started.steering {
             changed.push("STEERING");
@@ -177,7 +186,12 @@ impl Daemon {
         api::Reload {
             ok: self.loaded.ok,
             generation: self.shared.table.load().generation,
-            diagnostics: self.loaded.diagnostics.iter().map(Diagnostic::to_string).collect(),
+            diagnostics: self
+                .loaded
+                .diagnostics
+                .iter()
+                .map(Diagnostic::to_string)
+                .collect(),
         }
     }
 }
@@ -191,8 +205,14 @@ fn shown(found: &Diagnostic) -> String {
 fn fingerprint(sources: &Sources) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    for source in [Some(&sources.proxy), sources.mappings.as_ref(), sources.hosts.as_ref()] {
-        source.map(|source| (&source.path, &source.text)).hash(&mut hasher);
+    for source in [
+        Some(&sources.proxy),
+        sources.mappings.as_ref(),
+        sources.hosts.as_ref(),
+    ] {
+        source
+            .map(|source| (&source.path, &source.text))
+            .hash(&mut hasher);
     }
     hasher.finish()
 }

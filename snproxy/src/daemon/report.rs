@@ -17,7 +17,9 @@ impl Daemon {
         let table = shared.table.load_full();
         let kernel = self.steerer.counters().and_then(|counters| {
             let counts = counters.counts();
-            counts.inspect_err(|error| warn!(%error, "read the kernel's counters")).ok()
+            counts
+                .inspect_err(|error| warn!(%error, "read the kernel's counters"))
+                .ok()
         });
         let pods = table.services().flat_map(|service| {
             service.pods.iter().map(move |pod| api::PodStatus {
@@ -45,8 +47,15 @@ impl Daemon {
             host: self.started_with.host.to_string(),
             port: self.started_with.port,
             ports: self.steerer.port_counts(),
-            connections: api::Connections { live: shared.live.now(), total: shared.live.total() },
-            ends: shared.ends.all().map(|(end, count)| (end.name().to_owned(), count)).collect(),
+            connections: api::Connections {
+                live: shared.live.now(),
+                total: shared.live.total(),
+            },
+            ends: shared
+                .ends
+                .all()
+                .map(|(end, count)| (end.name().to_owned(), count))
+                .collect(),
             kernel: kernel.map(|counts| api::Kernel {
                 steered: counts.steered,
                 refused: counts.refused,
@@ -62,10 +71,16 @@ impl Daemon {
     pub(super) fn ports(&self) -> api::Ports {
         let lookups = self.steerer.counters().and_then(|counters| {
             let lookups = counters.lookups();
-            lookups.inspect_err(|error| warn!(%error, "read the kernel's counters")).ok()
+            lookups
+                .inspect_err(|error| warn!(%error, "read the kernel's counters"))
+                .ok()
         });
         let lookups = |port: u16| {
-            lookups.as_ref().and_then(|all| all.get(usize::from(port))).copied().unwrap_or(0)
+            lookups
+                .as_ref()
+                .and_then(|all| all.get(usize::from(port)))
+                .copied()
+                .unwrap_or(0)
         };
         let owners = self.steerer.owners();
         let mut ranges: Vec<api::Range> = Vec::new();

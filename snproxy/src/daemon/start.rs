@@ -50,7 +50,10 @@ pub enum StartError {
     #[error("CONFLICT fail: another program (uid {uid}) listens on {addr}, a cluster port")]
     Conflict { addr: SocketAddr, uid: u32 },
     #[error("{operation}: {source}")]
-    Sys { operation: &'static str, source: io::Error },
+    Sys {
+        operation: &'static str,
+        source: io::Error,
+    },
 }
 
 impl Start {
@@ -67,7 +70,16 @@ impl Start {
         let steerer = steer(&conf, &table, &listener, addr)?;
         give_up_privileges(&conf, steerer.mechanism())?;
         crate::sys::memory::trim();
-        Ok(Self { conf_path, since, conf, read, listener, control, steerer, table })
+        Ok(Self {
+            conf_path,
+            since,
+            conf,
+            read,
+            listener,
+            control,
+            steerer,
+            table,
+        })
     }
 }
 
@@ -88,28 +100,31 @@ fn steer(
                 if ports > MAX_AUTO {
                     return Err(StartError::TooManyPorts { why, ports });
                 }
-                warn!("STEERING auto: eBPF cannot be used ({why}): one listener per mapped port instead");
+                warn!(
+                    "STEERING auto: eBPF cannot be used ({why}): one listener per mapped port instead"
+                );
                 listeners(conf)
             }
         },
     };
-    let mut steerer = Steerer::new(mechanism, listener)
-        .map_err(|source| StartError::Sys { operation: "stat the listener", source })?;
+    let mut steerer = Steerer::new(mechanism, listener).map_err(|source| StartError::Sys {
+        operation: "stat the listener",
+        source,
+    })?;
     steerer.look(conf);
     if conf.conflict == Conflict::Fail
         && let Some(socket) = steerer.owners().values().next()
     {
-        return Err(StartError::Conflict { addr: socket.addr, uid: socket.uid });
+        return Err(StartError::Conflict {
+            addr: socket.addr,
+            uid: socket.uid,
+        });
     }
     steerer.begin(table).map_err(StartError::Steering)?;
     Ok(steerer)
 }
 
-fn ebpf(
-    conf: &Conf,
-    addr: SocketAddr,
-    listener: &TcpListener,
-) -> Result<Mechanism, SteeringError> {
+fn ebpf(conf: &Conf, addr: SocketAddr, listener: &TcpListener) -> Result<Mechanism, SteeringError> {
     let log = match conf.bpf_log {
         BpfLog::Off => None,
         BpfLog::Error => Some(LogLevel::Error),
@@ -145,7 +160,10 @@ fn raise_descriptor_limit() {
     if limit.current == limit.maximum {
         return;
     }
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         warn!(%error, "raise the limit of open descriptors");
     }
@@ -154,9 +172,15 @@ fn raise_descriptor_limit() {
 fn give_up_privileges(conf: &Conf, mechanism: &str) -> Result<(), StartError> {
     // Ports below 1024 that get listeners of their own may be opened by later reloads.
     let low = mechanism == "listeners" && conf.cluster_ports.iter().any(|port| port < 1024);
-    let keep: &[_] = if low { &[privileges::Capability::CAP_NET_BIND_SERVICE] } else { &[] };
-    let kept = privileges::drop_all(keep)
-        .map_err(|source| StartError::Sys { operation: "drop capabilities", source })?;
+    let keep: &[_] = if low {
+        &[privileges::Capability::CAP_NET_BIND_SERVICE]
+    } else {
+        &[]
+    };
+    let kept = privileges::drop_all(keep).map_err(|source| StartError::Sys {
+        operation: "drop capabilities",
+        source,
+    })?;
     info!(?kept, "capabilities dropped");
     for path in [&conf.files.proxy, &conf.files.mappings, &conf.files.hosts] {
         if let Err(error) = std::fs::File::open(path)

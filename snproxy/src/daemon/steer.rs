@@ -101,14 +101,21 @@ impl Steerer {
         if let Mechanism::Listeners(sockets) = &self.mechanism {
             own.extend(sockets.open().map(|port| port.inode));
         }
-        let host_ports: PortSet = conf.mappings.iter().map(|mapping| mapping.host_port.get()).collect();
+        let host_ports: PortSet = conf
+            .mappings
+            .iter()
+            .map(|mapping| mapping.host_port.get())
+            .collect();
         let owners: BTreeMap<u16, Listening> = listening
             .iter()
             .filter(|socket| !own.contains(&socket.inode) && owner_of(conf.host, socket))
             .map(|socket| (socket.addr.port(), *socket))
             .filter(|(port, _)| conf.cluster_ports.contains(*port) && *port != conf.port)
             .collect();
-        for (port, socket) in owners.iter().filter(|(port, _)| !self.owners.contains_key(port)) {
+        for (port, socket) in owners
+            .iter()
+            .filter(|(port, _)| !self.owners.contains_key(port))
+        {
             if host_ports.contains(*port) {
                 continue;
             }
@@ -120,7 +127,10 @@ impl Steerer {
             warn!(port, %addr, uid, "another program listens on a cluster port: {what}");
         }
         for port in self.owners.keys().filter(|port| !owners.contains_key(port)) {
-            info!(port, "the other program's listener is gone: the port is ours again");
+            info!(
+                port,
+                "the other program's listener is gone: the port is ours again"
+            );
         }
         self.owners = owners;
     }
@@ -167,11 +177,18 @@ impl Steerer {
                 *action != Action::Steer && self.known.get(*port) == Some(Action::Steer)
             })
             .collect();
-        self.write(leaving).map(drop).inspect_err(|error| self.complain_once(error))
+        self.write(leaving)
+            .map(drop)
+            .inspect_err(|error| self.complain_once(error))
     }
 
     fn write(&mut self, wanted: Vec<(u16, Action)>) -> Result<usize, SteeringError> {
-        let Self { mechanism, known, shared, .. } = self;
+        let Self {
+            mechanism,
+            known,
+            shared,
+            ..
+        } = self;
         match mechanism {
             Mechanism::Ebpf(ebpf) => known.bring(wanted, |changes| ebpf.write(changes)),
             Mechanism::Listeners(sockets) => known.bring(wanted, |changes| {
@@ -251,10 +268,13 @@ fn open_port(addr: SocketAddr, shared: Option<&Arc<Shared>>) -> io::Result<OpenP
         })
         .await;
     });
-    Ok(OpenPort { inode, accepting: accepting.abort_handle() })
+    Ok(OpenPort {
+        inode,
+        accepting: accepting.abort_handle(),
+    })
 }
 
-/// Inode of a socket; sock_diag knows sockets by it.
+/// Inode of a socket; `sock_diag` knows sockets by it.
 fn inode(socket: &impl AsFd) -> io::Result<u32> {
     let stat = rustix::fs::fstat(socket)?;
     // sock_diag has 32 bits of it too.

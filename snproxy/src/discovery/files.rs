@@ -1,23 +1,163 @@
 //! Reads a set of files.
 
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::conf::Sources;
-use crate::diag::{Diagnostic, Severity};
+use crate::conf::{self, Files, Sources};
+use crate::diag::{Diagnostic, Severity, Source};
 
 /// Reads proxy.conf and the files it names. Blocks on the file system.
 ///
+/// Shape: a file larger than its limit comes cut off one byte past it, which the parser refuses.
 /// Errors: one finding per file that exists and cannot be read, and for a missing proxy.conf.
 pub fn read(conf_path: &Path) -> Result<Sources, Vec<Diagnostic>> {
-    Err(vec![Diagnostic::of_file(
-        conf_path,
-        Severity::Error,
-        "read",
-    )])
+    let proxy = match read_file(conf_path, conf::MAX_PROXY_FILE) {
+        Ok(Some(source)) => source,
+        Ok(None) => {
+            let message = "no such file: name another with --conf";
+            return Err(vec![Diagnostic::of_file(
+                conf_path,
+                Severity::Error,
+                message,
+            )]);
+        }
+        Err(found) => return Err(vec![found]),
+    };
+    let Files {
+        mappings, hosts, ..
+    } = conf::files(&proxy);
+    let mappings = read_file(&mappings, conf::MAX_MAPPINGS_FILE);
+    let hosts = read_file(&hosts, conf::MAX_HOSTS_FILE);
+    match (mappings, hosts) {
+        (Ok(mappings), Ok(hosts)) => Ok(Sources {
+            proxy,
+            mappings,
+            hosts,
+        }),
+        (mappings, hosts) => Err([hosts.err(), mappings.err()]
+            .into_iter()
+            .flatten()
+            .collect()),
+    }
 }
 
 /// All files of a set, existing or not: what to watch.
 pub fn paths(sources: &Sources) -> Vec<PathBuf> {
-    let files = crate::conf::files(&sources.proxy);
-    vec![files.proxy, files.mappings, files.hosts]
+    let Files {
+        proxy,
+        mappings,
+        hosts,
+    } = conf::files(&sources.proxy);
+    vec![proxy, mappings, hosts]
+}
+
+/// `None` for a file that does not exist.
+fn read_file(path: &Path, limit: usize) -> Result<Option<Source>, Diagnostic> {
+    let found = |call: &str, error: &io::Error| {
+        Diagnostic::of_file(path, Severity::Error, format!("{call}: {error}"))
+    };
+    let file = match open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(found("open", &error)),
+    };
+    match file.metadata() {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => {
+            let message = "not a regular file";
+            return Err(Diagnostic::of_file(path, Severity::Error, message));
+        }
+        Err(error) => return Err(found("stat", &error)),
+    }
+    let mut bytes = Vec::new();
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    match file.take(most).read_to_end(&mut bytes) {
+        Ok(_) => Ok(Some(Source::decode(path, bytes))),
+        Err(error) => Err(found("read", &error)),
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // A FIFO in the place of a file would hold a blocking open until somebody writes.
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn files_are_found_beside_proxy_conf() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir(at("ports")).unwrap();
+        fs::write(at("proxy.conf"), "PORTSCONF ports/here").unwrap();
+        fs::write(at("ports/here"), "1024:30000:1:true").unwrap();
+        let sources = read(&at("proxy.conf")).unwrap();
+        assert_eq!(sources.mappings.as_ref().unwrap().text, "1024:30000:1:true");
+        assert_eq!(sources.hosts, None);
+        assert_eq!(
+            paths(&sources),
+            [at("proxy.conf"), at("ports/here"), at("hosts.conf")]
+        );
+        assert_eq!(sources, read(&at("proxy.conf")).unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let missing = read(&at("proxy.conf")).unwrap_err();
+        assert!(
+            missing[0].message.starts_with("no such file"),
+            "{}",
+            missing[0]
+        );
+
+        fs::write(at("proxy.conf"), "").unwrap();
+        fs::create_dir(at("hosts.conf")).unwrap();
+        symlink("portmappings.conf", at("portmappings.conf")).unwrap();
+        let found = read(&at("proxy.conf")).unwrap_err();
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(
+            found[0].ends_with("hosts.conf: error: not a regular file"),
+            "{found:?}"
+        );
+        assert!(
+            found[1].contains("portmappings.conf: error: open: "),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_fifo_does_not_hold_us_and_a_device_is_no_file() {
+        let root = tempfile::tempdir().unwrap();
+        let fifo = root.path().join("proxy.conf");
+        let made = std::process::Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap();
+        assert!(made.success());
+        for path in [fifo.as_path(), Path::new("/dev/zero")] {
+            assert_eq!(read(path).unwrap_err()[0].message, "not a regular file");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("proxy.conf");
+        fs::write(&file, vec![b'#'; 2 * conf::MAX_PROXY_FILE]).unwrap();
+        let sources = read(&file).unwrap();
+        assert_eq!(sources.proxy.text.len(), conf::MAX_PROXY_FILE + 1);
+    }
 }

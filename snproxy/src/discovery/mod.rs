@@ -3,6 +3,7 @@
 //! Whether a change matters is the caller's to find out, by comparing [`Sources`](crate::conf::Sources).
 
 mod files;
+mod pending;
 mod watch;
 
 pub use files::{paths, read};

@@ -1,34 +1,314 @@
 //! Says when files change.
+//!
+//! inotify on the folders makes it quick; a look at the files every two seconds makes it certain:
+//! a folder that was replaced, a symlink into another folder, a file system without events.
+//! Watching the files themselves would go blind with the first rename over one.
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode, ModifyKind, RemoveKind, RenameMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout_at};
+
+use super::pending::{Happened, Pending};
+
+/// How often files and folders are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Stand for files in [`Pending`]; no file is named so.
+const LOOKED: &str = "/";
+const NEIGHBOUR: &str = "";
 
 /// Watches files that may be replaced, written in place, or not exist yet.
 pub struct Watch {
+    shared: Arc<Shared>,
+    watcher: notify::Result<RecommendedWatcher>,
+    /// Sorted, each once.
     paths: Vec<PathBuf>,
+    /// Folders of the paths, and which directory was watched under that name.
+    folders: BTreeMap<PathBuf, Option<Id>>,
+    /// As of the last report.
+    stamps: Vec<Option<Stamp>>,
+    /// As of the last look.
+    seen: Vec<Option<Stamp>>,
+    next_look: tokio::time::Instant,
+    /// Why the last folder could not be watched.
+    problem: Option<String>,
+}
+
+/// Device and inode.
+type Id = (u64, u64);
+
+/// Changes with every change to a file, whatever name led to it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Stamp {
+    id: Id,
+    len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// What the thread of the watcher tells us.
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    woken: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    pending: Pending,
+    /// An event named one of the files: no need to look whether something changed.
+    named: bool,
+    names: BTreeSet<OsString>,
+    /// The change was found by looking: no event will tell that it is over.
+    looked: bool,
+    /// A folder went away, and its watch with it; the next one may even have its inode.
+    lost: bool,
+}
+
+/// What a look finds.
+struct Look {
+    stamps: Vec<Option<Stamp>>,
+    folders: BTreeMap<PathBuf, Option<Id>>,
+}
+
+impl Look {
+    fn at(paths: &[PathBuf]) -> Self {
+        let folders: BTreeSet<PathBuf> = paths.iter().map(|path| folder(path)).collect();
+        let id = |path: &Path| {
+            fs::metadata(path)
+                .ok()
+                .map(|found| (found.dev(), found.ino()))
+        };
+        Self {
+            stamps: paths.iter().map(|path| stamp(path)).collect(),
+            folders: folders
+                .into_iter()
+                .map(|path| (id(&path), path))
+                .map(|(id, path)| (path, id))
+                .collect(),
+        }
+    }
 }
 
 impl Watch {
     /// Create it before the first read, or a change in between goes unseen.
+    ///
+    /// Without inotify (its limits are per user and easily used up) it looks every two seconds:
+    /// see [`problem`](Self::problem).
     pub fn new(paths: &[PathBuf]) -> Self {
-        Self {
-            paths: paths.to_vec(),
-        }
+        let shared = Arc::new(Shared::default());
+        let events = Arc::clone(&shared);
+        let watcher = notify::recommended_watcher(move |event| events.on(event, Instant::now()));
+        let mut watch = Self {
+            shared,
+            watcher,
+            paths: sorted(paths),
+            folders: BTreeMap::new(),
+            stamps: Vec::new(),
+            seen: Vec::new(),
+            next_look: tokio::time::Instant::now() + LOOK,
+            problem: None,
+        };
+        watch.name_files();
+        watch.watch_folders(Look::at(&watch.paths).folders);
+        // Only now: what changes before a folder is watched must differ from these.
+        watch.stamps = Look::at(&watch.paths).stamps;
+        watch.seen.clone_from(&watch.stamps);
+        watch
     }
 
     /// Watches these files from now on. Files that were not watched before count as changed.
     pub fn set(&mut self, paths: &[PathBuf]) {
-        self.paths = paths.to_vec();
+        let paths = sorted(paths);
+        if paths == self.paths {
+            return;
+        }
+        self.paths = paths;
+        self.name_files();
+        self.watch_folders(Look::at(&self.paths).folders);
+        // Whoever read the new files did so before they were watched.
+        let mut state = self.shared.lock();
+        state
+            .pending
+            .on(OsStr::new(NEIGHBOUR), Happened::Finished, Instant::now());
+        state.named = true;
     }
 
     /// Why changes are found by looking every two seconds only, where that is so.
     pub fn problem(&self) -> Option<String> {
-        None
+        match &self.watcher {
+            Ok(_) => self.problem.clone(),
+            Err(error) => Some(format!("inotify: {error}")),
+        }
     }
 
-    /// Waits for the next change.
+    /// Waits for the next change, until it is over.
+    ///
+    /// It may report a change that leaves the texts as they were: compare them.
     ///
     /// Cancel safety: nothing is lost when the future is dropped.
     pub async fn changed(&mut self) {
-        std::future::pending::<()>().await;
+        loop {
+            let due = self.shared.lock().pending.due();
+            let due = due.map_or(self.next_look, tokio::time::Instant::from_std);
+            let woken = self.shared.woken.notified();
+            // Woken: the change goes on, and is over later.
+            if timeout_at(due.min(self.next_look), woken).await.is_ok() {
+                continue;
+            }
+            let paths = self.paths.clone();
+            // A file system may hang; the connections on this thread must not.
+            let looked = tokio::task::spawn_blocking(move || Look::at(&paths));
+            let Ok(look) = looked.await else {
+                // The runtime is going down, or a look panicked: no reason to spin.
+                sleep(LOOK).await;
+                continue;
+            };
+            // No await from here on: a look is used whole or not at all.
+            if self.after(look, Instant::now()) {
+                return;
+            }
+        }
+    }
+
+    /// Whether a change is over that has to be reported.
+    fn after(&mut self, look: Look, now: Instant) -> bool {
+        let Look { stamps, folders } = look;
+        self.next_look = self.next_look.max(tokio::time::Instant::from_std(now));
+        if self.next_look.into_std() <= now {
+            self.next_look += LOOK;
+        }
+        self.watch_folders(folders);
+        let mut state = self.shared.lock();
+        if stamps != self.seen {
+            self.seen.clone_from(&stamps);
+            if state.looked || state.pending.due().is_none() {
+                state.looked = true;
+                state.pending.on(OsStr::new(LOOKED), Happened::Started, now);
+            }
+        }
+        if !state.pending.take(now) {
+            return false;
+        }
+        state.looked = false;
+        let named = std::mem::take(&mut state.named);
+        let report = named || stamps != self.stamps;
+        self.stamps = stamps;
+        report
+    }
+
+    fn name_files(&self) {
+        let names = self.paths.iter().filter_map(|path| path.file_name());
+        self.shared.lock().names = names.map(OsStr::to_owned).collect();
+    }
+
+    /// Watches each folder under its name: again where another directory has that name now.
+    fn watch_folders(&mut self, now: BTreeMap<PathBuf, Option<Id>>) {
+        let lost = std::mem::take(&mut self.shared.lock().lost);
+        if now == self.folders && !lost {
+            return;
+        }
+        self.problem = None;
+        let before = std::mem::replace(&mut self.folders, now);
+        let Ok(watcher) = &mut self.watcher else {
+            return;
+        };
+        // All of them: notify also drops the folders below one that is dropped.
+        for path in before.keys() {
+            // Fails where the directory is gone, and its watch with it.
+            drop(watcher.unwatch(path));
+        }
+        for (path, id) in &mut self.folders {
+            // A folder that is not there is no problem: its file is missing, and it is looked for.
+            if id.is_none() {
+                continue;
+            }
+            if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
+                self.problem = Some(format!("inotify {}: {error}", path.display()));
+                // So that the next look finds it changed, and tries again.
+                *id = None;
+            }
+        }
     }
 }
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each step leaves the state whole, even one that panics.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// In the watcher's thread.
+    fn on(&self, event: notify::Result<Event>, now: Instant) {
+        // Errors and lost events (`need_rescan`) have no path: a look says what happened.
+        let event = event.unwrap_or_default();
+        let happened = match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(Happened::Finished),
+            // Reading makes these, ours too: each look would cause the next.
+            EventKind::Access(_) => return,
+            // Empty, half there, or gone until the next one comes: more is to follow.
+            EventKind::Create(_)
+            | EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Name(_)) => {
+                Some(Happened::Started)
+            }
+            _ => None,
+        };
+        let mut state = self.lock();
+        state.lost |= matches!(
+            event.kind,
+            EventKind::Remove(RemoveKind::Folder | RemoveKind::Other)
+        );
+        let mut names = event.paths.iter().filter_map(|path| path.file_name());
+        let ours: Option<OsString> = names
+            .next_back()
+            .filter(|name| state.names.contains(*name))
+            .map(OsStr::to_owned);
+        match (ours, happened) {
+            (Some(name), Some(happened)) => {
+                state.pending.on(&name, happened, now);
+                state.named = true;
+            }
+            // A neighbour: what a symlink leads to may be another file now. A look says.
+            _ => state
+                .pending
+                .on(OsStr::new(NEIGHBOUR), Happened::Finished, now),
+        }
+        self.woken.notify_one();
+    }
+}
+
+fn sorted(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let paths: BTreeSet<&PathBuf> = paths.iter().collect();
+    paths.into_iter().cloned().collect()
+}
+
+fn folder(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let found = fs::metadata(path).ok()?;
+    Some(Stamp {
+        id: (found.dev(), found.ino()),
+        len: found.len(),
+        modified: (found.mtime(), found.mtime_nsec()),
+        changed: (found.ctime(), found.ctime_nsec()),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -66,10 +66,12 @@ async fn connect<'t>(
 ) -> Result<(&'t Pod, Permit, TcpStream), End> {
     let mut tried = Tried::default();
     while tried.len() < MAX_TRIES {
-        let (pod, permit) = service.take(random(), &mut tried).map_err(|none| match none {
-            Exhausted::Full => End::Busy,
-            Exhausted::Tried => End::NoUpstream,
-        })?;
+        let (pod, permit) = service
+            .take(random(), &mut tried)
+            .map_err(|none| match none {
+                Exhausted::Full => End::Busy,
+                Exhausted::Tried => End::NoUpstream,
+            })?;
         let dialled = dial(pod.upstream.addr, table.conf.connect_timeout).await;
         match dialled {
             Ok(upstream) => {

@@ -80,7 +80,9 @@ impl Ends {
     }
 
     pub fn all(&self) -> impl Iterator<Item = (End, u64)> + '_ {
-        End::ALL.into_iter().zip(self.0.iter().map(|count| count.load(Relaxed)))
+        End::ALL
+            .into_iter()
+            .zip(self.0.iter().map(|count| count.load(Relaxed)))
     }
 }
 

@@ -58,12 +58,15 @@ pub(super) async fn opening(
         (Seen::None, _) if mode == ProxyMode::Require => First::Refused,
         // Forwarded as it came, whichever version the pod asked for.
         (Seen::Header(_), Some(_)) | (Seen::None, None) => First::Bytes { bytes, read },
-        (Seen::Header(used), None) => First::Bytes { bytes: bytes.split_off(used), read },
+        (Seen::Header(used), None) => First::Bytes {
+            bytes: bytes.split_off(used),
+            read,
+        },
         (Seen::None, Some(version)) => {
-            let mut made = BytesMut::new();
-            synthesize(version, addr, asked, id, &mut made);
-            made.extend_from_slice(&bytes);
-            First::Bytes { bytes: made, read }
+            let mut out = BytesMut::new();
+            synthesize(version, addr, asked, id, &mut out);
+            out.extend_from_slice(&bytes);
+            First::Bytes { bytes: out, read }
         }
     }
 }
@@ -122,7 +125,13 @@ async fn read(
 }
 
 /// Writes the header that tells a pod who its client is.
-fn synthesize(version: Version, client: SocketAddr, asked: SocketAddr, id: u64, out: &mut BytesMut) {
+fn synthesize(
+    version: Version,
+    client: SocketAddr,
+    asked: SocketAddr,
+    id: u64,
+    out: &mut BytesMut,
+) {
     let id = format!("{id:016x}");
     let tlvs = Tlvs {
         cluster_port: ClusterPort::new(asked.port()),

@@ -69,7 +69,12 @@ pub(crate) struct Closed {
 impl Closed {
     /// An end before any upstream was reached.
     pub(crate) fn early(end: End) -> Self {
-        Self { end, upstream: None, bytes_in: 0, bytes_out: 0 }
+        Self {
+            end,
+            upstream: None,
+            bytes_in: 0,
+            bytes_out: 0,
+        }
     }
 }
 
@@ -104,7 +109,12 @@ async fn route(shared: &Shared, client: &TcpStream, addr: SocketAddr, asked: Soc
 
 /// The one closing event of a connection.
 fn report(client: SocketAddr, cluster_port: u16, closed: &Closed, duration: Duration) {
-    let Closed { end, upstream, bytes_in, bytes_out } = closed;
+    let Closed {
+        end,
+        upstream,
+        bytes_in,
+        bytes_out,
+    } = closed;
     let upstream = upstream.map(tracing::field::display);
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     // Clean ends are the bulk of a busy host's connections: they are there for who asks.

@@ -53,7 +53,9 @@ pub fn tune(stream: &TcpStream, keepalive: Option<Duration>) {
     // Neither option can fail on a live TCP socket; on a dead one the pump finds out.
     let _ = stream.set_nodelay(true);
     if let Some(time) = keepalive {
-        let probes = TcpKeepalive::new().with_time(time).with_interval((time / 4).max(Duration::from_secs(1)));
+        let probes = TcpKeepalive::new()
+            .with_time(time)
+            .with_interval((time / 4).max(Duration::from_secs(1)));
         let _ = SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(4));
     }
 }

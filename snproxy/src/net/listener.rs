@@ -15,7 +15,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Binds `addr` and listens. `::` takes IPv4 as well.
 ///
 /// Shape: `SO_REUSEADDR` is set: without it accepted connections on a steered port would make the
-/// bind() of every other program fail. Close-on-exec, non-blocking, backlog `somaxconn`.
+/// `bind()` of every other program fail. Close-on-exec, non-blocking, backlog `somaxconn`.
 pub fn bind(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {

@@ -30,7 +30,10 @@ async fn pair() -> (std::net::TcpStream, TcpStream) {
     (far, near)
 }
 
-async fn pumped(first: impl Future<Output = First> + Send + 'static, idle: Option<Duration>) -> Pumped {
+async fn pumped(
+    first: impl Future<Output = First> + Send + 'static,
+    idle: Option<Duration>,
+) -> Pumped {
     let (client, client_leg) = pair().await;
     let (pod, pod_leg) = pair().await;
     let stop = tokio::spawn(async move {
@@ -42,16 +45,24 @@ async fn pumped(first: impl Future<Output = First> + Send + 'static, idle: Optio
     Pumped { client, pod, stop }
 }
 
-async fn nothing_first() -> First {
-    First::Bytes { bytes: BytesMut::new(), read: 0 }
+fn nothing_first() -> std::future::Ready<First> {
+    std::future::ready(First::Bytes {
+        bytes: BytesMut::new(),
+        read: 0,
+    })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::time::timeout(LIMIT, tokio::task::spawn_blocking(work)).await.unwrap().unwrap()
+    tokio::time::timeout(LIMIT, tokio::task::spawn_blocking(work))
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 fn reset(stream: std::net::TcpStream) {
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
     drop(stream);
 }
 
@@ -69,12 +80,18 @@ fn read_out(mut stream: std::net::TcpStream) -> (Vec<u8>, bool) {
 }
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| u8::try_from((at * 31 + at / 251) % 256).unwrap()).collect()
+    (0..len)
+        .map(|at| u8::try_from((at * 31 + at / 251) % 256).unwrap())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_closed_client_still_gets_the_whole_answer() {
-    let Pumped { mut client, mut pod, stop } = pumped(nothing_first(), None).await;
+    let Pumped {
+        mut client,
+        mut pod,
+        stop,
+    } = pumped(nothing_first(), None).await;
     let request = pattern(3 << 20);
     let answer = pattern(5 << 20);
     let (asked, answered) = (request.clone(), answer.clone());
@@ -98,7 +115,11 @@ async fn a_half_closed_client_still_gets_the_whole_answer() {
 async fn a_reset_of_either_end_arrives_as_a_reset_behind_the_bytes_before_it() {
     for client_resets in [true, false] {
         let Pumped { client, pod, stop } = pumped(nothing_first(), None).await;
-        let (mut from, mut to) = if client_resets { (client, pod) } else { (pod, client) };
+        let (mut from, mut to) = if client_resets {
+            (client, pod)
+        } else {
+            (pod, client)
+        };
         let (bytes, was_reset) = blocking(move || {
             from.write_all(b"last words").unwrap();
             let mut heard = [0; 10];
@@ -111,7 +132,11 @@ async fn a_reset_of_either_end_arrives_as_a_reset_behind_the_bytes_before_it() {
         .await;
         assert_eq!(&bytes, b"last words");
         assert!(was_reset);
-        let side = if client_resets { Side::Client } else { Side::Upstream };
+        let side = if client_resets {
+            Side::Client
+        } else {
+            Side::Upstream
+        };
         assert_eq!(stop.await.unwrap().0, Stop::Reset(side));
     }
 }
@@ -120,7 +145,11 @@ async fn a_reset_of_either_end_arrives_as_a_reset_behind_the_bytes_before_it() {
 async fn a_reset_after_a_half_close_is_noticed_although_nobody_reads() {
     for client_resets in [true, false] {
         let Pumped { client, pod, stop } = pumped(nothing_first(), None).await;
-        let (from, mut to) = if client_resets { (client, pod) } else { (pod, client) };
+        let (from, mut to) = if client_resets {
+            (client, pod)
+        } else {
+            (pod, client)
+        };
         let was_reset = blocking(move || {
             from.shutdown(Shutdown::Write).unwrap();
             assert_eq!(to.read(&mut [0; 1]).unwrap(), 0, "the FIN comes through");
@@ -137,18 +166,28 @@ async fn a_reset_after_a_half_close_is_noticed_although_nobody_reads() {
         })
         .await;
         assert!(was_reset);
-        let side = if client_resets { Side::Client } else { Side::Upstream };
+        let side = if client_resets {
+            Side::Client
+        } else {
+            Side::Upstream
+        };
         assert_eq!(stop.await.unwrap().0, Stop::Reset(side));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_resets_while_the_pod_does_not_read_is_noticed() {
-    let Pumped { mut client, pod, stop } = pumped(nothing_first(), None).await;
+    let Pumped {
+        mut client,
+        pod,
+        stop,
+    } = pumped(nothing_first(), None).await;
     blocking(move || {
-        client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        client
+            .set_write_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
         // Until every buffer on the way is full.
-        while client.write(&[7; 65536]).is_ok() {}
+        while client.write(&[7; 16384]).is_ok() {}
         reset(client);
     })
     .await;
@@ -160,7 +199,11 @@ async fn a_client_that_resets_while_the_pod_does_not_read_is_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_sent_before_the_upstream_reset_reaches_the_client() {
     // An HTTP server that refuses an upload: it answers, and closes with bytes unread, which is a reset.
-    let Pumped { mut client, mut pod, stop } = pumped(nothing_first(), None).await;
+    let Pumped {
+        mut client,
+        mut pod,
+        stop,
+    } = pumped(nothing_first(), None).await;
     let (answer, was_reset) = blocking(move || {
         client.write_all(&[1; 4096]).unwrap();
         pod.read_exact(&mut [0; 16]).unwrap();
@@ -180,17 +223,29 @@ async fn an_answer_sent_before_the_upstream_reset_reaches_the_client() {
 async fn the_first_bytes_go_ahead_and_the_answer_does_not_wait_for_them() {
     let (decide, decided) = tokio::sync::oneshot::channel::<First>();
     let first = async { decided.await.unwrap() };
-    let Pumped { mut client, mut pod, stop } = pumped(first, None).await;
+    let Pumped {
+        mut client,
+        mut pod,
+        stop,
+    } = pumped(first, None).await;
     let (client, pod) = blocking(move || {
         client.write_all(b"payload").unwrap();
         pod.write_all(b"banner").unwrap();
         let mut banner = [0; 6];
         client.read_exact(&mut banner).unwrap();
-        assert_eq!(&banner, b"banner", "nothing is decided yet, and the pod speaks all the same");
+        assert_eq!(
+            &banner, b"banner",
+            "nothing is decided yet, and the pod speaks all the same"
+        );
         (client, pod)
     })
     .await;
-    decide.send(First::Bytes { bytes: BytesMut::from("HEADER "), read: 0 }).unwrap();
+    decide
+        .send(First::Bytes {
+            bytes: BytesMut::from("HEADER "),
+            read: 0,
+        })
+        .unwrap();
     blocking(move || {
         client.shutdown(Shutdown::Both).unwrap();
         assert_eq!(read_out(pod), (b"HEADER payload".to_vec(), false));
@@ -210,7 +265,11 @@ async fn a_refused_client_and_its_upstream_are_reset() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_silence_reaches_the_idle_limit() {
     let limit = Duration::from_millis(400);
-    let Pumped { mut client, mut pod, stop } = pumped(nothing_first(), Some(limit)).await;
+    let Pumped {
+        mut client,
+        mut pod,
+        stop,
+    } = pumped(nothing_first(), Some(limit)).await;
     let (client, pod, busy) = blocking(move || {
         let start = std::time::Instant::now();
         // Three limits long, one byte per quarter of a limit.
@@ -222,9 +281,18 @@ async fn only_silence_reaches_the_idle_limit() {
         (client, pod, start.elapsed())
     })
     .await;
-    assert!(busy > 2 * limit && !stop.is_finished(), "a busy connection lives on");
-    assert_eq!(tokio::time::timeout(LIMIT, stop).await.unwrap().unwrap().0, Stop::Idle);
-    assert!(blocking(move || read_out(client).1 && read_out(pod).1).await, "both ends are reset");
+    assert!(
+        busy > 2 * limit && !stop.is_finished(),
+        "a busy connection lives on"
+    );
+    assert_eq!(
+        tokio::time::timeout(LIMIT, stop).await.unwrap().unwrap().0,
+        Stop::Idle
+    );
+    assert!(
+        blocking(move || read_out(client).1 && read_out(pod).1).await,
+        "both ends are reset"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,12 +306,22 @@ async fn what_a_pod_does_not_read_is_bounded_by_the_sockets_and_one_buffer() {
     let meter = std::sync::Arc::new(Meter::default());
     let counted = std::sync::Arc::clone(&meter);
     let pump = tokio::spawn(async move {
-        run(&client_leg, &pod_leg, nothing_first(), None, std::future::pending(), &counted).await
+        run(
+            &client_leg,
+            &pod_leg,
+            nothing_first(),
+            None,
+            std::future::pending(),
+            &counted,
+        )
+        .await
     });
     let offered = blocking(move || {
-        client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        client
+            .set_write_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
         let mut offered = 0;
-        while let Ok(written) = client.write(&[7; 65536]) {
+        while let Ok(written) = client.write(&[7; 16384]) {
             offered += written;
             assert!(offered < 256 << 20, "no backpressure");
         }

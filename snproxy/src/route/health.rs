@@ -12,7 +12,10 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub enum Health {
     Up,
     /// The last dial failed; the next probe is due at `retry`.
-    Down { retry: Instant, wait: Duration },
+    Down {
+        retry: Instant,
+        wait: Duration,
+    },
 }
 
 impl Health {
@@ -21,10 +24,16 @@ impl Health {
     pub fn after(self, connected: bool, now: Instant) -> Self {
         match (self, connected) {
             (_, true) => Self::Up,
-            (Self::Up, false) => Self::Down { retry: now + FIRST_WAIT, wait: FIRST_WAIT },
+            (Self::Up, false) => Self::Down {
+                retry: now + FIRST_WAIT,
+                wait: FIRST_WAIT,
+            },
             (Self::Down { wait, .. }, false) => {
                 let wait = (wait * 2).min(LONGEST_WAIT);
-                Self::Down { retry: now + wait, wait }
+                Self::Down {
+                    retry: now + wait,
+                    wait,
+                }
             }
         }
     }
@@ -46,7 +55,9 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..7 {
             health = health.after(false, now);
-            let Health::Down { retry, wait } = health else { panic!("{health:?}") };
+            let Health::Down { retry, wait } = health else {
+                panic!("{health:?}")
+            };
             assert_eq!(retry, now + wait);
             assert!(!health.due(now) && health.due(retry));
             waits.push(wait.as_secs());

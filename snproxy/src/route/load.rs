@@ -54,7 +54,10 @@ mod tests {
                 });
             }
         });
-        assert!((1..=7).contains(&highest.load(Relaxed)), "{highest:?} inside at once");
+        assert!(
+            (1..=7).contains(&highest.load(Relaxed)),
+            "{highest:?} inside at once"
+        );
         assert_eq!(load.active(), 0);
     }
 

@@ -50,7 +50,11 @@ impl Table {
         let mut kept: HashMap<SocketAddr, Arc<Upstream>> = HashMap::new();
         let mut loads: HashMap<(ClusterPort, HostPort), Arc<Load>> = HashMap::new();
         if let Some(old) = old {
-            kept.extend(old.upstreams.iter().map(|upstream| (upstream.addr, Arc::clone(upstream))));
+            kept.extend(
+                old.upstreams
+                    .iter()
+                    .map(|upstream| (upstream.addr, Arc::clone(upstream))),
+            );
             loads.extend(old.live_loads());
         }
 
@@ -65,7 +69,9 @@ impl Table {
         for mapping in mappings {
             let addr = SocketAddr::new(conf.pod_host, mapping.host_port.get());
             let upstream = upstreams.entry(addr).or_insert_with(|| {
-                kept.get(&addr).cloned().unwrap_or_else(|| Arc::new(Upstream::new(addr)))
+                kept.get(&addr)
+                    .cloned()
+                    .unwrap_or_else(|| Arc::new(Upstream::new(addr)))
             });
             let identity = (mapping.cluster_port, mapping.host_port);
             pods.push(Pod {
@@ -79,7 +85,12 @@ impl Table {
                 _ => {
                     let first = u32::try_from(pods.len() - 1).expect("conf bounds the mappings");
                     let port = mapping.cluster_port;
-                    services.push(Row { port, first, len: 1, turn: AtomicU32::new(0) });
+                    services.push(Row {
+                        port,
+                        first,
+                        len: 1,
+                        turn: AtomicU32::new(0),
+                    });
                     // At most 65,535 distinct non-zero ports: the number fits.
                     index[usize::from(port.get())] = u16::try_from(services.len()).unwrap_or(0);
                 }
@@ -117,13 +128,21 @@ impl Table {
     /// Which header the pods at `addr` expect.
     pub fn send_proxy_of(&self, addr: SocketAddr) -> SendProxy {
         let at = |pod: &&Pod| pod.upstream.addr == addr;
-        self.pods.iter().find(at).map_or(SendProxy::No, |pod| pod.send_proxy)
+        self.pods
+            .iter()
+            .find(at)
+            .map_or(SendProxy::No, |pod| pod.send_proxy)
     }
 
     fn view<'t>(&'t self, row: &'t Row) -> Service<'t> {
         let first = row.first as usize;
         let pods = &self.pods[first..first + row.len as usize];
-        Service { port: row.port, policy: self.conf.balance, pods, turn: &row.turn }
+        Service {
+            port: row.port,
+            policy: self.conf.balance,
+            pods,
+            turn: &row.turn,
+        }
     }
 
     /// Loads worth keeping: of every pod, and of departed ones that still hold connections.
@@ -137,7 +156,11 @@ impl Table {
                     .map(|host_port| ((port, host_port), Arc::clone(&pod.load)))
             })
         });
-        let departed = self.departed.iter().filter(|(_, load)| load.active() > 0).cloned();
+        let departed = self
+            .departed
+            .iter()
+            .filter(|(_, load)| load.active() > 0)
+            .cloned();
         of_pods.chain(departed)
     }
 }

@@ -52,7 +52,10 @@ pub struct Lot {
 pub struct Plan(Box<[Lot]>);
 
 /// The state of a kernel map that was never written.
-const FOREIGN: Lot = Lot { action: Action::Pass, reason: Reason::Foreign };
+const FOREIGN: Lot = Lot {
+    action: Action::Pass,
+    reason: Reason::Foreign,
+};
 
 impl Plan {
     /// The plan of a host that steers nothing.
@@ -64,7 +67,10 @@ impl Plan {
     pub fn build(conf: &Conf, table: &Table, taken: &PortSet) -> Self {
         let yielded = |port| conf.conflict != Conflict::Steal && taken.contains(port);
         let host_ports: PortSet = if conf.host.is_unspecified() || conf.host == conf.pod_host {
-            conf.mappings.iter().map(|mapping| mapping.host_port.get()).collect()
+            conf.mappings
+                .iter()
+                .map(|mapping| mapping.host_port.get())
+                .collect()
         } else {
             PortSet::new()
         };

@@ -34,7 +34,12 @@ impl Drop for Probe {
 
 impl Upstream {
     pub fn new(addr: SocketAddr) -> Self {
-        Self { addr, up: AtomicBool::new(true), health: Mutex::new(Health::Up), probing: AtomicBool::new(false) }
+        Self {
+            addr,
+            up: AtomicBool::new(true),
+            health: Mutex::new(Health::Up),
+            probing: AtomicBool::new(false),
+        }
     }
 
     pub fn is_up(&self) -> bool {
@@ -112,7 +117,10 @@ impl<'t> Service<'t> {
     /// Pods known to be down are left for last: the knowledge may be old.
     /// Errors: none left; the connection ends.
     pub fn take(&self, random: u64, tried: &mut Tried) -> Result<(&'t Pod, Permit), Exhausted> {
-        let draw = Draw { random, turn: self.turn.fetch_add(1, Relaxed) };
+        let draw = Draw {
+            random,
+            turn: self.turn.fetch_add(1, Relaxed),
+        };
         for down_too in [false, true] {
             // A pod that fills up between pick and admit is not eligible in the next round.
             for _ in 0..=self.pods.len() {
@@ -123,7 +131,8 @@ impl<'t> Service<'t> {
                         && !tried.contains(pod)
                 };
                 let load = |pod: usize| self.pods[pod].load.active();
-                let Some(picked) = balance::pick(self.policy, self.pods.len(), eligible, load, draw)
+                let Some(picked) =
+                    balance::pick(self.policy, self.pods.len(), eligible, load, draw)
                 else {
                     break;
                 };

@@ -11,9 +11,15 @@ use super::*;
 
 /// A configuration as its files give it; HOST is 10.0.0.1 and pods are at 127.0.0.1 unless `keys` say else.
 fn conf(keys: &str, mappings: &str) -> Arc<Conf> {
-    let source = |path: &str, text: String| Source { path: path.into(), text };
+    let source = |path: &str, text: String| Source {
+        path: path.into(),
+        text,
+    };
     let sources = Sources {
-        proxy: source("proxy.conf", format!("HOST 10.0.0.1\nPODHOST 127.0.0.1\nBALANCE ordered\n{keys}")),
+        proxy: source(
+            "proxy.conf",
+            format!("HOST 10.0.0.1\nPODHOST 127.0.0.1\nBALANCE ordered\n{keys}"),
+        ),
         mappings: Some(source("portmappings.conf", mappings.to_owned())),
         hosts: Some(source("hosts.conf", "10.0.0.1:32767\n".to_owned())),
     };
@@ -39,7 +45,13 @@ fn port_of(pod: &Pod) -> u16 {
 #[test]
 fn services_are_found_by_port_with_their_pods_in_file_order() {
     let table = table("2000:30002:1:false 1024:30009:1:true\n2000:30001:1:v2 65535:30000:1:false");
-    let ports: Vec<u16> = table.service(2000).unwrap().pods.iter().map(port_of).collect();
+    let ports: Vec<u16> = table
+        .service(2000)
+        .unwrap()
+        .pods
+        .iter()
+        .map(port_of)
+        .collect();
     assert_eq!(ports, [30002, 30001]);
     assert_eq!(port_of(&table.service(1024).unwrap().pods[0]), 30009);
     assert_eq!(port_of(&table.service(65535).unwrap().pods[0]), 30000);
@@ -53,8 +65,13 @@ fn pods_are_tried_by_policy_then_those_that_are_down_then_none() {
     let service = table.service(1024).unwrap();
     service.pods[0].upstream.report(false, Instant::now());
     let mut tried = Tried::default();
-    let order: Vec<u16> =
-        std::iter::from_fn(|| service.take(0, &mut tried).ok().map(|(pod, _)| port_of(pod))).collect();
+    let order: Vec<u16> = std::iter::from_fn(|| {
+        service
+            .take(0, &mut tried)
+            .ok()
+            .map(|(pod, _)| port_of(pod))
+    })
+    .collect();
     assert_eq!(order, [30001, 30002, 30000]);
     assert_eq!(service.take(0, &mut tried).unwrap_err(), Exhausted::Tried);
 }
@@ -66,23 +83,40 @@ fn a_full_pod_is_passed_over_and_a_full_service_says_so() {
     let (first, permit) = service.take(0, &mut Tried::default()).unwrap();
     let (second, _other) = service.take(0, &mut Tried::default()).unwrap();
     assert_eq!((port_of(first), port_of(second)), (30000, 30001));
-    assert_eq!(service.take(0, &mut Tried::default()).unwrap_err(), Exhausted::Full);
+    assert_eq!(
+        service.take(0, &mut Tried::default()).unwrap_err(),
+        Exhausted::Full
+    );
     drop(permit);
-    assert_eq!(port_of(service.take(0, &mut Tried::default()).unwrap().0), 30000);
+    assert_eq!(
+        port_of(service.take(0, &mut Tried::default()).unwrap().0),
+        30000
+    );
 }
 
 #[test]
 fn permits_count_on_through_reloads_even_of_a_mapping_that_left_for_a_while() {
     let with = "1024:30000:1:false 1024:30001:1:false";
     let first = table(with);
-    let (_, permit) = first.service(1024).unwrap().take(0, &mut Tried::default()).unwrap();
+    let (_, permit) = first
+        .service(1024)
+        .unwrap()
+        .take(0, &mut Tried::default())
+        .unwrap();
     let without = Table::build(conf("", "1024:30001:1:false"), Some(&first));
     let back = Table::build(conf("", with), Some(&without));
     let service = back.service(1024).unwrap();
     let (pod, _held) = service.take(0, &mut Tried::default()).unwrap();
-    assert_eq!(port_of(pod), 30001, "30000 is full: its connection began two tables ago");
+    assert_eq!(
+        port_of(pod),
+        30001,
+        "30000 is full: its connection began two tables ago"
+    );
     drop(permit);
-    assert_eq!(port_of(service.take(0, &mut Tried::default()).unwrap().0), 30000);
+    assert_eq!(
+        port_of(service.take(0, &mut Tried::default()).unwrap().0),
+        30000
+    );
     assert_eq!(back.generation, 3);
 }
 
@@ -90,7 +124,10 @@ fn permits_count_on_through_reloads_even_of_a_mapping_that_left_for_a_while() {
 fn what_is_known_of_an_upstream_outlives_a_reload() {
     let first = table("1024:30000:1:false");
     assert!(first.upstreams()[0].report(false, Instant::now()));
-    let second = Table::build(conf("", "1024:30000:5:true 1025:30000:5:true"), Some(&first));
+    let second = Table::build(
+        conf("", "1024:30000:5:true 1025:30000:5:true"),
+        Some(&first),
+    );
     assert!(!second.service(1024).unwrap().alive() && !second.service(1025).unwrap().alive());
     assert_eq!(second.upstreams().len(), 1, "two mappings, one upstream");
 }
@@ -121,9 +158,14 @@ fn check_lot(plan: &Plan, port: u16, action: Action, reason: Reason) {
 
 #[test]
 fn the_rules_of_the_plan_in_their_order() {
-    let conf = conf("CLUSTERPORTS 1000-1009,32767", "1000:30000:1:false 1001:30001:1:false 1002:30000:1:false");
+    let conf = conf(
+        "CLUSTERPORTS 1000-1009,32767",
+        "1000:30000:1:false 1001:30001:1:false 1002:30000:1:false",
+    );
     let table = Table::build(Arc::clone(&conf), None);
-    table.service(1001).unwrap().pods[0].upstream.report(false, Instant::now());
+    table.service(1001).unwrap().pods[0]
+        .upstream
+        .report(false, Instant::now());
     let taken: PortSet = [1002, 1003].into_iter().collect();
     let plan = Plan::build(&conf, &table, &taken);
     check_lot(&plan, 999, Action::Pass, Reason::Foreign);
@@ -137,12 +179,18 @@ fn the_rules_of_the_plan_in_their_order() {
 
 #[test]
 fn a_stolen_port_is_steered_and_a_pods_own_port_at_a_steered_address_never() {
-    let steal = conf("CONFLICT steal\nCLUSTERPORTS 1000-1009", "1000:30000:1:false");
+    let steal = conf(
+        "CONFLICT steal\nCLUSTERPORTS 1000-1009",
+        "1000:30000:1:false",
+    );
     let table = Table::build(Arc::clone(&steal), None);
     let plan = Plan::build(&steal, &table, &[1000].into_iter().collect());
     check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
 
-    let same = conf("PODHOST 10.0.0.1\nCLUSTERPORTS 1000-1009", "1000:1005:1:false");
+    let same = conf(
+        "PODHOST 10.0.0.1\nCLUSTERPORTS 1000-1009",
+        "1000:1005:1:false",
+    );
     let table = Table::build(Arc::clone(&same), None);
     let plan = Plan::build(&same, &table, &[1005].into_iter().collect());
     check_lot(&plan, 1000, Action::Steer, Reason::Mapped);

@@ -20,7 +20,10 @@ pub struct Sockets<L> {
 
 impl<L> Sockets<L> {
     pub fn new(host: IpAddr) -> Self {
-        Self { host, open: BTreeMap::new() }
+        Self {
+            host,
+            open: BTreeMap::new(),
+        }
     }
 
     /// Opens what is to be steered, closes all else. A port without a socket is refused by the kernel.
@@ -88,7 +91,12 @@ mod tests {
         assert!(again.is_ok());
         assert_eq!(opened, [2]);
 
-        sockets.write(&[(1, Action::Refuse), (3, Action::Pass)], |_| unreachable!()).unwrap();
+        sockets
+            .write(
+                &[(1, Action::Refuse), (3, Action::Pass)],
+                |_| unreachable!(),
+            )
+            .unwrap();
         assert_eq!(sockets.open().copied().collect::<Vec<_>>(), [2]);
     }
 }

@@ -37,7 +37,9 @@ pub fn pick(
 /// One of the eligible pods, each as likely as the others.
 fn nth_eligible(count: usize, eligible: &impl Fn(usize) -> bool, random: u64) -> Option<usize> {
     let open = (0..count).filter(|pod| eligible(*pod)).count();
-    (0..count).filter(|pod| eligible(*pod)).nth(below(random, open)?)
+    (0..count)
+        .filter(|pod| eligible(*pod))
+        .nth(below(random, open)?)
 }
 
 /// A number below `limit` from uniform bits; `None` for a limit of 0.

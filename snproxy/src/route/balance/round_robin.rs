@@ -8,5 +8,7 @@ pub(super) fn pick(count: usize, eligible: impl Fn(usize) -> bool, turn: u32) ->
         return Some(next);
     }
     let open = (0..count).filter(|pod| eligible(*pod)).count();
-    (0..count).filter(|pod| eligible(*pod)).nth(turn.checked_rem(open)?)
+    (0..count)
+        .filter(|pod| eligible(*pod))
+        .nth(turn.checked_rem(open)?)
 }

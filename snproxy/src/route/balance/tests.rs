@@ -17,7 +17,13 @@ const POLICIES: [Policy; 4] = [Policy::P2c, Policy::Rr, Policy::Random, Policy::
 fn spread(policy: Policy, loads: &[u32], eligible: &[bool], picks: u32) -> Vec<u32> {
     let mut counts = vec![0; loads.len()];
     for (turn, random) in (0..picks).zip(bits(42)) {
-        let picked = pick(policy, loads.len(), |pod| eligible[pod], |pod| loads[pod], Draw { random, turn });
+        let picked = pick(
+            policy,
+            loads.len(),
+            |pod| eligible[pod],
+            |pod| loads[pod],
+            Draw { random, turn },
+        );
         counts[picked.expect("one is eligible")] += 1;
     }
     counts
@@ -30,7 +36,10 @@ fn equal_pods_get_equal_shares_except_in_order() {
             assert!((19_000..=21_000).contains(&count), "{policy:?}: {count}");
         }
     }
-    assert_eq!(spread(Policy::Ordered, &[3; 5], &[true; 5], 100), [100, 0, 0, 0, 0]);
+    assert_eq!(
+        spread(Policy::Ordered, &[3; 5], &[true; 5], 100),
+        [100, 0, 0, 0, 0]
+    );
 }
 
 #[test]
@@ -39,7 +48,10 @@ fn shares_of_a_pod_that_is_out_go_to_all_others_alike() {
         let counts = spread(policy, &[0; 4], &[true, false, true, true], 90_000);
         assert_eq!(counts[1], 0, "{policy:?}");
         for pod in [0, 2, 3] {
-            assert!((27_000..=33_000).contains(&counts[pod]), "{policy:?}: {counts:?}");
+            assert!(
+                (27_000..=33_000).contains(&counts[pod]),
+                "{policy:?}: {counts:?}"
+            );
         }
     }
 }
@@ -48,8 +60,15 @@ fn shares_of_a_pod_that_is_out_go_to_all_others_alike() {
 fn nobody_eligible_gives_nothing_whatever_the_policy() {
     for policy in POLICIES {
         for count in [0, 1, 7] {
-            let draw = Draw { random: u64::MAX, turn: u32::MAX };
-            assert_eq!(pick(policy, count, |_| false, |_| 0, draw), None, "{policy:?} of {count}");
+            let draw = Draw {
+                random: u64::MAX,
+                turn: u32::MAX,
+            };
+            assert_eq!(
+                pick(policy, count, |_| false, |_| 0, draw),
+                None,
+                "{policy:?} of {count}"
+            );
         }
     }
 }
@@ -79,5 +98,8 @@ fn round_robin_goes_round() {
     let order: Vec<_> = (0..6)
         .map(|turn| pick(Policy::Rr, 3, |_| true, |_| 0, Draw { random: 0, turn }))
         .collect();
-    assert_eq!(order, [Some(0), Some(1), Some(2), Some(0), Some(1), Some(2)]);
+    assert_eq!(
+        order,
+        [Some(0), Some(1), Some(2), Some(0), Some(1), Some(2)]
+    );
 }

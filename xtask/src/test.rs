@@ -1,0 +1,88 @@
+//! `cargo xtask test`: everything, visibly.
+
+use crate::{
+    root::{as_root, build, cargo, is_root, run as run_command},
+    steps::Steps,
+    tools,
+};
+use std::{env, fs, num::NonZero, path::Path, process, thread::available_parallelism};
+
+pub(crate) fn run(fast: bool, strict: bool, filter: Option<&str>) -> anyhow::Result<()> {
+    let strict = strict || env::var("CI").is_ok_and(|ci| ci == "true");
+    let mut steps = Steps::default();
+    let mut result = steps.step("unit tests", || units(filter));
+    if result.is_ok() && !fast {
+        result = scenarios(&mut steps, strict, filter);
+    }
+    steps.print_summary();
+    match &result {
+        Ok(()) if fast => println!("Passed. The scenarios were left out (--fast)."),
+        Ok(()) => println!("All passed."),
+        Err(_) => println!("Failed in the last step above."),
+    }
+    result
+}
+
+fn units(filter: Option<&str>) -> anyhow::Result<()> {
+    let words = [
+        "test",
+        "--locked",
+        "--workspace",
+        "--exclude",
+        "snproxy-tests",
+    ];
+    run_command(cargo(&words).args(filter))?;
+    run_command(cargo(&["test", "--locked", "--package", "snproxy-tests", "--lib"]).args(filter))
+}
+
+fn scenarios(steps: &mut Steps, strict: bool, filter: Option<&str>) -> anyhow::Result<()> {
+    steps.step("programs that the scenarios use", tools::install_missing)?;
+    // Figures of a debug build would mean nothing.
+    let release = ["build", "--release", "--package", "snproxy"];
+    let snproxy = steps.step("build snproxy (release)", || build(&release, "snproxy"))?;
+    let test = [
+        "test",
+        "--package",
+        "snproxy-tests",
+        "--test",
+        "scenarios",
+        "--no-run",
+    ];
+    let scenarios = steps.step("build the scenarios", || build(&test, "scenarios"))?;
+    // Not in /tmp: root would write there what we cannot remove.
+    let figures = snproxy.with_file_name(format!("figures-{}", process::id()));
+    let headline = if is_root() {
+        "scenarios"
+    } else {
+        "scenarios (built as you, run as root)"
+    };
+    let result = steps.step(headline, || {
+        // sudo clears the environment.
+        let mut command = as_root("env")?;
+        command.arg(format!("SNPROXY_BIN={}", snproxy.display()));
+        command.arg(format!("SNPROXY_FIGURES={}", figures.display()));
+        command.arg(format!("SNPROXY_TEST_STRICT={}", u8::from(strict)));
+        command
+            .arg(scenarios)
+            .arg(format!("--test-threads={}", threads()));
+        run_command(command.args(filter))
+    });
+    print_figures(&figures);
+    result
+}
+
+/// Scenarios mostly wait, so two on one core are fine; more than four spoil each other's figures.
+fn threads() -> usize {
+    available_parallelism().map_or(2, NonZero::get).clamp(2, 4)
+}
+
+fn print_figures(file: &Path) {
+    let Ok(figures) = fs::read_to_string(file) else {
+        return;
+    };
+    println!("\nFigures");
+    for line in figures.lines() {
+        println!("  {line}");
+    }
+    let _ = fs::remove_file(file);
+}
