@@ -63,7 +63,7 @@ impl Steerer {
             known: Known::new(),
             plan: Plan::nothing(),
             owners: BTreeMap::new(),
-            own: inode(own)?,
+            own: conflict::inode(own)?,
             pending: None,
             blind: false,
             shared: None,
@@ -260,7 +260,7 @@ impl Steerer {
 fn open_port(addr: SocketAddr, shared: Option<&Arc<Shared>>) -> io::Result<OpenPort> {
     let shared = Arc::clone(shared.ok_or(io::ErrorKind::NotConnected)?);
     let listener = listener::bind(addr)?;
-    let inode = inode(&listener)?;
+    let inode = conflict::inode(&listener)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let accepting = tokio::spawn(async move {
         listener::accept(&listener, |stream, addr| {
@@ -272,13 +272,6 @@ fn open_port(addr: SocketAddr, shared: Option<&Arc<Shared>>) -> io::Result<OpenP
         inode,
         accepting: accepting.abort_handle(),
     })
-}
-
-/// Inode of a socket; `sock_diag` knows sockets by it.
-fn inode(socket: &impl AsFd) -> io::Result<u32> {
-    let stat = rustix::fs::fstat(socket)?;
-    // sock_diag has 32 bits of it too.
-    Ok(u32::try_from(stat.st_ino & u64::from(u32::MAX)).unwrap_or(0))
 }
 
 /// The error with all of its causes.

@@ -315,7 +315,7 @@ mod tests {
         };
         for _ in 0..200_000 {
             let mut damaged = whole.clone();
-            for _ in 0..1 + random() % 4 {
+            for _ in 0..=random() % 4 {
                 let at = usize::try_from(random()).unwrap() % damaged.len();
                 damaged[at] = random().to_le_bytes()[0];
             }

@@ -30,7 +30,7 @@ impl Counters {
     /// Outcomes since the program was loaded, summed over the CPUs.
     pub fn counts(&self) -> Result<SteerCounts, SteeringError> {
         let per_cpu = (self.0.counts.get(&0, 0))
-            .map_err(|error| SteeringError::of_aya("read", MAP_COUNTS, &error, &[]))?;
+            .map_err(|error| SteeringError::of_aya("read bpf map", MAP_COUNTS, &error, &[]))?;
         Ok(sum(&per_cpu))
     }
 
@@ -40,7 +40,7 @@ impl Counters {
     /// the ACK that ends a handshake can be.
     pub fn lookups(&self) -> Result<Vec<u64>, SteeringError> {
         sys::bpf::lookup_batch(&self.0.lookups)
-            .map_err(|error| SteeringError::sys("read", MAP_LOOKUPS, error, &[]))
+            .map_err(|error| SteeringError::sys("read bpf map", MAP_LOOKUPS, error, &[]))
     }
 }
 

@@ -29,6 +29,8 @@ pub use aya_log::Level as LogLevel;
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../snproxy-ebpf/prebuilt/steering.o");
 const OBJECT_RECORD: &str = include_str!("../../../snproxy-ebpf/prebuilt/steering.toolchain");
 
+/// The ring of the log lines; aya-log names it.
+const MAP_LOG: &str = "AYA_LOGS";
 /// The calling thread's namespace. `/proc/self` would be the main thread's.
 const NETWORK_NAMESPACE: &str = "/proc/thread-self/ns/net";
 
@@ -87,15 +89,15 @@ impl Ebpf {
             .override_global(aya_log::LEVEL, &level, true);
         if log.is_none() {
             // Nobody writes to it; the map is there because the program names it.
-            loader.map_max_entries("AYA_LOGS", 4096);
+            loader.map_max_entries(MAP_LOG, 4096);
         }
-        let mut object = loader
-            .load(OBJECT)
-            .map_err(|error| SteeringError::of_aya("load", "object", &error, &needed))?;
+        let mut object = loader.load(OBJECT).map_err(|error| {
+            SteeringError::of_aya("load bpf object", "steering", &error, &needed)
+        })?;
         check_abi(&object)?;
         program(&mut object)?
             .load()
-            .map_err(|error| SteeringError::of_aya("load", PROGRAM, &error, &needed))?;
+            .map_err(|error| SteeringError::of_aya("load bpf program", PROGRAM, &error, &needed))?;
 
         // Only now: the program was loaded with the numbers of their descriptors.
         let actions = take(&mut object, MAP_ACTIONS)?;
@@ -104,8 +106,9 @@ impl Ebpf {
         let lookups: Array<_, _> = take(&mut object, MAP_LOOKUPS)?;
         let log = match log {
             Some(_) => Some(KernelLog::new(
-                EbpfLogger::init_with_logger(&mut object, ToTracing)
-                    .map_err(|error| SteeringError::of_aya("open", "log", &error, &needed))?,
+                EbpfLogger::init_with_logger(&mut object, ToTracing).map_err(|error| {
+                    SteeringError::of_aya("open bpf map", MAP_LOG, &error, &needed)
+                })?,
             )),
             None => None,
         };
@@ -128,7 +131,7 @@ impl Ebpf {
             .map(|(port, action)| (u32::from(*port), value(*action)))
             .unzip();
         sys::bpf::update_batch(&mut self.actions, &keys, &values)
-            .map_err(|error| SteeringError::sys("write", MAP_ACTIONS, error, &[]))
+            .map_err(|error| SteeringError::sys("write bpf map", MAP_ACTIONS, error, &[]))
     }
 
     /// Puts a listening TCP socket into the slot, in place of the one there.
@@ -137,7 +140,7 @@ impl Ebpf {
     pub fn set_listener(&mut self, listener: &impl AsFd) -> Result<(), SteeringError> {
         self.listener
             .set(LISTENER_SLOT, &listener.as_fd(), 0)
-            .map_err(|error| SteeringError::of_aya("write", MAP_LISTENER, &error, &[]))
+            .map_err(|error| SteeringError::of_aya("write bpf map", MAP_LISTENER, &error, &[]))
     }
 
     /// Attaches the program to the network namespace of the calling thread.
@@ -148,14 +151,19 @@ impl Ebpf {
             .map_err(|error| SteeringError::sys("open", NETWORK_NAMESPACE, error, &[]))?;
         let Stage::Loaded(object) = &mut self.stage else {
             let cause = io::ErrorKind::AlreadyExists.into();
-            return Err(SteeringError::sys("attach", PROGRAM, cause, &[]));
+            return Err(SteeringError::sys(
+                "attach bpf program",
+                PROGRAM,
+                cause,
+                &[],
+            ));
         };
         let program = program(object)?;
         let link = program
             .attach(namespace)
             .and_then(|id| program.take_link(id))
             .map_err(|error: ProgramError| {
-                SteeringError::of_aya("attach", PROGRAM, &error, &capabilities(None))
+                SteeringError::of_aya("attach bpf program", PROGRAM, &error, &capabilities(None))
             })?;
         self.stage = Stage::Attached(link.into());
         Ok(())

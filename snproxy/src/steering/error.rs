@@ -55,7 +55,7 @@ impl SteeringError {
         }
     }
 
-    /// The error of a call that needs `capabilities`.
+    /// The error of a call that needs `capabilities`; none: one that needs only its descriptor.
     pub(super) fn sys(
         operation: &'static str,
         object: impl Into<String>,
@@ -63,7 +63,8 @@ impl SteeringError {
         capabilities: &[Capability],
     ) -> Self {
         let object = object.into();
-        match Host::look(capabilities).lacks(&cause) {
+        let host = (!capabilities.is_empty()).then(|| Host::look(capabilities));
+        match host.and_then(|host| host.lacks(&cause)) {
             Some(missing) => Self::Missing {
                 operation,
                 object,
@@ -92,12 +93,12 @@ impl SteeringError {
             return Self::Object(whole(error));
         };
         let cause = io::Error::from_raw_os_error(errno);
-        let object = causes(error)
+        let (operation, object) = causes(error)
             .find_map(|cause| match cause.downcast_ref() {
-                Some(MapError::CreateError { name, .. }) => Some(format!("map {name}")),
+                Some(MapError::CreateError { name, .. }) => Some(("create bpf map", name.clone())),
                 _ => None,
             })
-            .unwrap_or_else(|| object.to_owned());
+            .unwrap_or_else(|| (operation, object.to_owned()));
         match Self::sys(operation, object, cause, capabilities) {
             // The kernel could, and is allowed to: then it is the program that it refuses.
             Self::Sys { .. } if is_verifier(error) => Self::Object(whole(error)),
@@ -265,8 +266,8 @@ mod tests {
             name: "ACTIONS".into(),
             io_error: io::Error::from_raw_os_error(libc::ENOMEM),
         });
-        let error = SteeringError::of_aya("create", "object", &error, &[]);
-        assert_eq!(error.to_string(), "create map ACTIONS");
+        let error = SteeringError::of_aya("load bpf object", "steering", &error, &[]);
+        assert_eq!(error.to_string(), "create bpf map ACTIONS");
         let source = error.source().unwrap().downcast_ref::<io::Error>();
         assert_eq!(source.unwrap().raw_os_error(), Some(libc::ENOMEM));
     }

@@ -245,7 +245,7 @@ fn a_port_is_refused_while_no_listener_can_take_it() {
 
         let idle = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let error = ebpf.set_listener(&idle).unwrap_err();
-        assert_eq!(error.to_string(), "write LISTENER");
+        assert_eq!(error.to_string(), "write bpf map LISTENER");
         assert_eq!(error.missing(), None);
     });
 }
