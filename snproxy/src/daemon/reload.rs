@@ -12,6 +12,7 @@ use crate::discovery;
 use crate::route::Table;
 use crate::steering::sockets::MAX_AUTO;
 
+use super::steer::chain;
 use super::{Daemon, control_socket};
 
 /// One read of the files: what was in them and what was found.
@@ -84,9 +85,13 @@ impl Daemon {
         if let Some(refusal) = self.too_many_listeners(&table) {
             return self.keep(vec![refusal]);
         }
-        self.loaded.pending = self.steerer.withdraw(&plan).is_err();
-        if self.loaded.pending {
+        let withdrawn = self.steerer.withdraw(&plan);
+        self.loaded.pending = withdrawn.is_err();
+        if let Err(error) = withdrawn {
             // The kernel still sends connections of ports that would have no route: retried with each tick.
+            let waits = format!("not in force yet, and tried again: {}", chain(&error));
+            let mappings = &table.conf.files.mappings;
+            diagnostics.push(Diagnostic::of_file(mappings, Severity::Error, waits));
             self.loaded.ok = false;
             self.loaded.diagnostics = diagnostics;
             return;

@@ -178,17 +178,17 @@ impl Steerer {
     }
 
     /// First half of a reload: ports that will not be steered any more leave the kernel before their
-    /// routes leave the table.
+    /// routes leave the table. A failure is kept, as by [`bring`](Self::bring).
     pub(super) fn withdraw(&mut self, next: &Plan) -> Result<(), SteeringError> {
+        // A port whose last write failed may still be steered.
+        let may_be_steered = |port| matches!(self.known.get(port), None | Some(Action::Steer));
         let leaving: Vec<_> = next
             .actions()
-            .filter(|(port, action)| {
-                *action != Action::Steer && self.known.get(*port) == Some(Action::Steer)
-            })
+            .filter(|(port, action)| *action != Action::Steer && may_be_steered(*port))
             .collect();
         self.write(leaving)
             .map(drop)
-            .inspect_err(|error| self.complain_once(error))
+            .inspect_err(|error| self.complain(error))
     }
 
     fn write(&mut self, wanted: Vec<(u16, Action)>) -> Result<usize, SteeringError> {
@@ -207,16 +207,13 @@ impl Steerer {
         }
     }
 
+    /// Keeps the failure for `status`; says it when it is a new one.
     fn complain(&mut self, error: &SteeringError) {
-        self.complain_once(error);
-        self.pending = Some(chain(error));
-    }
-
-    fn complain_once(&self, error: &SteeringError) {
         let error = chain(error);
         if self.pending.as_ref() != Some(&error) {
             warn!(%error, "the kernel's ports stay as they were; trying again");
         }
+        self.pending = Some(error);
     }
 
     pub(super) fn mechanism(&self) -> &'static str {

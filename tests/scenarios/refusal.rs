@@ -1,0 +1,203 @@
+//! Pods that die, come back, or stop answering: who is refused, who is served, and how soon.
+
+use snproxy_tests::{Attempt, Ended, Figure, Host, Net, Pod, eventually, print_figure};
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+const SECOND: Figure = Figure::Time(Duration::from_secs(1));
+
+/// One SYN, by the kernel's own count, answered with RST.
+#[track_caller]
+fn is_refused_by_the_kernel(host: &Host, port: u16) {
+    let before = host.count("/kernel/refused");
+    assert!(host.is_refused(port));
+    host.assert_refused(before + 1);
+}
+
+/// Accepted, and then reset for want of a pod.
+fn is_reset(host: &Host, port: u16) -> bool {
+    match host.attempt(port) {
+        Attempt::Connected(conn) => conn.ended() == Ended::Reset,
+        // The reset overtook the connect.
+        Attempt::Failed(error) => error.kind() == ErrorKind::ConnectionReset,
+        Attempt::Refused | Attempt::TimedOut => false,
+    }
+}
+
+#[test]
+fn a_killed_pod_that_was_the_only_one_is_noticed_without_a_client() {
+    let net = Net::one();
+    let host = net.host("host");
+    let url = format!("http://{}/", host.port(1024));
+    let served = || net.client().curl(&[&url]) == "here\n";
+    let nginx = host.nginx(30000, "", "here");
+    host.mappings("1024:30000:9:false\n").start();
+    assert!(served());
+
+    let killed = Instant::now();
+    nginx.kill();
+    // Asked, not dialled: a connection would make the proxy find out.
+    eventually(SOON, "port 1024 is to be refused", || {
+        host.action(1024) == "refuse"
+    });
+    print_figure(
+        "killed pod: refused after",
+        Figure::Time(killed.elapsed()),
+        SECOND,
+    );
+    is_refused_by_the_kernel(host, 1024);
+
+    let _nginx = host.nginx(30000, "", "here");
+    let back = Instant::now();
+    eventually(SOON, "port 1024 is steered again", || {
+        host.action(1024) == "steer"
+    });
+    print_figure(
+        "pod is back: steered after",
+        Figure::Time(back.elapsed()),
+        SECOND,
+    );
+    assert!(served());
+    host.assert_steered(2);
+}
+
+#[test]
+fn a_failed_dial_takes_the_port_away_at_once() {
+    let net = Net::hosts(["host", "elsewhere"]);
+    let (host, elsewhere) = (net.host("host"), net.host("elsewhere"));
+    // Its listener is in another namespace: no scan of this host tells when it goes.
+    let pod = elsewhere.pod(30000, Pod::answering("pod"));
+    host.hosts(&format!("{}\n", host.port(32767)))
+        .conf("PODHOST", &elsewhere.v4().to_string())
+        .mappings("1024:30000:9:false\n")
+        .start();
+    assert_eq!(host.open(1024).greeting(), "pod");
+
+    pod.stop();
+    assert!(is_reset(host, 1024));
+    eventually(SOON, "port 1024 is to be refused", || {
+        host.action(1024) == "refuse"
+    });
+    is_refused_by_the_kernel(host, 1024);
+
+    elsewhere.pod(30000, pod.clone());
+    let back = Instant::now();
+    eventually(SOON, "a probe found it", || host.action(1024) == "steer");
+    print_figure(
+        "pod out of sight is back: steered after",
+        Figure::Time(back.elapsed()),
+        Figure::Time(Duration::from_secs(2)),
+    );
+    assert_eq!(host.open(1024).greeting(), "pod");
+    assert_eq!(host.count("/ends/no_upstream"), 1);
+}
+
+#[test]
+fn a_pod_out_of_sight_is_not_taken_for_dead() {
+    let net = Net::hosts(["host", "elsewhere"]);
+    let (host, elsewhere) = (net.host("host"), net.host("elsewhere"));
+    let pod = elsewhere.pod(30000, Pod::answering("pod"));
+    host.hosts(&format!("{}\n", host.port(32767)))
+        .conf("PODHOST", &elsewhere.v4().to_string())
+        .mappings("1024:30000:9:false\n")
+        .start();
+
+    // Through several looks at the host's sockets.
+    let mut opened = 0;
+    let end = host.count("/uptime_seconds") + 2;
+    while host.count("/uptime_seconds") < end {
+        opened += 1;
+        assert_eq!(host.open(1024).greeting(), "pod");
+    }
+    assert_eq!(host.action(1024), "steer");
+    // Nobody connected but our clients: no evidence, no probe.
+    host.assert_steered(opened);
+    assert_eq!(u64::try_from(pod.accepted()), Ok(opened));
+}
+
+#[test]
+fn one_of_two_pods_dies_and_nobody_is_refused() {
+    let net = Net::one();
+    let host = net.host("host");
+    let pods =
+        [(30000, "a"), (30001, "b")].map(|(port, name)| host.pod(port, Pod::answering(name)));
+    host.mappings("1024:30000:9:false 1024:30001:9:false\n")
+        .conf("BALANCE", "ordered")
+        .start();
+    assert_eq!(host.open(1024).greeting(), "a");
+
+    pods[0].stop();
+    // The first may still be tried at a: it is refused there, and the next pod is taken.
+    for _ in 0..20 {
+        assert_eq!(host.open(1024).greeting(), "b");
+    }
+    eventually(SOON, "a is known to be down", || {
+        host.status()["pods"][0]["up"] == false
+    });
+    host.pod(30000, pods[0].clone());
+    eventually(SOON, "a is up again", || {
+        host.status()["pods"][0]["up"] == true
+    });
+    assert_eq!(host.open(1024).greeting(), "a");
+    host.assert_refused(0);
+    host.assert_steered(22);
+}
+
+#[test]
+fn a_pod_that_stops_answering_costs_one_client_one_wait() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::clogged());
+    let next = host.pod(30001, Pod::answering("next"));
+    host.mappings("1024:30000:9:false 1024:30001:9:false\n")
+        .conf("BALANCE", "ordered")
+        .conf("CONNECTTIMEOUT", "2s")
+        .start();
+
+    let start = Instant::now();
+    let first = host.open(1024);
+    assert_eq!(first.greeting(), "next");
+    assert!(
+        start.elapsed() >= Duration::from_secs(2),
+        "it was not tried first"
+    );
+    assert_eq!(host.status()["pods"][0]["up"], false);
+
+    let start = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(host.open(1024).greeting(), "next");
+    }
+    // Had one of them waited, it would be two seconds.
+    print_figure(
+        "20 connections beside a silent pod",
+        Figure::Time(start.elapsed()),
+        Figure::Time(Duration::from_millis(200)),
+    );
+    host.assert_steered(21);
+    assert_eq!(next.accepted(), 21);
+    assert_eq!(host.action(1024), "steer");
+}
+
+#[test]
+fn a_pod_host_that_answers_nothing_ends_in_a_reset_and_then_in_refusal() {
+    let net = Net::one();
+    let host = net.host("host");
+    // A neighbour with an address that no card has: the switch finds nobody.
+    host.namespace()
+        .ip("neighbour add 10.77.0.66 lladdr 02:00:00:00:00:66 dev eth0");
+    host.conf("PODHOST", "10.77.0.66")
+        .conf("CONNECTTIMEOUT", "500ms")
+        .mappings("1024:30000:9:false\n")
+        .start();
+
+    // Nothing is known yet.
+    assert!(is_reset(host, 1024));
+    eventually(SOON, "port 1024 is to be refused", || {
+        host.action(1024) == "refuse"
+    });
+    is_refused_by_the_kernel(host, 1024);
+    assert_eq!(host.count("/ends/no_upstream"), 1);
+}
