@@ -1,6 +1,7 @@
 //! One machine of the cluster.
 
 mod files;
+mod kernel;
 mod launch;
 mod proxy;
 
