@@ -2,4 +2,10 @@
 //!
 //! One file per area. `cargo xtask test` installs what they need, builds what they run, and runs them as root.
 
+mod conflict;
 mod fixture;
+mod ipv6;
+mod kernel_log;
+mod privileges;
+mod refusal;
+mod steering;
