@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
@@ -243,11 +243,6 @@ pub fn printable(text: &str) -> Cow<'_, str> {
         }
     };
     Cow::Owned(text.chars().map(escape).collect())
-}
-
-/// `name` of a file beside `path`; an absolute name stands for itself.
-pub fn beside(path: &Path, name: &Path) -> PathBuf {
-    path.parent().unwrap_or(Path::new("")).join(name)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 /// Lines of a log that a failing scenario shows.
 const SHOWN: usize = 200;
+const LAST_LINES: Duration = Duration::from_millis(500);
 
 /// A running program in a namespace. What it prints is kept, and shown when the scenario panics; dropped, it is killed.
 pub struct Process {
@@ -95,17 +96,15 @@ impl Process {
                 found().is_some() || status.is_some()
             },
         );
-        // The readers may be a moment behind an exit.
-        let end = Instant::now() + Duration::from_millis(200);
-        loop {
-            match (found(), status) {
-                (Some(after), _) => return after,
-                (None, Some(status)) if Instant::now() > end => {
-                    panic!("{} ended ({status}) before it printed `{text}`", self.name)
-                }
-                _ => thread::sleep(Duration::from_millis(5)),
-            }
+        if let Some(status) = status {
+            self.wait_for_the_last_lines();
+            assert!(
+                found().is_some(),
+                "{} ended ({status}) before it printed `{text}`",
+                self.name
+            );
         }
+        found().expect("the line just seen")
     }
 
     pub fn started(&self) -> Instant {
@@ -134,7 +133,17 @@ impl Process {
             status = self.exit_status();
             status.is_some()
         });
+        self.wait_for_the_last_lines();
         status.expect("it has ended")
+    }
+
+    /// The readers are a moment behind an exit. Not for long, though: a child of its own may hold the pipes open.
+    fn wait_for_the_last_lines(&self) {
+        let end = Instant::now() + LAST_LINES;
+        // Each reader holds the lines as well, until the end of its pipe.
+        while Arc::strong_count(&self.lines) > 1 && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Sends TERM and waits.
@@ -148,7 +157,10 @@ impl Process {
     pub fn kill(&self) -> ExitStatus {
         let mut child = locked(&self.child);
         let _ = child.kill();
-        child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0))
+        let status = child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0));
+        drop(child);
+        self.wait_for_the_last_lines();
+        status
     }
 
     /// Resident memory in bytes.

@@ -1,6 +1,6 @@
 //! The keys of proxy.conf, each declared once: how it is read, shown and explained.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::text::{Field, Findings};
 use super::value::{
@@ -8,7 +8,7 @@ use super::value::{
     some_duration, unless_off,
 };
 use super::{Conf, Explained};
-use crate::diag::{beside, printable};
+use crate::diag::printable;
 
 /// Values read so far; those of the two addresses are not yet resolved.
 pub(super) struct Draft<'a> {
@@ -43,7 +43,7 @@ pub(super) const KEYS: &[Key] = &[
         unset: Unset::Text("hosts.conf"),
         doc: "hosts file, relative to the folder of proxy.conf",
         apply: |draft, value, _| {
-            draft.conf.files.hosts = beside(&draft.conf.files.proxy, value.text.as_ref());
+            draft.conf.files.hosts = beside(&draft.conf.files.proxy, value.text);
         },
         show: |conf| path(&conf.files.hosts),
     },
@@ -52,7 +52,7 @@ pub(super) const KEYS: &[Key] = &[
         unset: Unset::Text("portmappings.conf"),
         doc: "port mappings file, relative to the folder of proxy.conf",
         apply: |draft, value, _| {
-            draft.conf.files.mappings = beside(&draft.conf.files.proxy, value.text.as_ref());
+            draft.conf.files.mappings = beside(&draft.conf.files.proxy, value.text);
         },
         show: |conf| path(&conf.files.mappings),
     },
@@ -199,6 +199,11 @@ pub(super) const KEYS: &[Key] = &[
     },
 ];
 
+/// A file named in proxy.conf: beside it, wherever we run; an absolute name stands for itself.
+fn beside(proxy: &Path, name: &str) -> PathBuf {
+    proxy.parent().unwrap_or(Path::new("")).join(name)
+}
+
 fn path(path: &Path) -> String {
     printable(&path.to_string_lossy()).into_owned()
 }
@@ -211,16 +216,15 @@ fn set<T>(slot: &mut T, value: Option<T>) {
 
 /// The known key that an unknown one is probably meant to be.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    let longest = KEYS.iter().map(|key| key.name.len()).max().unwrap_or(0);
-    if name.chars().count() > 2 * longest {
-        return None;
-    }
     let name = name.to_ascii_uppercase();
-    let near = KEYS.iter().map(|key| (distance(&name, key.name), key.name));
-    // One letter in three may be wrong: further away it is another word.
-    near.min()
-        .filter(|(distance, known)| *distance <= known.len().div_ceil(3))
-        .map(|(_, known)| known)
+    let near = KEYS.iter().filter_map(|key| {
+        // One letter in three may be wrong: further away it is another word.
+        let most = key.name.len().div_ceil(3);
+        let close = name.len().abs_diff(key.name.len()) <= most;
+        let distance = close.then(|| distance(&name, key.name))?;
+        (distance <= most).then_some((distance, key.name))
+    });
+    near.min().map(|(_, known)| known)
 }
 
 /// Single-letter changes between two words (Levenshtein).

@@ -177,7 +177,9 @@ impl Daemon {
         for upstream in self.pods.look(&table, listening.as_deref(), Instant::now()) {
             pods::probe(&self.shared, &table, upstream);
         }
-        self.steer();
+        if self.steerer.is_behind() {
+            self.steerer.bring(&table);
+        }
     }
 
     /// Brings the kernel to what the table, the pods' health and other programs ask for.

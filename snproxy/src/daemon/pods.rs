@@ -1,6 +1,6 @@
 //! Whether the pods of this host live: what listening sockets tell, and probes where they tell of a change.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,11 +40,14 @@ impl Pods {
             let due = |upstream: &&Arc<Upstream>| upstream.health().due(now);
             return table.upstreams().iter().filter(due).cloned().collect();
         };
+        let mut by_port: HashMap<u16, Vec<&Listening>> = HashMap::new();
+        for socket in listening {
+            by_port.entry(socket.addr.port()).or_default().push(socket);
+        }
         for upstream in table.upstreams() {
             let addr = upstream.addr;
-            let visible = listening
-                .iter()
-                .any(|socket| socket.addr.port() == addr.port() && owner_of(addr.ip(), socket));
+            let sockets = by_port.get(&addr.port()).map_or(&[][..], Vec::as_slice);
+            let visible = sockets.iter().any(|socket| owner_of(addr.ip(), socket));
             let before = self.seen.contains(&addr);
             if visible {
                 seen.insert(addr);

@@ -53,6 +53,7 @@ pub(super) struct Steerer {
     pub(super) pending: Option<String>,
     /// The host's listening sockets could not be listed.
     blind: bool,
+    behind: bool,
     shared: Option<Arc<Shared>>,
 }
 
@@ -63,9 +64,10 @@ impl Steerer {
             known: Known::new(),
             plan: Plan::nothing(),
             owners: BTreeMap::new(),
-            own: inode(own)?,
+            own: conflict::inode(own)?,
             pending: None,
             blind: false,
+            behind: true,
             shared: None,
         })
     }
@@ -101,30 +103,30 @@ impl Steerer {
         if let Mechanism::Listeners(sockets) = &self.mechanism {
             own.extend(sockets.open().map(|port| port.inode));
         }
-        let host_ports: PortSet = conf
-            .mappings
-            .iter()
-            .map(|mapping| mapping.host_port.get())
-            .collect();
         let owners: BTreeMap<u16, Listening> = listening
             .iter()
             .filter(|socket| !own.contains(&socket.inode) && owner_of(conf.host, socket))
             .map(|socket| (socket.addr.port(), *socket))
             .filter(|(port, _)| conf.cluster_ports.contains(*port) && *port != conf.port)
             .collect();
-        for (port, socket) in owners
-            .iter()
-            .filter(|(port, _)| !self.owners.contains_key(port))
-        {
-            if host_ports.contains(*port) {
-                continue;
-            }
-            let (addr, uid) = (socket.addr, socket.uid);
-            let what = match conf.conflict {
-                Conflict::Steal => "its new connections are taken over (CONFLICT steal)",
-                Conflict::Yield | Conflict::Fail => "the port is left to it",
+        if owners.keys().eq(self.owners.keys()) {
+            self.owners = owners;
+            return;
+        }
+        for (port, socket) in &owners {
+            let pods_own = || {
+                conf.mappings
+                    .iter()
+                    .any(|mapping| mapping.host_port.get() == *port)
             };
-            warn!(port, %addr, uid, "another program listens on a cluster port: {what}");
+            if !self.owners.contains_key(port) && !pods_own() {
+                let (addr, uid) = (socket.addr, socket.uid);
+                let what = match conf.conflict {
+                    Conflict::Steal => "its new connections are taken over (CONFLICT steal)",
+                    Conflict::Yield | Conflict::Fail => "the port is left to it",
+                };
+                warn!(port, %addr, uid, "another program listens on a cluster port: {what}");
+            }
         }
         for port in self.owners.keys().filter(|port| !owners.contains_key(port)) {
             info!(
@@ -133,6 +135,12 @@ impl Steerer {
             );
         }
         self.owners = owners;
+        self.behind = true;
+    }
+
+    /// Whether the kernel may not be at the plan: someone else's listeners changed, or a write failed.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind || self.pending.is_some()
     }
 
     pub(super) fn owners(&self) -> &BTreeMap<u16, Listening> {
@@ -147,6 +155,7 @@ impl Steerer {
 
     /// Tells the kernel what differs from `table`'s plan. A failure is kept, and retried by the next call.
     pub(super) fn bring(&mut self, table: &Table) {
+        self.behind = false;
         self.plan = self.plan_for(table);
         let wanted: Vec<_> = self.plan.actions().collect();
         match self.write(wanted) {
@@ -260,7 +269,7 @@ impl Steerer {
 fn open_port(addr: SocketAddr, shared: Option<&Arc<Shared>>) -> io::Result<OpenPort> {
     let shared = Arc::clone(shared.ok_or(io::ErrorKind::NotConnected)?);
     let listener = listener::bind(addr)?;
-    let inode = inode(&listener)?;
+    let inode = conflict::inode(&listener)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let accepting = tokio::spawn(async move {
         listener::accept(&listener, |stream, addr| {
@@ -272,13 +281,6 @@ fn open_port(addr: SocketAddr, shared: Option<&Arc<Shared>>) -> io::Result<OpenP
         inode,
         accepting: accepting.abort_handle(),
     })
-}
-
-/// Inode of a socket; `sock_diag` knows sockets by it.
-fn inode(socket: &impl AsFd) -> io::Result<u32> {
-    let stat = rustix::fs::fstat(socket)?;
-    // sock_diag has 32 bits of it too.
-    Ok(u32::try_from(stat.st_ino & u64::from(u32::MAX)).unwrap_or(0))
 }
 
 /// The error with all of its causes.

@@ -25,7 +25,7 @@ pub struct Visit {
     ended: Mutex<Option<Ended>>,
 }
 
-/// A connection being served: what a [`Pod::serving`] closure gets.
+/// A connection being served: what the closure of [`Pod::serving`](super::Pod::serving) gets.
 #[derive(Clone)]
 pub struct Guest {
     stream: Arc<TcpStream>,

@@ -67,7 +67,7 @@ async fn a_slow_writer_is_reported_when_it_is_done() {
         let mut file = File::create(path).unwrap();
         for piece in ["1024:30000", ":10:true\n", "1025:30", "001:10:true\n"] {
             file.write_all(piece.as_bytes()).unwrap();
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(150));
         }
     });
     change(&mut watch).await;
@@ -96,7 +96,7 @@ async fn a_file_removed_and_written_anew_is_one_change() {
     let path = file.clone();
     let writer = std::thread::spawn(move || {
         fs::remove_file(&path).unwrap();
-        std::thread::sleep(Duration::from_millis(400));
+        std::thread::sleep(Duration::from_millis(250));
         fs::write(&path, "new").unwrap();
     });
     change(&mut watch).await;
