@@ -19,7 +19,9 @@ fn one_pod(net: &Net, pod: Pod) -> (&Host, Pod) {
 /// Sends TERM and waits until new connections are refused.
 fn begin_drain(host: &Host) {
     host.signal(Signal::TERM);
-    eventually(SOON, "new connections are refused", || host.is_refused(1024));
+    eventually(SOON, "new connections are refused", || {
+        host.is_refused(1024)
+    });
 }
 
 #[test]
@@ -44,7 +46,11 @@ fn a_transfer_ends_in_order_while_new_connections_are_refused() {
     }
     assert!(host.is_refused(1024) && host.is_refused(32767));
     let snproxy = host.snproxy();
-    assert_eq!(snproxy.exit_status(), None, "it waits for the last connection");
+    assert_eq!(
+        snproxy.exit_status(),
+        None,
+        "it waits for the last connection"
+    );
 
     let start = Instant::now();
     assert_eq!(conn.half_close().ended(), Ended::Eof);
@@ -54,7 +60,10 @@ fn a_transfer_ends_in_order_while_new_connections_are_refused() {
         Figure::Time(start.elapsed()),
         Figure::Time(Duration::from_millis(100)),
     );
-    assert!(!host.folder().join("admin.sock").exists(), "the control socket is left behind");
+    assert!(
+        !host.folder().join("admin.sock").exists(),
+        "the control socket is left behind"
+    );
 }
 
 #[test]
@@ -70,12 +79,16 @@ fn what_is_left_at_the_deadline_is_reset_spread_over_time() {
     let start = Instant::now();
     host.signal(Signal::TERM);
     let mut ends: Vec<Duration> = thread::scope(|scope| {
-        let ended = |conn| move || {
-            let conn: &Conn = conn;
-            (conn.ended(), start.elapsed())
+        let ended = |conn| {
+            move || {
+                let conn: &Conn = conn;
+                (conn.ended(), start.elapsed())
+            }
         };
         let waiting: Vec<_> = conns.iter().map(|conn| scope.spawn(ended(conn))).collect();
-        let ended = waiting.into_iter().map(|thread| thread.join().expect("join"));
+        let ended = waiting
+            .into_iter()
+            .map(|thread| thread.join().expect("join"));
         ended
             .map(|(ended, after)| {
                 assert_eq!(ended, Ended::Reset);
@@ -89,9 +102,20 @@ fn what_is_left_at_the_deadline_is_reset_spread_over_time() {
 
     let (first, last) = (ends[0], ends[LEFT - 1]);
     assert!(first >= LIMIT / 2, "the first was cut after {first:?}");
-    assert!(last - first >= LIMIT / 20, "all were cut at once: {first:?} to {last:?}");
-    print_figure("last connection cut by drain, of 2 s", Figure::Time(last), Figure::Time(LIMIT + LIMIT / 4));
-    print_figure("the cuts are spread over", Figure::Time(last - first), Figure::Time(LIMIT / 4 + LIMIT / 8));
+    assert!(
+        last - first >= LIMIT / 20,
+        "all were cut at once: {first:?} to {last:?}"
+    );
+    print_figure(
+        "last connection cut by drain, of 2 s",
+        Figure::Time(last),
+        Figure::Time(LIMIT + LIMIT / 4),
+    );
+    print_figure(
+        "the cuts are spread over",
+        Figure::Time(last - first),
+        Figure::Time(LIMIT / 4 + LIMIT / 8),
+    );
     for visit in pod.visits() {
         assert_eq!(visit.wait_for_end(), Ended::Reset);
     }
@@ -121,11 +145,35 @@ fn a_second_interrupt_ends_at_once_by_reset() {
         Figure::Time(Duration::from_millis(300)),
     );
     // Nobody may take what was cut for a whole answer.
-    let resets = conns.iter().filter(|conn| conn.ended() == Ended::Reset).count();
+    let resets = conns
+        .iter()
+        .filter(|conn| conn.ended() == Ended::Reset)
+        .count();
     assert_eq!(resets, conns.len());
     for visit in pod.visits() {
         assert_eq!(visit.wait_for_end(), Ended::Reset);
     }
+}
+
+#[test]
+fn who_still_waits_for_a_pod_at_the_deadline_is_reset() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::clogged());
+    host.mappings("1024:30000:9:false\n");
+    host.conf("DRAINTIMEOUT", "1s")
+        .conf("CONNECTTIMEOUT", "30s")
+        .start();
+
+    let conn = host.open(1024);
+    eventually(SOON, "it is inside", || {
+        host.count("/connections/live") == 1
+    });
+    host.signal(Signal::TERM);
+    assert_eq!(conn.rest(SOON), (Vec::new(), Ended::Reset));
+    let snproxy = host.snproxy();
+    assert_eq!(snproxy.wait(SOON).code(), Some(0), "{}", snproxy.log());
+    assert!(snproxy.log().contains("end=drain"), "{}", snproxy.log());
 }
 
 #[test]
@@ -157,7 +205,10 @@ fn a_crash_ends_steering_and_the_next_start_serves() {
     for _ in 0..3 {
         host.crash();
         assert!(host.is_refused(1024), "nobody serves it");
-        assert!(host.folder().join("admin.sock").exists(), "a crash cannot clean up");
+        assert!(
+            host.folder().join("admin.sock").exists(),
+            "a crash cannot clean up"
+        );
         host.start();
         assert_eq!(host.open(1024).greeting(), "a");
         assert_eq!(host.status()["pid"], host.snproxy().pid());

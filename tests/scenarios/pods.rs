@@ -13,8 +13,7 @@ const SOON: Duration = Duration::from_secs(10);
 fn nginx_with_proxy_protocol_logs_the_true_client() {
     let net = Net::one();
     let (host, client) = (net.host("host"), net.client());
-    let tells =
-        "$proxy_protocol_addr to $proxy_protocol_server_addr:$proxy_protocol_server_port from $remote_addr";
+    let tells = "$proxy_protocol_addr to $proxy_protocol_server_addr:$proxy_protocol_server_port from $remote_addr";
     let nginx = host.nginx(30000, "proxy_protocol", tells);
     host.mappings("1024:30000:100:true\n").start();
 
@@ -87,7 +86,11 @@ fn headers_of_haproxy_are_forwarded_unchanged_or_stripped() {
         assert_eq!(got, b"payload", "{}", got.escape_ascii());
     }
     // The servers of HAProxy are reached through the proxy alone.
-    assert!(told.visits().iter().all(|visit| visit.peer().ip() == host.v4()));
+    assert!(
+        told.visits()
+            .iter()
+            .all(|visit| visit.peer().ip() == host.v4())
+    );
     assert!(host.steered() >= 4);
 }
 
@@ -146,9 +149,11 @@ fn ordered_takes_the_first_pod_while_it_has_room() {
             host.count("/connections/live") == 0
         });
     }
-    let inside: Vec<_> = (0..4).map(|_| host.open(1024)).collect();
-    let greeted: Vec<_> = inside.iter().map(|conn| conn.greeting()).collect();
-    assert_eq!(greeted, ["0", "0", "1", "2"]);
+    let mut inside = Vec::new();
+    for pod in ["0", "0", "1", "2"] {
+        inside.push(host.open(1024));
+        assert_eq!(inside[inside.len() - 1].greeting(), pod);
+    }
     assert_eq!(pods.map(|pod| pod.accepted()), [22, 1, 1]);
     assert!(host.steered() >= 24);
 }
@@ -184,8 +189,14 @@ fn spread(policy: &str, count: usize, expected: std::ops::RangeInclusive<usize>)
     let got = pods.map(|pod| pod.accepted());
     assert_eq!(got.iter().sum::<usize>(), count);
     let parts = got.map(|got| got * 1000 / count);
-    assert!(parts.iter().all(|part| expected.contains(part)), "{policy}: {got:?}");
-    assert!(host.steered() >= count as u64, "{policy}: others served some of them");
+    assert!(
+        parts.iter().all(|part| expected.contains(part)),
+        "{policy}: {got:?}"
+    );
+    assert!(
+        host.steered() >= count as u64,
+        "{policy}: others served some of them"
+    );
     if policy == "p2c" {
         let (Some(most), Some(least)) = (got.iter().max(), got.iter().min()) else {
             return;

@@ -24,7 +24,12 @@ fn three_pods(host: &Host) -> [Pod; 3] {
 /// The header that is made for a client.
 fn v1_for(conn: &Conn) -> Vec<u8> {
     let from = conn.local();
-    format!("PROXY TCP4 {} 10.77.0.1 {} 1024\r\n", from.ip(), from.port()).into_bytes()
+    format!(
+        "PROXY TCP4 {} 10.77.0.1 {} 1024\r\n",
+        from.ip(),
+        from.port()
+    )
+    .into_bytes()
 }
 
 /// A v2 header with this command, family and block.
@@ -65,7 +70,12 @@ fn no_headers() -> Vec<Vec<u8>> {
         b"PROXY TCP4 192.0.2.7 10.77.0.1 4711 65536\r\n".to_vec(),
         b"PROXY  TCP4 192.0.2.7 10.77.0.1 4711 1024\r\n".to_vec(),
         b"PROXY TCP4 192.0.2.7 10.77.0.1 4711 1024\n".to_vec(),
-        [b"PROXY UNKNOWN ".to_vec(), vec![b'x'; 200], b"\r\n".to_vec()].concat(),
+        [
+            b"PROXY UNKNOWN ".to_vec(),
+            vec![b'x'; 200],
+            b"\r\n".to_vec(),
+        ]
+        .concat(),
         b"PRO".to_vec(),
         b"\r\n\r\n\0\r\nQUIX\n".to_vec(),
         b"\r\n\r\n".to_vec(),
@@ -165,14 +175,19 @@ fn a_v2_header_says_who_comes_to_which_port_under_a_checksum() {
         let tlvs = tlvs(&header[28..]);
         let value = |kind: u8| {
             let found = tlvs.iter().find(|(known, _)| *known == kind);
-            found.unwrap_or_else(|| panic!("no TLV {kind:#x} in {tlvs:?}")).1.clone()
+            found
+                .unwrap_or_else(|| panic!("no TLV {kind:#x} in {tlvs:?}"))
+                .1
+                .clone()
         };
         assert_eq!(value(0xE5), V2.to_be_bytes(), "the cluster port");
         assert_eq!(value(0x05).len(), 16, "the unique id");
         ids.push(value(0x05));
 
         let crc = value(0x03);
-        let at = header.windows(7).position(|window| window[..3] == [3, 0, 4] && window[3..] == crc);
+        let at = header
+            .windows(7)
+            .position(|window| window[..3] == [3, 0, 4] && window[3..] == crc);
         let mut zeroed = header.to_vec();
         zeroed[at.expect("the checksum") + 3..][..4].fill(0);
         assert_eq!(crc, crc32c(&zeroed).to_be_bytes());
@@ -201,7 +216,13 @@ fn tlvs(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
 
 /// Bit by bit, after RFC 4960, appendix B: nothing in common with the table of the proxy.
 fn crc32c(bytes: &[u8]) -> u32 {
-    let step = |sum: u32| if sum & 1 == 1 { sum >> 1 ^ 0x82F6_3B78 } else { sum >> 1 };
+    let step = |sum: u32| {
+        if sum & 1 == 1 {
+            sum >> 1 ^ 0x82F6_3B78
+        } else {
+            sum >> 1
+        }
+    };
     let add = |sum: u32, byte: &u8| (0..8).fold(sum ^ u32::from(*byte), |sum, _| step(sum));
     !bytes.iter().fold(u32::MAX, add)
 }
@@ -217,7 +238,11 @@ fn a_silent_client_gets_its_header_after_the_wait_while_the_pod_speaks() {
     let start = Instant::now();
     let conn = host.open(V1);
     assert_eq!(conn.line(), "220 ready");
-    assert_eq!(told.visit(0).received(), 0, "the header still waits for the client");
+    assert_eq!(
+        told.visit(0).received(),
+        0,
+        "the header still waits for the client"
+    );
     let header = v1_for(&conn);
     let got = told.visit(0).wait_for_bytes(header.len() as u64);
     let after = start.elapsed();
@@ -231,7 +256,9 @@ fn a_silent_client_gets_its_header_after_the_wait_while_the_pod_speaks() {
     // What it says later is payload, also when it looks like a header.
     let late = b"PROXY TCP4 192.0.2.7 10.77.0.1 4711 1024\r\n";
     conn.send(late);
-    let got = told.visit(0).wait_for_bytes((header.len() + late.len()) as u64);
+    let got = told
+        .visit(0)
+        .wait_for_bytes((header.len() + late.len()) as u64);
     check(&got, &[&header[..], late].concat());
 }
 
@@ -242,19 +269,34 @@ fn a_beginning_of_a_header_and_silence_is_delivered() {
     let [told, plain, _] = three_pods(host);
     host.conf("PROXYWAIT", "300ms").start();
 
-    for (index, start) in ["PRO", "PROXY TCP4 192.0.2.7 ", "\r\n\r\n\0\r\nQUIT\n\x21"].into_iter().enumerate() {
+    for (index, start) in ["PRO", "PROXY TCP4 192.0.2.7 ", "\r\n\r\n\0\r\nQUIT\n\x21"]
+        .into_iter()
+        .enumerate()
+    {
         let (to_told, to_plain) = (host.open(V1), host.open(NONE));
         to_told.send(start);
         to_plain.send(start);
         let expected = [v1_for(&to_told), start.into()].concat();
-        check(&told.visit(index).wait_for_bytes(expected.len() as u64), &expected);
-        check(&plain.visit(index).wait_for_bytes(start.len() as u64), start.as_bytes());
+        check(
+            &told.visit(index).wait_for_bytes(expected.len() as u64),
+            &expected,
+        );
+        check(
+            &plain.visit(index).wait_for_bytes(start.len() as u64),
+            start.as_bytes(),
+        );
         to_told.send("more").half_close();
         to_plain.send("more").half_close();
         assert_eq!(told.visit(index).wait_for_end(), Ended::Eof);
         assert_eq!(plain.visit(index).wait_for_end(), Ended::Eof);
-        check(&told.visit(index).first_bytes(), &[&expected[..], b"more"].concat());
-        check(&plain.visit(index).first_bytes(), format!("{start}more").as_bytes());
+        check(
+            &told.visit(index).first_bytes(),
+            &[&expected[..], b"more"].concat(),
+        );
+        check(
+            &plain.visit(index).first_bytes(),
+            format!("{start}more").as_bytes(),
+        );
     }
 }
 
@@ -263,7 +305,9 @@ fn a_client_that_must_send_a_header_and_does_not_is_reset() {
     let net = Net::one();
     let host = net.host("host");
     let [told, plain, _] = three_pods(host);
-    host.conf("CLIENTPROXY", "require").conf("PROXYWAIT", "500ms").start();
+    host.conf("CLIENTPROXY", "require")
+        .conf("PROXYWAIT", "500ms")
+        .start();
 
     let header = &headers()[0];
     let whole = [&header[..], b"payload"].concat();
@@ -274,16 +318,30 @@ fn a_client_that_must_send_a_header_and_does_not_is_reset() {
     // Other bytes, half a header and FIN, silence.
     for (index, port) in [V1, NONE].into_iter().enumerate() {
         let before = 3 * index as u64;
-        assert_eq!(host.open(port).send("GET / HTTP/1.0\r\n\r\n").ended(), Ended::Reset);
-        assert_eq!(host.open(port).send("PRO").half_close().ended(), Ended::Reset);
+        assert_eq!(
+            host.open(port).send("GET / HTTP/1.0\r\n\r\n").ended(),
+            Ended::Reset
+        );
+        assert_eq!(
+            host.open(port).send("PRO").half_close().ended(),
+            Ended::Reset
+        );
         assert_eq!(host.open(port).ended(), Ended::Reset);
-        eventually(SOON, "three more ends", || host.ends("header") == before + 3);
+        eventually(SOON, "three more ends", || {
+            host.ends("header") == before + 3
+        });
     }
     let visits = [told.visits(), plain.visits()].concat();
-    let refused = visits.iter().filter(|visit| visit.wait_for_end() == Ended::Reset);
+    let refused = visits
+        .iter()
+        .filter(|visit| visit.wait_for_end() == Ended::Reset);
     assert_eq!(refused.count(), 6, "the pods are told by a reset too");
     let bytes: u64 = visits.iter().map(|visit| visit.received()).sum();
-    assert_eq!(bytes, (whole.len() + 7) as u64, "nothing of a refused client reached a pod");
+    assert_eq!(
+        bytes,
+        (whole.len() + 7) as u64,
+        "nothing of a refused client reached a pod"
+    );
 }
 
 #[test]
@@ -302,7 +360,12 @@ fn a_client_that_is_never_believed_sends_payload_only() {
     let conn = host.open(V1);
     let start = Instant::now();
     let header = v1_for(&conn);
-    check(&told.visit(headers().len()).wait_for_bytes(header.len() as u64), &header);
+    check(
+        &told
+            .visit(headers().len())
+            .wait_for_bytes(header.len() as u64),
+        &header,
+    );
     let after = start.elapsed();
     assert!(after < Duration::from_secs(3), "after {after:?}");
 }
@@ -312,7 +375,8 @@ fn clients_of_other_networks_are_not_believed() {
     let net = Net::new(&["host"], 2);
     let host = net.host("host");
     let [_, plain, _] = three_pods(host);
-    host.conf("CLIENTPROXY", "detect 10.77.0.102/32,192.0.2.0/24").start();
+    host.conf("CLIENTPROXY", "detect 10.77.0.102/32,192.0.2.0/24")
+        .start();
 
     let header = &headers()[0];
     for (index, expected) in [&header[..], b""].into_iter().enumerate() {
@@ -335,7 +399,8 @@ fn many_clients_at_once_keep_their_own_headers() {
             scope.spawn(|| {
                 for _ in 0..10 {
                     let conn = host.open(V1);
-                    conn.send(format!("I am {}", conn.local().port())).half_close();
+                    conn.send(format!("I am {}", conn.local().port()))
+                        .half_close();
                     assert_eq!(conn.ended(), Ended::Eof);
                 }
             });
