@@ -2,10 +2,18 @@
 //!
 //! One file per area. `cargo xtask test` installs what they need, builds what they run, and runs them as root.
 
+mod cli;
 mod conflict;
+mod drain;
+mod fidelity;
 mod fixture;
+mod hostile;
 mod ipv6;
 mod kernel_log;
+mod max_conn;
+mod pods;
 mod privileges;
+mod proxy_header;
 mod refusal;
+mod reload;
 mod steering;

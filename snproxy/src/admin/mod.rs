@@ -8,7 +8,7 @@ pub mod api;
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,7 +55,8 @@ impl Socket {
                 .mode(0o700)
                 .create(folder)?;
         }
-        if path.exists() {
+        // Nothing but a socket: what else stands there is precious to somebody, and bind() refuses it.
+        if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
                 return Err(io::ErrorKind::AddrInUse.into());
             }

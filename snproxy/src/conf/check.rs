@@ -59,12 +59,19 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
             (None, None) => {}
         }
     }
-    // Also for `::`: pods listen on IPv4 unless told otherwise, and a wildcard is no place to dial.
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    conf.pod_host = dialled
-        .filter(|ip| !ip.is_unspecified())
-        .unwrap_or(loopback);
+    conf.pod_host = default_pod_host(dialled.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
     Some(conf)
+}
+
+/// Where pods are dialled if PODHOST does not say: HOST, or loopback for a wildcard, which is no place to dial.
+pub fn default_pod_host(host: IpAddr) -> IpAddr {
+    // Also for `::`: pods listen on IPv4 unless told otherwise.
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    if host.is_unspecified() {
+        loopback
+    } else {
+        host
+    }
 }
 
 fn written(field: Field<'_>, world: &World<'_>, findings: &mut Findings<'_>) -> Option<IpAddr> {

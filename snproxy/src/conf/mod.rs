@@ -26,6 +26,7 @@ use crate::diag::{Parsed, Severity, Source};
 use check::All;
 use text::Findings;
 
+pub use check::default_pod_host;
 pub use hosts::{MAX_FILE as MAX_HOSTS_FILE, MAX_HOSTS};
 pub use keys::{explain, markdown_table};
 pub use portmappings::{MAX_FILE as MAX_MAPPINGS_FILE, MAX_ITEMS};

@@ -6,12 +6,15 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::admin::Asked;
 
 use super::{Daemon, Signals};
+
+/// How long connections that are cut may take to be gone and counted.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// How long connections that were in the accept queue at the switch may take to be accepted.
 const QUEUE_GRACE: Duration = Duration::from_millis(50);
@@ -53,10 +56,13 @@ impl Daemon {
                     live.cut(spread);
                     cutting = true;
                 }
-                // The last one is cut when the spread ends; a moment more for it to be counted.
-                () = sleep_until(cut_at + spread + Duration::from_secs(1)), if cutting => break,
+                // The last one is cut when the spread ends.
+                () = sleep_until(cut_at + spread + LAST_MOMENT), if cutting => break,
                 _ = signals.interrupt.recv() => {
                     warn!(connections = live.now(), "interrupted: ending at once");
+                    // By reset: the end of a process is a FIN, which a client takes for a whole answer.
+                    live.cut_now();
+                    let _ = timeout(LAST_MOMENT, live.none_left()).await;
                     break;
                 }
                 Some(question) = asked.recv() => self.answer(question),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::{error, info, warn};
 
 use crate::admin::api;
-use crate::conf::{Conf, Sources};
+use crate::conf::{Conf, Sources, default_pod_host};
 use crate::diag::{Diagnostic, Severity, has_errors};
 use crate::discovery;
 use crate::route::Table;
@@ -28,7 +28,7 @@ pub(super) struct Loaded {
     had_mappings: bool,
     diagnostics: Vec<Diagnostic>,
     ok: bool,
-    /// A good set waits for the kernel to take it.
+    /// To be read again with each tick: a file could not be read, or the kernel would not take a good set.
     pub(super) pending: bool,
 }
 
@@ -49,7 +49,12 @@ impl Daemon {
     pub(super) fn reload(&mut self, always: bool) {
         let sources = match discovery::read(&self.conf_path) {
             Ok(sources) => sources,
-            Err(diagnostics) => return self.keep(diagnostics),
+            Err(diagnostics) => {
+                self.keep(diagnostics);
+                // No change may tell when it can be read again: descriptors had run out, or the text is the old one.
+                self.loaded.pending = true;
+                return;
+            }
         };
         let seen = fingerprint(&sources);
         if seen == self.loaded.seen && !always && !self.loaded.pending {
@@ -138,12 +143,11 @@ impl Daemon {
     fn keep_what_needs_a_restart(&self, conf: &mut Conf) -> Vec<Diagnostic> {
         let started = &self.started_with;
         let mut changed = Vec::new();
-        if (conf.host, conf.port) != (started.host, started.port) {
-            changed.push(if conf.host == started.host {
-                "PORT"
-            } else {
-                "HOST"
-            });
+        if conf.host != started.host {
+            changed.push("HOST");
+        }
+        if conf.port != started.port {
+            changed.push("PORT");
         }
         if conf.steering != started.steering {
             changed.push("STEERING");
@@ -156,6 +160,11 @@ impl Daemon {
         }
         if conf.bpf_log != started.bpf_log {
             changed.push("BPFLOG");
+        }
+        let pod_host_is_set = conf.origins.iter().any(|origin| origin.key == "PODHOST");
+        if conf.host != started.host && !pod_host_is_set {
+            // It follows the HOST that is served, not the one that waits.
+            conf.pod_host = default_pod_host(started.host);
         }
         conf.host = started.host;
         conf.port = started.port;

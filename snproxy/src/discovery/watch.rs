@@ -253,7 +253,9 @@ impl Shared {
         let event = event.unwrap_or_default();
         let happened = match event.kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write))
-            | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(Happened::Finished),
+            | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => {
+                Some(Happened::Finished)
+            }
             // Reading makes these, ours too: each look would cause the next.
             EventKind::Access(_) => return,
             // Empty, half there, or gone until the next one comes: more is to follow.

@@ -33,7 +33,11 @@ pub(super) async fn carry(
     };
     let conf = &table.conf;
     tune(client, conf.keepalive);
-    let (pod, _permit, upstream) = match connect(shared, table, service).await {
+    let connected = tokio::select! {
+        connected = connect(shared, table, service) => connected,
+        () = shared.live.cut_turn(random()) => Err(End::Drain),
+    };
+    let (pod, _permit, upstream) = match connected {
         Ok(connected) => connected,
         Err(end) => return Closed::early(end),
     };

@@ -15,6 +15,8 @@ pub struct Live {
     left: Notify,
     cut: CancellationToken,
     cut_spread_ms: AtomicU64,
+    /// Without waiting for the turn.
+    cut_now: CancellationToken,
 }
 
 /// One live connection; dropping it takes it off the books.
@@ -44,6 +46,12 @@ impl Live {
         self.cut.cancel();
     }
 
+    /// Ends every connection at once, also those that wait for their turn.
+    pub fn cut_now(&self) {
+        self.cut_now.cancel();
+        self.cut.cancel();
+    }
+
     /// Resolves when it is time for one connection to end; `random` bits choose its turn.
     ///
     /// Cancel safety: yes.
@@ -51,7 +59,11 @@ impl Live {
         self.cut.cancelled().await;
         let spread = self.cut_spread_ms.load(Relaxed);
         let turn = (u128::from(random) * u128::from(spread)) >> 64;
-        tokio::time::sleep(Duration::from_millis(u64::try_from(turn).unwrap_or(spread))).await;
+        let turn = Duration::from_millis(u64::try_from(turn).unwrap_or(spread));
+        tokio::select! {
+            () = tokio::time::sleep(turn) => {}
+            () = self.cut_now.cancelled() => {}
+        }
     }
 
     /// Resolves when no connection is alive.

@@ -5,11 +5,14 @@ mod kernel;
 mod launch;
 mod proxy;
 
-use crate::{Attempt, Client, Conn, Namespace, Pod, Process, net::Addresses, process::locked};
+use crate::{
+    Attempt, Client, Conn, Ended, Namespace, Pod, Process, net::Addresses, process::locked,
+};
 use launch::Launch;
 use std::{
     collections::BTreeMap,
     fs,
+    io::ErrorKind,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     sync::{Arc, Mutex},
@@ -18,6 +21,7 @@ use std::{
 use tempfile::TempDir;
 
 const PROXY_PORT: u16 = 32767;
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// One machine of the cluster: its namespace, its configuration, its pods, and the snproxy on it.
 ///
@@ -134,6 +138,16 @@ impl Host {
     /// Whether the kernel refuses the net's first client at this port.
     pub fn is_refused(&self, port: u16) -> bool {
         self.client.is_refused(self.port(port))
+    }
+
+    /// Whether the net's first client is let in at this port and then reset, without a byte.
+    pub fn is_reset(&self, port: u16) -> bool {
+        match self.attempt(port) {
+            Attempt::Connected(conn) => conn.rest(PATIENCE) == (Vec::new(), Ended::Reset),
+            // So soon that connect() was still waiting for its thread.
+            Attempt::Failed(error) => error.kind() == ErrorKind::ConnectionReset,
+            _ => false,
+        }
     }
 
     /// Opens a connection from this host itself.

@@ -1,7 +1,7 @@
 //! The snproxy on a host: started, asked, stopped.
 
 use super::Host;
-use crate::{Process, process::locked};
+use crate::{Process, eventually, process::locked};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::{
@@ -12,6 +12,8 @@ use std::{
 
 /// Time to become ready. Generous: the scenario that measures it prints the figure.
 const READY: Duration = Duration::from_secs(20);
+/// Time to notice files and to put them in force, on a busy machine.
+const RELOAD: Duration = Duration::from_secs(15);
 /// Longer than the default DRAINTIMEOUT.
 const STOP: Duration = Duration::from_secs(45);
 
@@ -96,6 +98,13 @@ impl Host {
             .output(command.args(words).arg("--conf").arg(self.conf_file()))
     }
 
+    /// A command that runs this snproxy here, without arguments yet: for [`Process::spawn`] in
+    /// [`namespace`](Self::namespace).
+    #[track_caller]
+    pub fn command(&self) -> Command {
+        locked(&self.launch).command(self.folder())
+    }
+
     /// `snproxy status --json`
     #[track_caller]
     pub fn status(&self) -> Value {
@@ -148,6 +157,22 @@ impl Host {
             .pointer(pointer)
             .and_then(Value::as_u64)
             .unwrap_or_else(|| panic!("no number {pointer} in {status:#}"))
+    }
+
+    /// Connections that ended in this way since the start: `host.ends("busy")`.
+    #[track_caller]
+    pub fn ends(&self, end: &str) -> u64 {
+        self.count(&format!("/ends/{end}"))
+    }
+
+    /// Changes files and waits until what they say now is in force; gives the time that took.
+    #[track_caller]
+    pub fn reloaded_after<'h, T>(&'h self, change: impl FnOnce(&'h Self) -> T) -> Duration {
+        let before = self.count("/generation");
+        change(self);
+        eventually(RELOAD, "the new files are in force", || {
+            self.count("/generation") > before
+        })
     }
 
     /// Lookups that the kernel gave to the listener.
