@@ -1,11 +1,11 @@
 //! maxConn: never one connection more, whatever happens around it.
 
-use snproxy_tests::{Attempt, Client, Conn, Net, Pod, eventually};
+use snproxy_tests::{Attempt, Client, Conn, Ending, Net, Pod, eventually};
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     thread::{self, sleep},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -42,6 +42,7 @@ fn fifty_clients_never_overfill_two_pods_of_seven() {
     let to = host.port(1024);
     let (served, refused, rounds) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicUsize::new(0));
     let get_in = || {
+        let start = Instant::now();
         loop {
             if let Some(conn) = ask(client, to) {
                 assert_eq!(conn.greeting(), "a");
@@ -50,12 +51,14 @@ fn fifty_clients_never_overfill_two_pods_of_seven() {
                 return;
             }
             refused.fetch_add(1, Relaxed);
+            assert!(start.elapsed() < 6 * SOON, "never let in");
             sleep(STAY);
         }
     };
     // Everybody gets in twice before, again and again during, and twice after the reloads.
     let reloads_are_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let ending = Ending(&reloads_are_over);
         for _ in 0..CLIENTS {
             scope.spawn(|| {
                 get_in();
@@ -82,7 +85,7 @@ fn fifty_clients_never_overfill_two_pods_of_seven() {
             served.load(Relaxed) > before,
             "nobody came during the reloads"
         );
-        reloads_are_over.store(true, Relaxed);
+        drop(ending);
     });
 
     let (served, refused) = (served.into_inner(), refused.into_inner());

@@ -1,7 +1,7 @@
 //! Files change while connections come and go.
 
 use rustix::process::Signal;
-use snproxy_tests::{Attempt, Ended, Figure, Host, Net, Pod, eventually, print_figure};
+use snproxy_tests::{Attempt, Ended, Ending, Figure, Host, Net, Pod, eventually, print_figure};
 use std::{
     fs,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -51,6 +51,7 @@ fn no_connection_of_an_untouched_mapping_fails_in_sixty_reloads() {
     };
     let mut slowest = Duration::ZERO;
     let served: usize = thread::scope(|scope| {
+        let ending = Ending(&over);
         let loads = [true, false].map(|first| scope.spawn(move || load(first)));
         for reload in 0..RELOADS {
             let added = 2000 + reload;
@@ -66,7 +67,7 @@ fn no_connection_of_an_untouched_mapping_fails_in_sixty_reloads() {
             });
             slowest = slowest.max(start.elapsed());
         }
-        over.store(true, Relaxed);
+        drop(ending);
         loads.map(|load| load.join().expect("a load")).iter().sum()
     });
 

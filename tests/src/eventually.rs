@@ -1,10 +1,21 @@
 use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Sets its flag when dropped: threads that go on until then also end when the scenario panics.
+#[derive(Debug)]
+pub struct Ending<'f>(pub &'f AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
 
 /// Waits until `cond` holds and gives the time it took; panics with `what` when `limit` passes first.
 #[track_caller]

@@ -19,7 +19,7 @@ mod programs;
 
 pub use client::{Attempt, Client};
 pub use conn::{Conn, Ended};
-pub use eventually::eventually;
+pub use eventually::{Ending, eventually};
 pub use figure::{Figure, print_figure};
 pub use host::Host;
 pub use namespace::Namespace;
