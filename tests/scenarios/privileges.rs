@@ -155,10 +155,10 @@ fn without_capabilities_auto_does_not_start_with_many_ports() {
     let net = Net::one();
     let host = net.host("host");
     let ports = (1024..=29999).chain(32768..=u16::MAX);
-    let all: String = ports
+    let all: Vec<_> = ports
         .map(|port| format!("{port}:30000:99:false\n"))
         .collect();
-    host.mappings(&all).as_user(USER, &[]);
+    host.mappings(&all.concat()).as_user(USER, &[]);
 
     does_not_start(
         host,
@@ -257,6 +257,8 @@ fn listeners_are_the_same_proxy() {
         host.namespace().listens(2002)
     });
     assert_eq!(host.open(2002).send("back\n").line(), "back");
+    // A stop would wait for it.
+    drop(old);
     assert_eq!(host.stop().code(), Some(0));
 }
 

@@ -151,7 +151,7 @@ fn a_pod_that_stops_answering_costs_one_client_one_wait() {
     let net = Net::one();
     let host = net.host("host");
     host.pod(30000, Pod::clogged());
-    let next = host.pod(30001, Pod::answering("next"));
+    let other = host.pod(30001, Pod::answering("other"));
     host.mappings("1024:30000:9:false 1024:30001:9:false\n")
         .conf("BALANCE", "ordered")
         .conf("CONNECTTIMEOUT", "2s")
@@ -159,7 +159,7 @@ fn a_pod_that_stops_answering_costs_one_client_one_wait() {
 
     let start = Instant::now();
     let first = host.open(1024);
-    assert_eq!(first.greeting(), "next");
+    assert_eq!(first.greeting(), "other");
     assert!(
         start.elapsed() >= Duration::from_secs(2),
         "it was not tried first"
@@ -168,7 +168,7 @@ fn a_pod_that_stops_answering_costs_one_client_one_wait() {
 
     let start = Instant::now();
     for _ in 0..20 {
-        assert_eq!(host.open(1024).greeting(), "next");
+        assert_eq!(host.open(1024).greeting(), "other");
     }
     // Had one of them waited, it would be two seconds.
     print_figure(
@@ -177,7 +177,7 @@ fn a_pod_that_stops_answering_costs_one_client_one_wait() {
         Figure::Time(Duration::from_millis(200)),
     );
     host.assert_steered(21);
-    assert_eq!(next.accepted(), 21);
+    assert_eq!(other.accepted(), 21);
     assert_eq!(host.action(1024), "steer");
 }
 
@@ -197,6 +197,26 @@ fn a_pod_host_that_answers_nothing_ends_in_a_reset_and_then_in_refusal() {
     assert!(is_reset(host, 1024));
     eventually(SOON, "port 1024 is to be refused", || {
         host.action(1024) == "refuse"
+    });
+    is_refused_by_the_kernel(host, 1024);
+    assert_eq!(host.count("/ends/no_upstream"), 1);
+}
+
+#[test]
+fn a_dead_pod_is_not_met_by_our_own_dials() {
+    let net = Net::one();
+    let host = net.host("host");
+    // The kernel gives out even ports first: a dial to 40000 comes from 40000, and where nobody listens it meets itself.
+    host.namespace()
+        .sysctl("ipv4/ip_local_port_range", "40000 40001");
+    host.mappings("1024:40000:9:false\n").start();
+
+    assert!(is_reset(host, 1024));
+    // Through several probes.
+    let end = host.count("/uptime_seconds") + 3;
+    eventually(SOON, "three seconds", || {
+        assert_eq!(host.status()["pods"][0]["up"], false);
+        host.count("/uptime_seconds") >= end
     });
     is_refused_by_the_kernel(host, 1024);
     assert_eq!(host.count("/ends/no_upstream"), 1);

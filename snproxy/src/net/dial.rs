@@ -41,8 +41,8 @@ pub async fn dial(addr: SocketAddr, limit: Duration) -> Result<TcpStream, DialEr
         Ok(Err(source)) => return Err(DialError::Failed { addr, source }),
         Ok(Ok(stream)) => stream,
     };
-    // A local dial to a port without a listener may meet itself when that port is picked as source.
-    if addr.ip().is_loopback() && stream.local_addr().is_ok_and(|local| local == addr) {
+    // A dial to an own address where nobody listens meets itself when its port is picked as source.
+    if stream.local_addr().is_ok_and(|local| local == addr) {
         return Err(DialError::Itself { addr });
     }
     Ok(stream)
