@@ -226,7 +226,11 @@ fn chatter(mut stream: std::net::TcpStream) -> &'static str {
     let mut bytes = [0; 4096];
     loop {
         let read = stream.read(&mut bytes);
-        let written = if matches!(read, Ok(0)) { Ok(0) } else { stream.write(&bytes) };
+        let written = if matches!(read, Ok(0)) {
+            Ok(0)
+        } else {
+            stream.write(&bytes)
+        };
         match (read, written) {
             (Ok(0), _) => return "fin",
             (Err(error), _) | (_, Err(error)) if error.kind() == ConnectionReset => return "reset",
@@ -242,7 +246,11 @@ fn chatter(mut stream: std::net::TcpStream) -> &'static str {
 async fn a_reset_under_load_never_arrives_as_a_finished_stream() {
     for round in 0..60 {
         let Pumped { client, pod, stop } = pumped(nothing_first(), None).await;
-        let (mut resets, stays) = if round % 2 == 0 { (client, pod) } else { (pod, client) };
+        let (mut resets, stays) = if round % 2 == 0 {
+            (client, pod)
+        } else {
+            (pod, client)
+        };
         let staying = std::thread::spawn(|| chatter(stays));
         blocking(move || {
             for _ in 0..20 + round % 7 {
@@ -260,7 +268,11 @@ async fn a_reset_under_load_never_arrives_as_a_finished_stream() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_gone_for_good_takes_nothing_back_from_a_slow_client() {
     // A server answers and closes; a minute later its kernel resets what is left of the connection.
-    let Pumped { client, mut pod, stop } = pumped(nothing_first(), None).await;
+    let Pumped {
+        client,
+        mut pod,
+        stop,
+    } = pumped(nothing_first(), None).await;
     let answer = pattern(1 << 20);
     let sent = answer.clone();
     blocking(move || {
