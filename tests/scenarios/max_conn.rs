@@ -13,8 +13,10 @@ const CLIENTS: usize = 50;
 const LIMIT: usize = 7;
 const RELOADS: usize = 10;
 
-/// How long a client stays inside, and how long a refused one keeps away.
-const STAY: Duration = Duration::from_millis(10);
+/// How long a client stays inside: longer than a pod takes to believe that there is one too many.
+const STAY: Duration = Duration::from_millis(100);
+/// How long a refused one keeps away.
+const AWAY: Duration = Duration::from_millis(40);
 
 /// What came of asking for a place.
 fn ask(client: &Client, to: SocketAddr) -> Option<Conn> {
@@ -52,7 +54,7 @@ fn fifty_clients_never_overfill_two_pods_of_seven() {
             }
             refused.fetch_add(1, Relaxed);
             assert!(start.elapsed() < 6 * SOON, "never let in");
-            sleep(STAY);
+            sleep(AWAY);
         }
     };
     // Everybody gets in twice before, again and again during, and twice after the reloads.
