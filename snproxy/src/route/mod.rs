@@ -8,7 +8,7 @@ pub mod load;
 pub mod plan;
 pub mod service;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -96,6 +96,10 @@ impl Table {
                 }
             }
         }
+        let departed: HashSet<_> = old
+            .iter()
+            .flat_map(|old| old.departed.iter().map(|(identity, _)| *identity))
+            .collect();
         let mut upstreams: Vec<_> = upstreams.into_values().collect();
         upstreams.sort_by_key(|upstream| upstream.addr);
         Self {
@@ -110,8 +114,7 @@ impl Table {
             departed: loads
                 .into_iter()
                 .filter(|(identity, load)| {
-                    let just_left = old.is_some_and(|old| !old.has_departed(*identity));
-                    just_left || load.active() > 0 || Arc::strong_count(load) > 2
+                    !departed.contains(identity) || load.active() > 0 || Arc::strong_count(load) > 2
                 })
                 .collect(),
         }
@@ -121,12 +124,6 @@ impl Table {
     pub fn service(&self, port: u16) -> Option<Service<'_>> {
         let number = usize::from(self.index[usize::from(port)]).checked_sub(1)?;
         Some(self.view(&self.services[number]))
-    }
-
-    fn has_departed(&self, identity: (ClusterPort, HostPort)) -> bool {
-        self.departed
-            .iter()
-            .any(|(departed, _)| *departed == identity)
     }
 
     fn turn(&self, port: ClusterPort) -> u32 {
