@@ -19,6 +19,8 @@ use std::{
 
 const SOON: Duration = Duration::from_secs(10);
 const NOFILE: u64 = 64;
+/// curl's exit code for a connect that failed.
+const NO_CONNECTION: i32 = 7;
 
 #[test]
 fn accepting_goes_on_after_descriptors_ran_out() {
@@ -244,7 +246,6 @@ fn the_control_socket_is_for_its_owner_alone() {
         let output = host.namespace().output(&mut curl);
         (output.status.code(), output.stdout)
     };
-    const NO_CONNECTION: i32 = 7;
     assert_eq!(as_nobody(), (Some(NO_CONNECTION), Vec::new()));
 
     // Not by its mode alone: who gets past that is asked who it is.
