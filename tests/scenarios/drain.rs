@@ -151,8 +151,8 @@ fn a_second_interrupt_ends_at_once_by_reset() {
         .filter(|conn| conn.ended() == Ended::Reset)
         .count();
     assert_eq!(resets, conns.len());
-    // Those that asked whether they are refused came later, and left in order.
-    for visit in &pod.visits()[..conns.len()] {
+    // A client that asked whether it drains may have got in after them, and left in order.
+    for visit in pod.visits().iter().take(conns.len()) {
         assert_eq!(visit.wait_for_end(), Ended::Reset);
     }
 }

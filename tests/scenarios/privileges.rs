@@ -280,3 +280,22 @@ fn listeners_wait_for_ports_that_other_programs_hold() {
     eventually(SOON, "2000 is ours", || host.action(2000) == "steer");
     assert_eq!(host.open(2000).greeting(), "pod");
 }
+
+#[test]
+fn listeners_leave_descriptors_for_connections() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::answering("pod"));
+    host.conf("STEERING", "listeners").limit_nofile(64);
+
+    host.mappings(&mappings(33));
+    does_not_start(host, &["33 mapped ports are too many", "at most 32"]);
+    host.mappings(&mappings(32)).start();
+    for port in [2000, 2031] {
+        assert_eq!(host.open(port).greeting(), "pod", "port {port}");
+    }
+    host.mappings(&mappings(33));
+    assert!(!host.reload().status.success());
+    assert!(host.is_refused(2032));
+    assert_eq!(host.open(2000).greeting(), "pod");
+}

@@ -3,6 +3,7 @@
 use snproxy_tests::{Attempt, Conn, Figure, Host, Net, Pod, eventually, print_figure};
 use std::{
     hash::{BuildHasher, RandomState},
+    net::UdpSocket,
     process::Command,
     time::Duration,
 };
@@ -125,6 +126,31 @@ fn cluster_ports_that_nobody_serves_are_refused_at_the_first_syn() {
     host.assert_refused(1000);
     host.assert_steered(1);
     assert_eq!(host.count("/connections/total"), 1);
+}
+
+#[test]
+fn udp_on_the_same_ports_is_never_touched() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::answering("pod"));
+    host.mappings("1024:30000:9:false\n").start();
+
+    // The one port is steered, the other refused.
+    for port in [1024, 1025] {
+        let to = host.port(port);
+        let program = host.namespace().run(|| UdpSocket::bind(to)).expect("bind");
+        program.set_read_timeout(Some(SOON)).expect("read timeout");
+        let client = net.client().run(|| UdpSocket::bind((net.client().v4(), 0)));
+        client
+            .expect("bind")
+            .send_to(b"datagram", to)
+            .expect("send");
+        let mut received = [0; 16];
+        let length = program.recv(&mut received).expect("the datagram");
+        assert_eq!(received[..length], *b"datagram");
+    }
+    assert_eq!((host.steered(), host.count("/kernel/refused")), (0, 0));
+    assert_eq!(host.open(1024).greeting(), "pod");
 }
 
 #[test]

@@ -76,12 +76,14 @@ impl Socket {
     pub async fn serve(self, asked: mpsc::Sender<Asked>) -> io::Result<()> {
         let listener = UnixListener::from_std(self.listener.try_clone()?)?;
         let places = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_CALLERS));
+        let mut failing = false;
         loop {
             let Ok(place) = std::sync::Arc::clone(&places).acquire_owned().await else {
                 return Ok(());
             };
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    failing = false;
                     let asked = asked.clone();
                     tokio::spawn(async move {
                         converse(stream, asked).await;
@@ -91,7 +93,10 @@ impl Socket {
                     });
                 }
                 Err(error) => {
-                    warn!(%error, "accept on the control socket");
+                    if !failing {
+                        warn!(%error, "accept on the control socket: resting until it works again");
+                    }
+                    failing = true;
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }

@@ -10,8 +10,8 @@ use crate::conf::{Conf, Sources, default_pod_host};
 use crate::diag::{Diagnostic, Severity, has_errors};
 use crate::discovery;
 use crate::route::Table;
-use crate::steering::sockets::MAX_AUTO;
 
+use super::start::max_listeners;
 use super::steer::chain;
 use super::{Daemon, control_socket};
 
@@ -182,13 +182,13 @@ impl Daemon {
             .collect()
     }
 
-    /// `auto` fell back to listeners because the ports were few: a set with many is not for it.
+    /// Listeners were taken because the ports were few: a set with many is not for them.
     fn too_many_listeners(&self, table: &Table) -> Option<Diagnostic> {
         let ports = table.services().count();
-        let auto = self.started_with.steering == crate::conf::Steering::Auto;
-        (auto && self.steerer.mechanism() == "listeners" && ports > MAX_AUTO).then(|| {
+        let most = max_listeners(self.started_with.steering);
+        (self.steerer.mechanism() == "listeners" && ports > most).then(|| {
             let message = format!(
-                "{ports} mapped ports are too many for one listener each (at most {MAX_AUTO}): \
+                "{ports} mapped ports are too many for one listener each (at most {most}): \
                  start snproxy where it may use eBPF"
             );
             Diagnostic::of_file(&table.conf.files.mappings, Severity::Error, message)

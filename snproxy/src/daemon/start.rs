@@ -43,10 +43,19 @@ pub enum StartError {
     Steering(SteeringError),
     #[error(
         "STEERING auto: eBPF cannot be used ({why}), and {ports} mapped ports are too many for one \
-         listener each (at most {MAX_AUTO}); give snproxy CAP_BPF and CAP_NET_ADMIN on a kernel of at \
+         listener each (at most {most}); give snproxy CAP_BPF and CAP_NET_ADMIN on a kernel of at \
          least 5.9, or ask for `STEERING listeners`"
     )]
-    TooManyPorts { why: String, ports: usize },
+    TooManyPorts {
+        why: String,
+        ports: usize,
+        most: usize,
+    },
+    #[error(
+        "STEERING listeners: {ports} mapped ports are too many for one listener each (at most {most}, \
+         half of the descriptors): raise the limit (`ulimit -Hn`), or let snproxy use eBPF"
+    )]
+    TooFewDescriptors { ports: usize, most: usize },
     #[error("CONFLICT fail: another program (uid {uid}) listens on {addr}, a cluster port")]
     Conflict { addr: SocketAddr, uid: u32 },
     #[error("{operation}: {source}")]
@@ -89,16 +98,19 @@ fn steer(
     listener: &TcpListener,
     addr: SocketAddr,
 ) -> Result<Steerer, StartError> {
+    let (ports, most) = (table.services().count(), max_listeners(conf.steering));
     let mechanism = match conf.steering {
+        Steering::Listeners if ports > most => {
+            return Err(StartError::TooFewDescriptors { ports, most });
+        }
         Steering::Listeners => listeners(conf),
         Steering::Ebpf => ebpf(conf, addr, listener).map_err(StartError::Steering)?,
         Steering::Auto => match ebpf(conf, addr, listener) {
             Ok(mechanism) => mechanism,
             Err(error) => {
                 let why = chain(&error);
-                let ports = table.services().count();
-                if ports > MAX_AUTO {
-                    return Err(StartError::TooManyPorts { why, ports });
+                if ports > most {
+                    return Err(StartError::TooManyPorts { why, ports, most });
                 }
                 warn!(
                     "STEERING auto: eBPF cannot be used ({why}): one listener per mapped port instead"
@@ -152,6 +164,19 @@ fn bind_control(conf: &Conf) -> Option<Socket> {
         warn!(%error, %path, "no control socket: `snproxy status`, `ports` and `reload` will not reach this process");
     }
     bound.ok()
+}
+
+/// Most ports that may have a listener each. Half of the descriptors at most: without one that is
+/// free nothing is accepted, dialled or read.
+pub(super) fn max_listeners(steering: Steering) -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    let half = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit / 2).unwrap_or(usize::MAX)
+    });
+    match steering {
+        Steering::Auto => half.min(MAX_AUTO),
+        Steering::Ebpf | Steering::Listeners => half,
+    }
 }
 
 /// A proxied connection takes two descriptors: as many as the hard limit allows.

@@ -2,9 +2,11 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::net::dial::{dial, tune};
@@ -14,39 +16,46 @@ use crate::route::load::Permit;
 use crate::route::service::{Exhausted, Pod, Service, Tried};
 
 use super::end::End;
-use super::{Closed, Shared, header};
+use super::header::Opening;
+use super::{Closed, Shared};
 
 /// Most pods that one connection tries.
 const MAX_TRIES: usize = 32;
+/// Most dials that one connection may wait for to their limit.
+const MAX_WAITS: u32 = 4;
 
 /// Carries a client's connection to a pod of the port that it asked for, to its end.
 pub(super) async fn carry(
     shared: &Shared,
-    table: &Table,
+    table: Arc<Table>,
     client: &TcpStream,
     addr: SocketAddr,
     asked: SocketAddr,
     id: u64,
 ) -> Closed {
     let Some(service) = table.service(asked.port()) else {
-        return Closed::early(End::NotMapped);
+        return Closed::early(client, End::NotMapped);
     };
     let conf = &table.conf;
     tune(client, conf.keepalive);
     let connected = tokio::select! {
-        connected = connect(shared, table, service) => connected,
+        connected = connect(shared, &table, service) => connected,
+        () = pump::broken(client) => Err(End::Client),
         () = shared.live.cut_turn(random()) => Err(End::Drain),
     };
     let (pod, _permit, upstream) = match connected {
         Ok(connected) => connected,
-        Err(end) => return Closed::early(end),
+        Err(end) => return Closed::early(client, end),
     };
     tune(&upstream, conf.keepalive);
+    let opening = Opening::new(conf, addr, asked, pod.send_proxy, id);
+    let (idle, upstream_addr) = (conf.idle_timeout, pod.upstream.addr);
+    // A connection may outlive a hundred reloads: it must not keep a table of each.
+    drop(table);
 
     let meter = Meter::default();
-    let first = header::opening(client, addr, asked, pod.send_proxy, conf, id);
     let cut = shared.live.cut_turn(random());
-    let stop = pump::run(client, &upstream, first, conf.idle_timeout, cut, &meter).await;
+    let stop = pump::run(client, &upstream, opening.decide(client), idle, cut, &meter).await;
     Closed {
         end: match stop {
             Stop::Clean => End::Clean,
@@ -56,7 +65,7 @@ pub(super) async fn carry(
             Stop::Cut => End::Drain,
             Stop::Refused => End::Header,
         },
-        upstream: Some(pod.upstream.addr),
+        upstream: Some(upstream_addr),
         bytes_in: meter.up.load(Relaxed),
         bytes_out: meter.down.load(Relaxed),
     }
@@ -68,16 +77,17 @@ async fn connect<'t>(
     table: &'t Table,
     service: Service<'t>,
 ) -> Result<(&'t Pod, Permit, TcpStream), End> {
+    let limit = table.conf.connect_timeout;
+    let deadline = Instant::now() + limit * MAX_WAITS;
     let mut tried = Tried::default();
-    while tried.len() < MAX_TRIES {
+    while tried.len() < MAX_TRIES && Instant::now() < deadline {
         let (pod, permit) = service
             .take(random(), &mut tried)
             .map_err(|none| match none {
                 Exhausted::Full => End::Busy,
                 Exhausted::Tried => End::NoUpstream,
             })?;
-        let dialled = dial(pod.upstream.addr, table.conf.connect_timeout).await;
-        match dialled {
+        match dial(pod.upstream.addr, limit).await {
             Ok(upstream) => {
                 shared.note(&pod.upstream, true);
                 return Ok((pod, permit, upstream));

@@ -57,11 +57,6 @@ impl End {
             Self::Peer => "peer",
         }
     }
-
-    /// Whether the client is reset, so that it never takes the end for a complete answer.
-    pub fn is_abort(self) -> bool {
-        !matches!(self, Self::Clean | Self::Peer)
-    }
 }
 
 impl fmt::Display for End {

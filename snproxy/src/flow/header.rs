@@ -32,42 +32,86 @@ enum Seen {
     Reset,
 }
 
-/// Decides what the pod gets before the client's bytes.
-pub(super) async fn opening(
-    client: &TcpStream,
-    addr: SocketAddr,
+/// All that it takes to decide what a pod hears first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    client: SocketAddr,
     asked: SocketAddr,
     send: SendProxy,
-    conf: &Conf,
+    mode: ProxyMode,
+    wait: Duration,
     id: u64,
-) -> First {
-    let mode = conf.client_proxy.mode_of(addr.ip());
-    let mut bytes = BytesMut::new();
-    let seen = match mode {
-        ProxyMode::Never => Seen::None,
-        ProxyMode::Detect | ProxyMode::Require => {
-            // With nothing to send first, a silent client is waited for: nothing is held up by it.
-            let must_decide = version(send).is_some() || mode == ProxyMode::Require;
-            let patience = must_decide.then_some(conf.proxy_wait);
-            look(client, &mut bytes, patience, conf.proxy_wait).await
+}
+
+impl Opening {
+    pub(super) fn new(
+        conf: &Conf,
+        client: SocketAddr,
+        asked: SocketAddr,
+        send: SendProxy,
+        id: u64,
+    ) -> Self {
+        let mode = conf.client_proxy.mode_of(client.ip());
+        Self {
+            client,
+            asked,
+            send,
+            mode,
+            wait: conf.proxy_wait,
+            id,
         }
-    };
-    let read = bytes.len();
-    match (seen, version(send)) {
-        (Seen::Reset, _) => First::Reset,
-        (Seen::None, _) if mode == ProxyMode::Require => First::Refused,
-        // Forwarded as it came, whichever version the pod asked for.
-        (Seen::Header(_), Some(_)) | (Seen::None, None) => First::Bytes { bytes, read },
-        (Seen::Header(used), None) => First::Bytes {
-            bytes: bytes.split_off(used),
-            read,
-        },
-        (Seen::None, Some(version)) => {
-            let mut out = BytesMut::new();
-            synthesize(version, addr, asked, id, &mut out);
-            out.extend_from_slice(&bytes);
-            First::Bytes { bytes: out, read }
+    }
+
+    /// Decides what the pod gets before the client's bytes.
+    pub(super) async fn decide(self, client: &TcpStream) -> First {
+        let mut bytes = BytesMut::new();
+        let wanted = version(self.send);
+        let seen = match self.mode {
+            ProxyMode::Never => Seen::None,
+            ProxyMode::Detect | ProxyMode::Require => {
+                // With nothing to send first, a silent client is waited for: nothing is held up by it.
+                let must_decide = wanted.is_some() || self.mode == ProxyMode::Require;
+                look(
+                    client,
+                    &mut bytes,
+                    must_decide.then_some(self.wait),
+                    self.wait,
+                )
+                .await
+            }
+        };
+        let read = bytes.len();
+        match (seen, wanted) {
+            (Seen::Reset, _) => First::Reset,
+            (Seen::None, _) if self.mode == ProxyMode::Require => First::Refused,
+            // Forwarded as it came, whichever version the pod asked for.
+            (Seen::Header(_), Some(_)) | (Seen::None, None) => First::Bytes { bytes, read },
+            (Seen::Header(used), None) => First::Bytes {
+                bytes: bytes.split_off(used),
+                read,
+            },
+            (Seen::None, Some(version)) => {
+                let mut out = BytesMut::new();
+                self.synthesize(version, &mut out);
+                out.extend_from_slice(&bytes);
+                First::Bytes { bytes: out, read }
+            }
         }
+    }
+
+    /// Writes the header that tells a pod who its client is.
+    fn synthesize(&self, version: Version, out: &mut BytesMut) {
+        let id = format!("{:016x}", self.id);
+        let tlvs = Tlvs {
+            cluster_port: ClusterPort::new(self.asked.port()),
+            unique_id: UniqueId::new(id.as_bytes()),
+        };
+        proxy::encode(
+            version,
+            &ProxyHeader::new(self.client, self.asked),
+            &tlvs,
+            out,
+        );
     }
 }
 
@@ -122,22 +166,6 @@ async fn read(
             other => return Some(other),
         }
     }
-}
-
-/// Writes the header that tells a pod who its client is.
-fn synthesize(
-    version: Version,
-    client: SocketAddr,
-    asked: SocketAddr,
-    id: u64,
-    out: &mut BytesMut,
-) {
-    let id = format!("{id:016x}");
-    let tlvs = Tlvs {
-        cluster_port: ClusterPort::new(asked.port()),
-        unique_id: UniqueId::new(id.as_bytes()),
-    };
-    proxy::encode(version, &ProxyHeader::new(client, asked), &tlvs, out);
 }
 
 /// Which header a pod wants.

@@ -1,11 +1,13 @@
 //! Connections alive now: counted for status, waited for and cut by drain.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use super::Shared;
 
 /// The connections that are being served.
 #[derive(Debug, Default)]
@@ -20,16 +22,30 @@ pub struct Live {
 }
 
 /// One live connection; dropping it takes it off the books.
-#[derive(Debug)]
-pub struct Alive<'a>(&'a Live);
+pub struct Alive(Arc<Shared>);
 
-impl Live {
-    pub fn enter(&self) -> Alive<'_> {
-        self.now.fetch_add(1, Relaxed);
-        self.total.fetch_add(1, Relaxed);
-        Alive(self)
+impl Alive {
+    pub fn enter(shared: Arc<Shared>) -> Self {
+        shared.live.now.fetch_add(1, Relaxed);
+        shared.live.total.fetch_add(1, Relaxed);
+        Self(shared)
     }
 
+    pub fn shared(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        let live = &self.0.live;
+        if live.now.fetch_sub(1, Relaxed) == 1 {
+            live.left.notify_waiters();
+        }
+    }
+}
+
+impl Live {
     pub fn now(&self) -> u64 {
         self.now.load(Relaxed)
     }
@@ -56,7 +72,8 @@ impl Live {
     ///
     /// Cancel safety: yes.
     pub async fn cut_turn(&self, random: u64) {
-        self.cut.cancelled().await;
+        // A child of its own: the parent's lock would be taken by every connection at each of its wake-ups.
+        self.cut.child_token().cancelled_owned().await;
         let spread = self.cut_spread_ms.load(Relaxed);
         let turn = (u128::from(random) * u128::from(spread)) >> 64;
         let turn = Duration::from_millis(u64::try_from(turn).unwrap_or(spread));
@@ -77,14 +94,6 @@ impl Live {
                 return;
             }
             left.await;
-        }
-    }
-}
-
-impl Drop for Alive<'_> {
-    fn drop(&mut self) {
-        if self.0.now.fetch_sub(1, Relaxed) == 1 {
-            self.0.left.notify_waiters();
         }
     }
 }

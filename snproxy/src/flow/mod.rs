@@ -22,7 +22,7 @@ use crate::route::Table;
 use crate::route::service::Upstream;
 
 use end::{End, Ends};
-use live::Live;
+use live::{Alive, Live};
 
 /// What every connection shares with the daemon.
 pub struct Shared {
@@ -67,8 +67,14 @@ pub(crate) struct Closed {
 }
 
 impl Closed {
-    /// An end before any upstream was reached.
-    pub(crate) fn early(end: End) -> Self {
+    /// An end before any upstream was reached: the client is reset, so that it never takes the end for an answer.
+    pub(crate) fn early(client: &TcpStream, end: End) -> Self {
+        pump::reset_on_close(client);
+        Self::silently(end)
+    }
+
+    /// An end that the client sees as a plain close.
+    pub(crate) fn silently(end: End) -> Self {
         Self {
             end,
             upstream: None,
@@ -79,18 +85,25 @@ impl Closed {
 }
 
 /// Serves one accepted connection until it ends; never fails, never panics on what the client sends.
-pub async fn serve(shared: Arc<Shared>, client: TcpStream, addr: SocketAddr) {
+///
+/// The connection is live from this call on, before the future is polled: a drain waits for it.
+pub fn serve(
+    shared: Arc<Shared>,
+    client: TcpStream,
+    addr: SocketAddr,
+) -> impl Future<Output = ()> + Send + 'static {
+    let alive = Alive::enter(shared);
+    async move { carry(alive.shared(), client, addr).await }
+}
+
+async fn carry(shared: &Shared, client: TcpStream, addr: SocketAddr) {
     let start = Instant::now();
-    let _alive = shared.live.enter();
     let addr = canonical(addr);
     let (port, closed) = match client.local_addr().map(canonical) {
-        Ok(asked) => (asked.port(), route(&shared, &client, addr, asked).await),
+        Ok(asked) => (asked.port(), route(shared, &client, addr, asked).await),
         // The client reset while it waited in the accept queue.
-        Err(_) => (0, Closed::early(End::Client)),
+        Err(_) => (0, Closed::silently(End::Client)),
     };
-    if closed.end.is_abort() {
-        pump::reset_on_close(&client);
-    }
     drop(client);
     shared.ends.count(closed.end);
     report(addr, port, &closed, start.elapsed());
@@ -101,10 +114,10 @@ async fn route(shared: &Shared, client: &TcpStream, addr: SocketAddr, asked: Soc
     let table = shared.table.load_full();
     if asked.port() == table.conf.port {
         // The wire protocol's "no": a close without a byte.
-        return Closed::early(End::Peer);
+        return Closed::silently(End::Peer);
     }
     let id = shared.ids.fetch_add(1, Relaxed);
-    cluster::carry(shared, &table, client, addr, asked, id).await
+    cluster::carry(shared, table, client, addr, asked, id).await
 }
 
 /// The one closing event of a connection.

@@ -52,6 +52,8 @@ pub async fn dial(addr: SocketAddr, limit: Duration) -> Result<TcpStream, DialEr
 pub fn tune(stream: &TcpStream, keepalive: Option<Duration>) {
     // Neither option can fail on a live TCP socket; on a dead one the pump finds out.
     let _ = stream.set_nodelay(true);
+    // Urgent data would vanish from the stream otherwise: it stays in its place as an ordinary byte.
+    let _ = SockRef::from(stream).set_out_of_band_inline(true);
     if let Some(time) = keepalive {
         let probes = TcpKeepalive::new()
             .with_time(time)

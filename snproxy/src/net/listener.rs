@@ -43,6 +43,8 @@ where
                 failing = false;
                 tokio::spawn(serve(stream, client));
             }
+            // One client gave up while it waited: nothing to do with the next one.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 if !failing {
                     warn!(%error, "accept: resting until it works again");

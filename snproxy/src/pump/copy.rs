@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::{Buf, BytesMut};
 use tokio::net::TcpStream;
 
-use super::{Broken, broken, finish};
+use super::{Broken, broken};
 
 /// Most bytes taken in one read, and so the most that one direction holds.
 pub const BUFFER: usize = 64 * 1024;
@@ -26,10 +26,10 @@ enum Round {
     Broken(Broken),
 }
 
-/// Carries `first`, then all of `from`, to `to`; a FIN is passed on.
+/// Carries `first`, then all of `from` up to its FIN, to `to`. The FIN itself is the caller's to pass on.
 ///
 /// `count` grows by the bytes read from `from`; `stamp` is called after each move.
-/// Errors: which end broke; everything read before a broken `from` has been written.
+/// Errors: which end broke. All that came before a broken `from` has been written, unless `to` would not take it.
 pub(super) async fn one_way(
     from: &TcpStream,
     to: &TcpStream,
@@ -52,10 +52,7 @@ pub(super) async fn one_way(
                 stamp();
             }
             Round::NotReady => {}
-            Round::End => {
-                finish(to);
-                return Ok(());
-            }
+            Round::End => return Ok(()),
             Round::Broken(broken) => return Err(broken),
         }
     }

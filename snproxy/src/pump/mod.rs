@@ -19,6 +19,11 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::sys;
+
+/// How long an end that takes nothing holds up the reset of the other one.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+
 /// One of the two ends of a proxied connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Side {
@@ -138,36 +143,77 @@ async fn both_ways(
                 Broken::To => Stop::Reset(Side::Client),
             })
     });
+    // Only a regular end is passed on as a FIN, and only here: after a write that failed, the read of the same socket
+    // ends as if the other side had finished.
     tokio::select! {
         ended = &mut up => match ended {
-            Ok(()) => tokio::select! {
-                ended = down => ended.err().unwrap_or(Stop::Clean),
-                // Nobody reads the client any more, so its reset must be looked for.
-                () = broken(client) => Stop::Reset(Side::Client),
-            },
-            // The upstream takes no more, but what it sent before may still be on its way to the client.
-            Err(stop @ Stop::Reset(Side::Upstream)) => {
+            Ok(()) => {
+                finish(upstream);
+                tokio::select! {
+                    ended = down => finish_or(client, ended),
+                    // Nobody reads the client any more, so its reset must be looked for.
+                    () = broken(client) => settle(upstream, Side::Client).await,
+                }
+            }
+            Err(Stop::Reset(Side::Upstream)) => {
+                // It takes no more, but what it sent before is still the client's.
                 let _ = down.await;
-                stop
+                settle(client, Side::Upstream).await
             }
             Err(stop) => stop,
         },
         ended = &mut down => match ended {
-            Ok(()) => tokio::select! {
-                ended = up => ended.err().unwrap_or(Stop::Clean),
-                () = broken(upstream) => Stop::Reset(Side::Upstream),
-            },
+            Ok(()) => {
+                finish(client);
+                tokio::select! {
+                    ended = up => finish_or(upstream, ended),
+                    () = broken(upstream) => settle(client, Side::Upstream).await,
+                }
+            }
             Err(stop @ Stop::Reset(Side::Client)) => {
                 let _ = up.await;
                 stop
             }
-            Err(stop) => stop,
+            Err(_) => settle(client, Side::Upstream).await,
         },
     }
 }
 
+/// The end of the second direction: a FIN to its receiver, or the fault.
+fn finish_or(receiver: &TcpStream, ended: Result<(), Stop>) -> Stop {
+    match ended {
+        Ok(()) => {
+            finish(receiver);
+            Stop::Clean
+        }
+        Err(stop) => stop,
+    }
+}
+
+/// Lets `receiver` have what was written to it before the reset of `side` is passed on, which would void it.
+///
+/// An end that closed completely is reset by its own kernel some time later (a minute on Linux), and a server that
+/// answers and closes with bytes unread resets at once: neither takes back what it sent. Given up when the receiver
+/// takes nothing for [`SETTLE_LIMIT`].
+async fn settle(receiver: &TcpStream, side: Side) -> Stop {
+    let mut wait = Duration::from_millis(5);
+    let mut left = usize::MAX;
+    let mut taken_at = Instant::now();
+    while let Ok(unsent @ 1..) = sys::socket::unsent(receiver) {
+        if unsent < left {
+            left = unsent;
+            taken_at = Instant::now();
+        } else if taken_at.elapsed() >= SETTLE_LIMIT {
+            break;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_millis(200));
+    }
+    Stop::Reset(side)
+}
+
 /// Waits until the kernel reports an error (a reset) on `stream`.
-async fn broken(stream: &TcpStream) {
+pub async fn broken(stream: &TcpStream) {
     // An error of the wait itself says that the runtime goes down: as good as a reset.
     let _ = stream.ready(Interest::ERROR).await;
 }

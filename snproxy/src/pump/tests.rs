@@ -219,6 +219,78 @@ async fn an_answer_sent_before_the_upstream_reset_reaches_the_client() {
     assert_eq!(stop.await.unwrap().0, Stop::Reset(Side::Upstream));
 }
 
+/// Reads and writes by turns until the stream ends, and says how: by a FIN or by a reset.
+fn chatter(mut stream: std::net::TcpStream) -> &'static str {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, WouldBlock};
+    stream.set_nonblocking(true).unwrap();
+    let mut bytes = [0; 4096];
+    loop {
+        let read = stream.read(&mut bytes);
+        let written = if matches!(read, Ok(0)) {
+            Ok(0)
+        } else {
+            stream.write(&bytes)
+        };
+        match (read, written) {
+            (Ok(0), _) => return "fin",
+            (Err(error), _) | (_, Err(error)) if error.kind() == ConnectionReset => return "reset",
+            // The reset that caused it was told to nobody else.
+            (_, Err(error)) if error.kind() == BrokenPipe => return "fin",
+            (Err(error), _) | (_, Err(error)) if error.kind() != WouldBlock => panic!("{error}"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_under_load_never_arrives_as_a_finished_stream() {
+    for round in 0..60 {
+        let Pumped { client, pod, stop } = pumped(nothing_first(), None).await;
+        let (mut resets, stays) = if round % 2 == 0 {
+            (client, pod)
+        } else {
+            (pod, client)
+        };
+        let staying = std::thread::spawn(|| chatter(stays));
+        blocking(move || {
+            for _ in 0..20 + round % 7 {
+                resets.read(&mut [0; 16384]).unwrap();
+            }
+            reset(resets);
+        })
+        .await;
+        let heard = blocking(move || staying.join().unwrap()).await;
+        assert_eq!(heard, "reset", "round {round}");
+        assert!(matches!(stop.await.unwrap().0, Stop::Reset(_)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_gone_for_good_takes_nothing_back_from_a_slow_client() {
+    // A server answers and closes; a minute later its kernel resets what is left of the connection.
+    let Pumped {
+        client,
+        mut pod,
+        stop,
+    } = pumped(nothing_first(), None).await;
+    let answer = pattern(1 << 20);
+    let sent = answer.clone();
+    blocking(move || {
+        pod.write_all(&sent).unwrap();
+        pod.shutdown(Shutdown::Write).unwrap();
+        while sys::socket::unsent(&pod).unwrap() > 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        reset(pod);
+        std::thread::sleep(Duration::from_millis(300));
+    })
+    .await;
+    assert!(!stop.is_finished(), "the client has read nothing yet");
+    let (got, _) = blocking(move || read_out(client)).await;
+    assert!(got == answer, "{} of {} bytes", got.len(), answer.len());
+    assert_eq!(stop.await.unwrap().0, Stop::Reset(Side::Upstream));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_bytes_go_ahead_and_the_answer_does_not_wait_for_them() {
     let (decide, decided) = tokio::sync::oneshot::channel::<First>();

@@ -8,10 +8,10 @@ pub mod load;
 pub mod plan;
 pub mod service;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::addr::{ClusterPort, HostPort};
 use crate::conf::{Conf, Mapping, SendProxy};
@@ -32,7 +32,7 @@ pub struct Table {
     services: Vec<Row>,
     /// By cluster port: number of the service plus one, 0 for none.
     index: Box<[u16]>,
-    /// Loads of mappings that left while connections lived: they count again if the mapping returns.
+    /// Loads of mappings that left: they count on while anything holds them, and again if the mapping returns.
     departed: Vec<((ClusterPort, HostPort), Arc<Load>)>,
 }
 
@@ -55,7 +55,7 @@ impl Table {
                     .iter()
                     .map(|upstream| (upstream.addr, Arc::clone(upstream))),
             );
-            loads.extend(old.live_loads());
+            loads.extend(old.loads());
         }
 
         let mut mappings: Vec<&Mapping> = conf.mappings.iter().collect();
@@ -89,13 +89,17 @@ impl Table {
                         port,
                         first,
                         len: 1,
-                        turn: AtomicU32::new(0),
+                        turn: AtomicU32::new(old.map_or(0, |old| old.turn(port))),
                     });
                     // At most 65,535 distinct non-zero ports: the number fits.
                     index[usize::from(port.get())] = u16::try_from(services.len()).unwrap_or(0);
                 }
             }
         }
+        let departed: HashSet<_> = old
+            .iter()
+            .flat_map(|old| old.departed.iter().map(|(identity, _)| *identity))
+            .collect();
         let mut upstreams: Vec<_> = upstreams.into_values().collect();
         upstreams.sort_by_key(|upstream| upstream.addr);
         Self {
@@ -105,7 +109,14 @@ impl Table {
             pods,
             services,
             index,
-            departed: loads.into_iter().collect(),
+            // A table that a connection still dials from may yet admit to them: it holds one reference, as do
+            // `loads` and the list of the departed.
+            departed: loads
+                .into_iter()
+                .filter(|(identity, load)| {
+                    !departed.contains(identity) || load.active() > 0 || Arc::strong_count(load) > 2
+                })
+                .collect(),
         }
     }
 
@@ -113,6 +124,11 @@ impl Table {
     pub fn service(&self, port: u16) -> Option<Service<'_>> {
         let number = usize::from(self.index[usize::from(port)]).checked_sub(1)?;
         Some(self.view(&self.services[number]))
+    }
+
+    fn turn(&self, port: ClusterPort) -> u32 {
+        self.service(port.get())
+            .map_or(0, |service| service.turn.load(Relaxed))
     }
 
     /// All services, by cluster port.
@@ -145,23 +161,15 @@ impl Table {
         }
     }
 
-    /// Loads worth keeping: of every pod, and of departed ones that still hold connections.
-    fn live_loads(&self) -> impl Iterator<Item = ((ClusterPort, HostPort), Arc<Load>)> {
+    /// Loads of every pod, and of departed ones.
+    fn loads(&self) -> impl Iterator<Item = ((ClusterPort, HostPort), Arc<Load>)> {
         let of_pods = self.services().flat_map(|service| {
-            let port = service.port;
             service.pods.iter().filter_map(move |pod| {
-                (pod.load.active() > 0)
-                    .then(|| HostPort::new(pod.upstream.addr.port()))
-                    .flatten()
-                    .map(|host_port| ((port, host_port), Arc::clone(&pod.load)))
+                let host_port = HostPort::new(pod.upstream.addr.port())?;
+                Some(((service.port, host_port), Arc::clone(&pod.load)))
             })
         });
-        let departed = self
-            .departed
-            .iter()
-            .filter(|(_, load)| load.active() > 0)
-            .cloned();
-        of_pods.chain(departed)
+        of_pods.chain(self.departed.iter().cloned())
     }
 }
 

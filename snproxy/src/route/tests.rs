@@ -121,6 +121,34 @@ fn permits_count_on_through_reloads_even_of_a_mapping_that_left_for_a_while() {
 }
 
 #[test]
+fn loads_of_mappings_that_left_are_forgotten_when_nothing_holds_them() {
+    let mut now = table("1024:30000:1:false");
+    let (_, permit) = now
+        .service(1024)
+        .unwrap()
+        .take(0, &mut Tried::default())
+        .unwrap();
+    for _ in 0..5 {
+        now = Table::build(conf("", "1025:30000:1:false"), Some(&now));
+        assert_eq!(now.departed.len(), 1);
+    }
+    drop(permit);
+    now = Table::build(conf("", "1025:30000:1:false"), Some(&now));
+    assert!(now.departed.is_empty());
+}
+
+#[test]
+fn a_connection_that_looked_before_a_reload_counts_after_it() {
+    let mappings = "1024:30000:1:false";
+    let old = table(mappings);
+    let new = Table::build(conf("", mappings), Some(&old));
+    let late = old.service(1024).unwrap().take(0, &mut Tried::default());
+    assert!(late.is_ok());
+    let full = new.service(1024).unwrap().take(0, &mut Tried::default());
+    assert_eq!(full.unwrap_err(), Exhausted::Full);
+}
+
+#[test]
 fn what_is_known_of_an_upstream_outlives_a_reload() {
     let first = table("1024:30000:1:false");
     assert!(first.upstreams()[0].report(false, Instant::now()));

@@ -5,3 +5,5 @@ pub mod bpf;
 pub mod kernel;
 pub mod memory;
 pub mod privileges;
+pub mod signal;
+pub mod socket;
