@@ -161,7 +161,7 @@ fn five_thousand_silent_clients_cost_little_and_leave_nothing() {
     print_figure(
         "memory of 5,000 silent connections",
         Figure::Bytes(host.rss().saturating_sub(memory)),
-        Figure::Bytes(20 << 20),
+        Figure::Bytes(32 << 20),
     );
     let took = eventually(SOON, "others are served meanwhile", || {
         host.open(1025).greeting() == "a"
@@ -186,7 +186,7 @@ fn five_thousand_silent_clients_cost_little_and_leave_nothing() {
     print_figure(
         "memory kept after 5,000 connections",
         Figure::Bytes(host.rss().saturating_sub(memory)),
-        Figure::Bytes(20 << 20),
+        Figure::Bytes(4 << 20),
     );
 }
 
