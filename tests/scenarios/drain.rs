@@ -36,9 +36,10 @@ fn a_transfer_ends_in_order_while_new_connections_are_refused() {
     begin_drain(host);
 
     // It is asked as before, and says what it does.
-    let status = host.status();
-    assert_eq!(status["state"], "draining", "{status:#}");
-    assert_eq!(status["connections"]["live"], 1, "{status:#}");
+    assert_eq!(host.status()["state"], "draining");
+    eventually(SOON, "only the transfer is left", || {
+        host.count("/connections/live") == 1
+    });
     let chunk = vec![7; 1 << 20];
     for _ in 0..8 {
         conn.send(&chunk);
@@ -103,7 +104,7 @@ fn what_is_left_at_the_deadline_is_reset_spread_over_time() {
     let (first, last) = (ends[0], ends[LEFT - 1]);
     assert!(first >= LIMIT / 2, "the first was cut after {first:?}");
     assert!(
-        last - first >= LIMIT / 20,
+        last.saturating_sub(first) >= LIMIT / 20,
         "all were cut at once: {first:?} to {last:?}"
     );
     print_figure(
@@ -113,7 +114,7 @@ fn what_is_left_at_the_deadline_is_reset_spread_over_time() {
     );
     print_figure(
         "the cuts are spread over",
-        Figure::Time(last - first),
+        Figure::Time(last.saturating_sub(first)),
         Figure::Time(LIMIT / 4 + LIMIT / 8),
     );
     for visit in pod.visits() {

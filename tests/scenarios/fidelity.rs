@@ -199,8 +199,9 @@ fn a_client_that_does_not_read_stops_its_pod() {
     let (host, _) = one_pod(
         &net,
         Pod::serving(move |guest| {
+            let chunk = vec![0x5a; CHUNK];
             for _ in 0..(256 << 20) / CHUNK {
-                if guest.send(&[0x5a; CHUNK]).is_err() {
+                if guest.send(&chunk).is_err() {
                     break;
                 }
                 count.fetch_add(CHUNK as u64, Relaxed);
@@ -263,7 +264,7 @@ fn an_idle_connection_ends_by_reset_and_a_busy_one_does_not() {
         Figure::Time(Duration::from_millis(100)),
     );
     assert!(
-        ended.1 >= IDLE - Duration::from_millis(50),
+        ended.1 + Duration::from_millis(50) >= IDLE,
         "after {:?}",
         ended.1
     );

@@ -19,6 +19,8 @@ use std::{
 
 const SOON: Duration = Duration::from_secs(10);
 const NOFILE: u64 = 64;
+/// curl's exit code for a connect that failed.
+const NO_CONNECTION: i32 = 7;
 
 #[test]
 fn accepting_goes_on_after_descriptors_ran_out() {
@@ -159,7 +161,7 @@ fn five_thousand_silent_clients_cost_little_and_leave_nothing() {
     print_figure(
         "memory of 5,000 silent connections",
         Figure::Bytes(host.rss().saturating_sub(memory)),
-        Figure::Bytes(20 << 20),
+        Figure::Bytes(32 << 20),
     );
     let took = eventually(SOON, "others are served meanwhile", || {
         host.open(1025).greeting() == "a"
@@ -184,7 +186,7 @@ fn five_thousand_silent_clients_cost_little_and_leave_nothing() {
     print_figure(
         "memory kept after 5,000 connections",
         Figure::Bytes(host.rss().saturating_sub(memory)),
-        Figure::Bytes(20 << 20),
+        Figure::Bytes(4 << 20),
     );
 }
 
@@ -244,7 +246,6 @@ fn the_control_socket_is_for_its_owner_alone() {
         let output = host.namespace().output(&mut curl);
         (output.status.code(), output.stdout)
     };
-    const NO_CONNECTION: i32 = 7;
     assert_eq!(as_nobody(), (Some(NO_CONNECTION), Vec::new()));
 
     // Not by its mode alone: who gets past that is asked who it is.

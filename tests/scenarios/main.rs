@@ -10,6 +10,7 @@ mod fixture;
 mod hostile;
 mod ipv6;
 mod kernel_log;
+mod log;
 mod max_conn;
 mod pods;
 mod privileges;

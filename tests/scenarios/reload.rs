@@ -33,7 +33,7 @@ fn no_connection_of_an_untouched_mapping_fails_in_sixty_reloads() {
     host.start();
 
     let over = AtomicBool::new(false);
-    let load = |first: bool| {
+    let load = || {
         let start = Instant::now();
         let mut served = 0;
         while !over.load(Relaxed) {
@@ -43,16 +43,12 @@ fn no_connection_of_an_untouched_mapping_fails_in_sixty_reloads() {
             let due = Duration::from_secs(2) * served / PER_SECOND;
             sleep(due.saturating_sub(start.elapsed()));
         }
-        if first {
-            let rate = u64::from(served) * 2 * 1000 / (start.elapsed().as_millis() as u64).max(1);
-            eprintln!("{rate} connections/s for {:?}", start.elapsed());
-        }
         served as usize
     };
     let mut slowest = Duration::ZERO;
     let served: usize = thread::scope(|scope| {
         let ending = Ending(&over);
-        let loads = [true, false].map(|first| scope.spawn(move || load(first)));
+        let loads = [(), ()].map(|()| scope.spawn(load));
         for reload in 0..RELOADS {
             let added = 2000 + reload;
             let text = format!("1024:30000:900:false\n{added}:30000:9:false\n");

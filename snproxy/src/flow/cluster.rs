@@ -55,7 +55,9 @@ pub(super) async fn carry(
 
     let meter = Meter::default();
     let cut = shared.live.cut_turn(random());
-    let stop = pump::run(client, &upstream, opening.decide(client), idle, cut, &meter).await;
+    // Boxed: the pump's futures hold it several times over, 2 KiB per connection for as long as it lives (2026-11-20).
+    let first = Box::pin(opening.decide(client));
+    let stop = pump::run(client, &upstream, first, idle, cut, &meter).await;
     Closed {
         end: match stop {
             Stop::Clean => End::Clean,

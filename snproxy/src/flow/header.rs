@@ -162,7 +162,12 @@ async fn read(
             bytes.reserve(FIRST_READ);
         }
         match client.try_read_buf(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // An accepted socket counts as readable until the first look (tokio 1.54).
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if bytes.is_empty() {
+                    *bytes = BytesMut::new();
+                }
+            }
             other => return Some(other),
         }
     }

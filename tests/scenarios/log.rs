@@ -1,0 +1,96 @@
+//! What the log says of connections, and in which form.
+
+use serde_json::Value;
+use snproxy_tests::{Ended, Net, Pod};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Value of `key=` in a line of the text log.
+fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let at = line.find(&format!(" {key}="))? + key.len() + 2;
+    line.get(at..)?.split_whitespace().next()
+}
+
+#[test]
+fn each_connection_has_one_closing_event_with_its_fields() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::returning());
+    host.mappings("1024:30000:9:false\n")
+        .env("LOG_LEVEL", "debug")
+        .start();
+
+    let conn = host.open(1024);
+    let client = conn.local().to_string();
+    assert_eq!(
+        conn.send("there and back").half_close().read_to_end(),
+        b"there and back"
+    );
+    host.snproxy().wait_for_line(SOON, " closed ");
+    let log = host.log();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains(" closed "))
+        .collect();
+    let [line] = lines[..] else {
+        panic!("{lines:?}");
+    };
+    let expected = [
+        ("client", client.as_str()),
+        ("cluster_port", "1024"),
+        ("upstream", "10.77.0.1:30000"),
+        ("bytes_in", "14"),
+        ("bytes_out", "14"),
+        ("end", "clean"),
+    ];
+    for (key, value) in expected {
+        assert_eq!(field(line, key), Some(value), "{key} of {line}");
+    }
+    let millis: u64 = field(line, "duration_ms")
+        .expect("a duration")
+        .parse()
+        .expect("a number");
+    assert!(millis < 60_000);
+    assert!(line.contains("DEBUG"), "{line}");
+}
+
+#[test]
+fn the_log_is_one_json_object_per_line_where_asked_for() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::resetting());
+    host.conf("LOGFORMAT", "json")
+        .conf("LOGLEVEL", "debug")
+        .mappings("1024:30000:9:false\n");
+    host.launch().wait_for_line(SOON, "ready: ");
+
+    assert_eq!(host.open(1024).send("x").ended(), Ended::Reset);
+    host.snproxy().wait_for_line(SOON, "\"closed\"");
+    host.mappings("a line\nthat is wrong\n");
+    host.snproxy().wait_for_line(SOON, "configuration not used");
+    let snproxy = host.snproxy();
+    host.stop();
+    let log = snproxy.log();
+    let objects: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    assert!(
+        objects
+            .iter()
+            .all(|object| object["timestamp"].is_string() && object["level"].is_string())
+    );
+    let closed = objects
+        .iter()
+        .find(|object| object["message"] == "closed")
+        .expect("a closing event");
+    assert_eq!(
+        (&closed["end"], &closed["cluster_port"]),
+        (&"upstream".into(), &1024.into())
+    );
+    assert_eq!(
+        (&closed["bytes_in"], &closed["bytes_out"]),
+        (&1.into(), &0.into())
+    );
+}
