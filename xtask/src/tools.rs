@@ -17,6 +17,8 @@ const NEEDED: &[(&str, &str)] = &[
     ),
     ("haproxy", "haproxy"),
     ("curl", "curl"),
+    ("bpftool", "bpftool"),
+    ("kill", "procps"),
 ];
 
 /// Installs packages, and keeps Debian from starting the services in them: a web server on this machine's port 80

@@ -1,7 +1,9 @@
 //! Where the log goes and how much of it.
 
 use std::io;
+use std::sync::{Arc, OnceLock};
 
+use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -10,13 +12,47 @@ use tracing_subscriber::{Layer, fmt, reload};
 use crate::conf::{Conf, LogFormat, LogLevel};
 use crate::daemon::SetLogLevel;
 
+/// The log, as whoever started it holds it.
+pub(super) struct Log {
+    background: Arc<OnceLock<NonBlocking>>,
+    /// Sets the level anew after a reload.
+    pub(super) set_level: SetLogLevel,
+}
+
+impl Log {
+    /// From here on a thread of its own writes: a reader of the log that stalls must not stall connections.
+    /// What it does not take is dropped after 128,000 lines.
+    ///
+    /// Not before privileges are given up: threads keep theirs. The lines that wait are written when the result is
+    /// dropped.
+    pub(super) fn go_on_in_background(&self) -> WorkerGuard {
+        let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+        let _ = self.background.set(writer);
+        guard
+    }
+}
+
+/// Where a line goes: straight to standard error, until it goes there in the background.
+#[derive(Clone)]
+struct Writer(Arc<OnceLock<NonBlocking>>);
+
+impl<'a> fmt::MakeWriter<'a> for Writer {
+    type Writer = Box<dyn io::Write + 'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        match self.0.get() {
+            Some(background) => Box::new(background.clone()),
+            None => Box::new(io::stderr()),
+        }
+    }
+}
+
 /// Starts logging to standard error; `LOG_LEVEL` of the environment goes before LOGLEVEL of the file.
-///
-/// The result sets the level anew after a reload.
-pub(super) fn init(conf: &Conf) -> SetLogLevel {
+pub(super) fn init(conf: &Conf) -> Log {
     let fixed = from_environment();
     let (filter, handle) = reload::Layer::new(fixed.unwrap_or_else(|| level(conf.log_level)));
-    let format = fmt::layer().with_writer(io::stderr);
+    let background = Arc::new(OnceLock::new());
+    let format = fmt::layer().with_writer(Writer(Arc::clone(&background)));
     let format = match conf.log_format {
         LogFormat::Text => {
             let colour = io::IsTerminal::is_terminal(&io::stderr());
@@ -28,10 +64,14 @@ pub(super) fn init(conf: &Conf) -> SetLogLevel {
         .with(filter)
         .with(format)
         .init();
-    Box::new(move |conf| {
+    let set_level = move |conf: &Conf| {
         // The handle fails only when the subscriber is gone, and it never goes.
         let _ = handle.reload(fixed.unwrap_or_else(|| level(conf.log_level)));
-    })
+    };
+    Log {
+        background,
+        set_level: Box::new(set_level),
+    }
 }
 
 fn level(level: LogLevel) -> LevelFilter {

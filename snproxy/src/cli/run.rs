@@ -19,10 +19,12 @@ pub(super) fn run(path: PathBuf) -> anyhow::Result<u8> {
             return Ok(BAD_CONFIGURATION);
         }
     };
-    let set_log_level = log::init(&good.conf);
+    let log = log::init(&good.conf);
     for found in &good.diagnostics {
         warn!("{found}");
     }
-    daemon::run(Start::new(path, good, names)?, set_log_level)?;
+    let start = Start::new(path, good, names)?;
+    let _written = log.go_on_in_background();
+    daemon::run(start, log.set_level)?;
     Ok(DONE)
 }
