@@ -70,7 +70,7 @@ fn the_start_up_line_says_what_is_served_and_how() {
         .lines()
         .find(|line| line.contains(" ready: "))
         .expect("it is ready");
-    let expected = "ready: serving 10.77.0.1:32767 by ebpf; 1 of 61744 cluster ports steered, 61743 refused, 0 left alone; pods at 10.77.0.1";
+    let expected = "ready: serving 10.77.0.1:32767 by ebpf; 1 of 61744 cluster ports steered, 0 refused, 61743 left alone; pods at 10.77.0.1";
     assert!(line.ends_with(expected), "{line}");
 
     host.stop();
@@ -189,7 +189,7 @@ fn the_running_proxy_answers_as_text_and_as_json() {
     for part in [
         &format!("(pid {}) running for ", host.snproxy().pid()),
         "on 10.77.0.1 port 32767, steering by ebpf\n",
-        "ports        1 steered, 61743 refused, 0 left alone\n",
+        "ports        1 steered, 0 refused, 61743 left alone\n",
         "connections  0 live, 1 in all\n",
         "ends         clean 1\n",
         "kernel       1 steered, 0 refused, 0 without listener, 0 failed (lookups)\n",
@@ -209,7 +209,7 @@ fn the_running_proxy_answers_as_text_and_as_json() {
         .collect();
     assert_eq!(rows[0], ["PORTS", "ACTION", "LOOKUPS", "REASON"]);
     assert_eq!(rows[1], ["1024", "steer", "1", "mapped"]);
-    assert_eq!(rows[2], ["1025-29999", "refuse", "0", "not", "mapped"]);
+    assert_eq!(rows[2], ["1025-29999", "pass", "0", "not", "mapped"]);
     assert_eq!(host.ports()["ranges"][0]["lookups"], 1);
 
     let reload = run(host, &["reload"]);

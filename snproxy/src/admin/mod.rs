@@ -8,7 +8,7 @@ pub mod api;
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::fs::Mode;
 use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
@@ -39,6 +40,20 @@ const MAX_CALLERS: usize = 32;
 pub struct Socket {
     listener: std::os::unix::net::UnixListener,
     path: PathBuf,
+    identity: (u64, u64),
+}
+
+/// Device and inode of what stands at `path`.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+/// Connects to a socket without waiting for a place in its queue.
+fn call(path: &Path) -> io::Result<()> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&socket2::SockAddr::unix(path)?)
 }
 
 impl Socket {
@@ -55,20 +70,25 @@ impl Socket {
                 .mode(0o700)
                 .create(folder)?;
         }
-        // Nothing but a socket: what else stands there is precious to somebody, and bind() refuses it.
+        // Nothing but a socket that nobody answers: what else stands there is precious to somebody, and bind() refuses it.
         if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-            if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                return Err(io::ErrorKind::AddrInUse.into());
+            match call(path) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    fs::remove_file(path)?
+                }
+                _ => return Err(io::ErrorKind::AddrInUse.into()),
             }
-            fs::remove_file(path)?;
         }
-        let listener = std::os::unix::net::UnixListener::bind(path)?;
-        // Who connects before this line is still asked for its uid.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        // By the mask rather than afterwards by name: the name may be another file by then.
+        let mask = rustix::process::umask(Mode::from_raw_mode(0o177));
+        let bound = std::os::unix::net::UnixListener::bind(path);
+        rustix::process::umask(mask);
+        let listener = bound?;
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener,
             path: path.to_owned(),
+            identity: identity(path)?,
         })
     }
 
@@ -106,8 +126,10 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // It may be gone, with its folder, at the end of a container: then there is nothing to do.
-        let _ = fs::remove_file(&self.path);
+        // It may be gone, with its folder, at the end of a container, or be a successor's: then it is not ours to remove.
+        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -184,4 +206,39 @@ fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn only_a_socket_that_nobody_answers_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        fs::write(&path, "precious").unwrap();
+        assert!(Socket::bind(&path).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+
+        fs::remove_file(&path).unwrap();
+        let first = Socket::bind(&path).unwrap();
+        let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(
+            Socket::bind(&path).err().unwrap().kind(),
+            io::ErrorKind::AddrInUse
+        );
+
+        fs::rename(&path, folder.path().join("aside")).unwrap();
+        let second = Socket::bind(&path).unwrap();
+        drop(first);
+        assert!(path.exists(), "the file of a successor is not removed");
+        drop(second);
+        assert!(!path.exists());
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "left behind");
+        assert!(Socket::bind(&path).is_ok());
+    }
 }

@@ -9,7 +9,7 @@ use super::{BAD_CONFIGURATION, DONE, show};
 
 pub(super) fn check(path: &Path, explain: bool) -> u8 {
     let parsed = match discovery::read(path) {
-        Ok(sources) => daemon::parse(&sources),
+        Ok(sources) => daemon::parse(&sources, &daemon::Names::default()),
         Err(diagnostics) => {
             show(&diagnostics);
             return BAD_CONFIGURATION;

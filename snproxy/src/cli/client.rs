@@ -10,9 +10,7 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use crate::daemon::control_socket;
-
-use super::conf_of_running;
+use crate::{daemon, discovery};
 
 /// Longest answer that is read: the status of 100,000 pods fits.
 const MAX_ANSWER: usize = 64 << 20;
@@ -21,7 +19,12 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// The JSON answer of the proxy that runs with this configuration.
 pub(super) fn ask(conf: &Path, method: &Method, path: &str) -> anyhow::Result<Bytes> {
-    let socket = control_socket(&conf_of_running(conf)?);
+    let sources = discovery::read(conf).map_err(|found| {
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("{}", found.join("\n"))
+    })?;
+    let socket = daemon::control_socket_of(&sources.proxy)
+        .with_context(|| format!("{}: no usable ADMIN or PORT", conf.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

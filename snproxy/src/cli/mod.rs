@@ -20,9 +20,9 @@ use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
-use crate::conf::Conf;
 use crate::diag::{Diagnostic, Severity};
 use crate::steering;
+use crate::sys::signal;
 
 /// The work was done.
 const DONE: u8 = 0;
@@ -95,6 +95,9 @@ pub fn main() -> ExitCode {
         .conf
         .or(cli.file)
         .unwrap_or_else(|| PathBuf::from(DEFAULT_CONF));
+    if cli.command.is_some() {
+        signal::die_of_broken_pipes();
+    }
     let result = match cli.command {
         None => run::run(conf),
         Some(Command::Check { explain }) => Ok(check::check(&conf, explain)),
@@ -136,24 +139,4 @@ fn show(diagnostics: &[Diagnostic]) -> bool {
         eprintln!("{errors} error(s), {warnings} warning(s)");
     }
     errors > 0
-}
-
-/// The configuration that tells where the running proxy is asked; its faults are not this command's.
-fn conf_of_running(path: &std::path::Path) -> anyhow::Result<Conf> {
-    let sources = crate::discovery::read(path).map_err(|found| {
-        anyhow::anyhow!(
-            "{}",
-            found
-                .first()
-                .map_or_else(String::new, Diagnostic::to_string)
-        )
-    })?;
-    let parsed = crate::daemon::parse(&sources);
-    parsed.value.ok_or_else(|| {
-        let first = parsed
-            .diagnostics
-            .iter()
-            .find(|found| found.severity == Severity::Error);
-        anyhow::anyhow!("{}", first.map_or_else(String::new, Diagnostic::to_string))
-    })
 }

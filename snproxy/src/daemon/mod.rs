@@ -8,6 +8,7 @@ mod start;
 mod steer;
 mod world;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,18 +16,19 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use crate::admin::Asked;
+use crate::admin::{self, Asked};
 use crate::conf::Conf;
-use crate::discovery::{self, Watch};
+use crate::discovery::Watch;
 use crate::flow::{self, Shared};
 use crate::net::listener;
 
-pub use reload::Read;
+pub use reload::{Good, look};
 pub use start::{Start, StartError};
-pub use world::parse;
+pub use world::{Names, control_socket_of, parse};
 
 use pods::Pods;
 use reload::Loaded;
@@ -41,14 +43,16 @@ pub type SetLogLevel = Box<dyn Fn(&Conf)>;
 
 /// The running proxy. All of its methods run on one thread, which serves no connection: they may block.
 struct Daemon {
-    /// The configuration that the process was started with: HOST, PORT and the like are its own.
-    started_with: Arc<Conf>,
+    /// The configuration that the process was started with, without its mappings: HOST, PORT and the like are its own.
+    started_with: Conf,
+    names: Arc<Names>,
     conf_path: PathBuf,
     since: Instant,
     shared: Arc<Shared>,
     steerer: Steerer,
     pods: Pods,
     loaded: Loaded,
+    control: Control,
     watch: Watch,
     set_log_level: SetLogLevel,
     draining: bool,
@@ -61,7 +65,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new() -> io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -86,10 +90,10 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     let Start {
         conf_path,
         since,
-        conf,
-        read,
+        good,
+        names,
         listener,
-        control,
+        control: control_socket,
         mut steerer,
         table,
     } = start;
@@ -97,27 +101,37 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     let listener = Arc::new(TcpListener::from_std(listener)?);
     let shared = Arc::new(Shared::new(table));
     let (ask, mut asked) = mpsc::channel(16);
-    let control = control.map(|socket| tokio::spawn(socket.serve(ask)));
+    let mut control = Control { ask, serving: None };
+    if let Some(socket) = control_socket {
+        control.serve(socket);
+    }
     if let Some(log) = steerer.kernel_log() {
         tokio::spawn(async move {
             let error = log.run().await;
             warn!(%error, "the log lines of the BPF program can no longer be read");
         });
     }
-    let watch = Watch::new(&discovery::paths(&read.sources));
+    let files = &good.conf.files;
+    let paths = [&files.proxy, &files.mappings, &files.hosts].map(Clone::clone);
+    let watch = Watch::new(&paths);
     if let Some(problem) = watch.problem() {
         warn!(%problem, "watch files");
     }
     steerer.serve_with(&shared);
 
     let mut daemon = Daemon {
-        started_with: conf,
+        started_with: Conf {
+            mappings: Vec::new(),
+            ..Conf::clone(&good.conf)
+        },
+        names: Arc::new(names),
         conf_path,
         since,
         shared: Arc::clone(&shared),
         steerer,
         pods: Pods::default(),
-        loaded: Loaded::new(read),
+        loaded: Loaded::new(&good),
+        control,
         watch,
         set_log_level,
         draining: false,
@@ -134,6 +148,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         tokio::select! {
             _ = tick.tick() => daemon.tick(),
             () = daemon.watch.changed() => daemon.reload(false),
+            looked = daemon.loaded.looked() => daemon.loaded(looked),
             () = shared.health_changed.notified() => daemon.steer(),
             Some(question) = asked.recv() => daemon.answer(question),
             _ = signals.hangup.recv() => daemon.reload(true),
@@ -145,11 +160,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     daemon
         .drain(accepting, listener, &mut signals, &mut asked)
         .await;
-    if let Some(control) = control {
-        control.abort();
-        // Its end removes the socket's file.
-        let _ = control.await;
-    }
+    daemon.control.stop().await;
     Ok(())
 }
 
@@ -164,9 +175,8 @@ async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>) {
 impl Daemon {
     /// Looks at the host's listeners, probes what needs it, and retries what failed.
     fn tick(&mut self) {
-        if self.loaded.pending {
-            self.reload(false);
-        }
+        self.retry_reload();
+        self.control.retry(&self.started_with);
         self.look_around();
     }
 
@@ -175,7 +185,7 @@ impl Daemon {
         let table = self.shared.table.load_full();
         let listening = self.steerer.look(&table.conf);
         for upstream in self.pods.look(&table, listening.as_deref(), Instant::now()) {
-            pods::probe(&self.shared, &table, upstream);
+            self.pods.probe(&self.shared, &table, upstream);
         }
         if self.steerer.is_behind() {
             self.steerer.bring(&table);
@@ -209,12 +219,43 @@ impl Daemon {
         match question {
             Asked::Status(reply) => drop(reply.send(self.status())),
             Asked::Ports(reply) => drop(reply.send(self.ports())),
-            Asked::Reload(reply) => {
-                if !self.draining {
-                    self.reload(true);
-                }
-                drop(reply.send(self.reloaded()));
-            }
+            Asked::Reload(reply) if self.draining => drop(reply.send(self.reloaded())),
+            Asked::Reload(reply) => self.reload_for(reply),
+        }
+    }
+}
+
+/// The control socket, if it could be had.
+struct Control {
+    ask: mpsc::Sender<Asked>,
+    serving: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Control {
+    fn serve(&mut self, socket: admin::Socket) {
+        self.serving = Some(tokio::spawn(socket.serve(self.ask.clone())));
+    }
+
+    /// Binds it anew where nobody answers: another process may have had it, or its end was an accident.
+    fn retry(&mut self, conf: &Conf) {
+        if self
+            .serving
+            .as_ref()
+            .is_some_and(|serving| !serving.is_finished())
+        {
+            return;
+        }
+        if let Ok(socket) = admin::Socket::bind(&control_socket(conf)) {
+            info!("the control socket answers");
+            self.serve(socket);
+        }
+    }
+
+    async fn stop(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+            // Its end removes the socket's file.
+            let _ = serving.await;
         }
     }
 }

@@ -1,106 +1,233 @@
 //! New configuration in the safe order: route before steer, unsteer before unroute; a bad set changes nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::admin::api;
 use crate::conf::{Conf, Sources, default_pod_host};
-use crate::diag::{Diagnostic, Severity, has_errors};
+use crate::diag::{Diagnostic, Parsed, Severity, has_errors};
 use crate::discovery;
 use crate::route::Table;
 
+use super::Daemon;
 use super::start::max_listeners;
 use super::steer::chain;
-use super::{Daemon, control_socket};
+use super::world::Names;
 
-/// One read of the files: what was in them and what was found.
-pub struct Read {
-    pub sources: Sources,
+/// A set of files that may be put in force.
+pub struct Good {
+    pub conf: Arc<Conf>,
     pub diagnostics: Vec<Diagnostic>,
+    /// Fingerprint of the texts.
+    pub seen: u64,
+    pub had_mappings: bool,
 }
 
-/// How the last read went, and whether what it gave is in force.
+/// What one look at the files came to.
+enum Found {
+    /// The texts that were looked at last time.
+    Same,
+    /// Not even readable: looked at again with each tick.
+    Unreadable(Vec<Diagnostic>),
+    /// Not to be used. The paths are those to watch: a mended file must be noticed where it is now.
+    Bad {
+        seen: u64,
+        paths: Vec<PathBuf>,
+        diagnostics: Vec<Diagnostic>,
+    },
+    Good(Box<Good>),
+}
+
+/// How the last look went, and whether what it gave is in force.
 pub(super) struct Loaded {
     /// The set that was looked at last, good or bad: the same texts are not judged twice.
     seen: u64,
     had_mappings: bool,
     diagnostics: Vec<Diagnostic>,
     ok: bool,
-    /// To be read again with each tick: a file could not be read, or the kernel would not take a good set.
-    pub(super) pending: bool,
+    unreadable: bool,
+    /// A good set that the kernel would not take yet.
+    waiting: Option<Box<Good>>,
+    /// The look under way, on a thread that may block: files and name services may hang.
+    looking: Option<JoinHandle<Found>>,
+    /// Another look was asked for meanwhile; true: even if nothing changed.
+    again: Option<bool>,
+    /// Callers that wait for the outcome.
+    callers: Vec<oneshot::Sender<api::Reload>>,
 }
 
 impl Loaded {
-    pub(super) fn new(read: Read) -> Self {
+    pub(super) fn new(started: &Good) -> Self {
         Self {
-            seen: fingerprint(&read.sources),
-            had_mappings: read.sources.mappings.is_some(),
-            diagnostics: read.diagnostics,
+            seen: started.seen,
+            had_mappings: started.had_mappings,
+            diagnostics: started.diagnostics.clone(),
             ok: true,
-            pending: false,
+            unreadable: false,
+            waiting: None,
+            looking: None,
+            again: None,
+            callers: Vec::new(),
         }
+    }
+
+    /// The outcome of the look under way; never without one.
+    ///
+    /// Cancel safety: yes.
+    pub(super) async fn looked(&mut self) -> Looked {
+        let Some(looking) = &mut self.looking else {
+            return std::future::pending().await;
+        };
+        let found = looking.await;
+        self.looking = None;
+        // A look that panicked found nothing out: the next change makes a new one.
+        Looked(found.unwrap_or(Found::Same))
+    }
+}
+
+/// What a look came to, for [`Daemon::loaded`].
+pub(super) struct Looked(Found);
+
+/// Reads and judges the files. May block.
+pub fn look(conf_path: &Path, names: &Names) -> Result<Good, Vec<Diagnostic>> {
+    match judge(conf_path, names, None, false) {
+        Found::Good(good) => Ok(*good),
+        Found::Bad { diagnostics, .. } | Found::Unreadable(diagnostics) => Err(diagnostics),
+        Found::Same => Err(Vec::new()),
+    }
+}
+
+fn judge(conf_path: &Path, names: &Names, last: Option<u64>, had_mappings: bool) -> Found {
+    let sources = match discovery::read(conf_path) {
+        Ok(sources) => sources,
+        Err(diagnostics) => return Found::Unreadable(diagnostics),
+    };
+    let seen = fingerprint(&sources);
+    if last == Some(seen) {
+        return Found::Same;
+    }
+    let paths = discovery::paths(&sources);
+    if sources.mappings.is_none() && had_mappings {
+        let gone = "the file is gone; the mappings in force stay until it is back";
+        let diagnostics = vec![Diagnostic::of_file(&paths[1], Severity::Error, gone)];
+        return Found::Bad {
+            seen,
+            paths,
+            diagnostics,
+        };
+    }
+    let Parsed { value, diagnostics } = super::parse(&sources, names);
+    match value.filter(|_| !has_errors(&diagnostics)) {
+        None => Found::Bad {
+            seen,
+            paths,
+            diagnostics,
+        },
+        Some(conf) => Found::Good(Box::new(Good {
+            conf: Arc::new(conf),
+            diagnostics,
+            seen,
+            had_mappings: sources.mappings.is_some(),
+        })),
     }
 }
 
 impl Daemon {
-    /// Reads the files and puts them in force if they changed, or if `always`.
+    /// Begins a look at the files; they are put in force if they changed, or if `always`.
     pub(super) fn reload(&mut self, always: bool) {
-        let sources = match discovery::read(&self.conf_path) {
-            Ok(sources) => sources,
-            Err(diagnostics) => {
-                self.keep(diagnostics);
-                // No change may tell when it can be read again: descriptors had run out, or the text is the old one.
-                self.loaded.pending = true;
-                return;
-            }
-        };
-        let seen = fingerprint(&sources);
-        if seen == self.loaded.seen && !always && !self.loaded.pending {
+        if self.loaded.looking.is_some() {
+            self.loaded.again = Some(always || self.loaded.again == Some(true));
             return;
         }
-        self.loaded.seen = seen;
-        // A moved file is watched at its new place even while the set is bad: mending it must be noticed.
-        self.watch.set(&discovery::paths(&sources));
-        if sources.mappings.is_none() && self.loaded.had_mappings {
-            let path = discovery::paths(&sources).swap_remove(1);
-            let gone = "the file is gone; the mappings in force stay until it is back";
-            return self.keep(vec![Diagnostic::of_file(path, Severity::Error, gone)]);
-        }
-        let parsed = super::parse(&sources);
-        let Some(conf) = parsed.value.filter(|_| !has_errors(&parsed.diagnostics)) else {
-            return self.keep(parsed.diagnostics);
-        };
-        let had_mappings = sources.mappings.is_some();
-        drop(sources);
-        self.put_in_force(conf, parsed.diagnostics, had_mappings);
+        let last = (!always && !self.loaded.unreadable).then_some(self.loaded.seen);
+        let (path, names) = (self.conf_path.clone(), Arc::clone(&self.names));
+        let had_mappings = self.loaded.had_mappings;
+        let look = move || judge(&path, &names, last, had_mappings);
+        self.loaded.looking = Some(tokio::task::spawn_blocking(look));
     }
 
-    fn put_in_force(
-        &mut self,
-        mut conf: Conf,
-        mut diagnostics: Vec<Diagnostic>,
-        had_mappings: bool,
-    ) {
-        diagnostics.extend(self.keep_what_needs_a_restart(&mut conf));
+    /// Begins a look whose outcome `caller` is told.
+    pub(super) fn reload_for(&mut self, caller: oneshot::Sender<api::Reload>) {
+        self.loaded.callers.push(caller);
+        self.reload(true);
+    }
+
+    /// Takes note of what a look came to.
+    pub(super) fn loaded(&mut self, Looked(found): Looked) {
+        self.loaded.unreadable = matches!(found, Found::Unreadable(_));
+        match found {
+            Found::Same => {}
+            Found::Unreadable(diagnostics) => self.keep(diagnostics),
+            Found::Bad {
+                seen,
+                paths,
+                diagnostics,
+            } => {
+                self.loaded.seen = seen;
+                self.watch.set(&paths);
+                self.keep(diagnostics);
+            }
+            Found::Good(mut good) => {
+                self.loaded.seen = good.seen;
+                let files = &good.conf.files;
+                let paths = [&files.proxy, &files.mappings, &files.hosts].map(Clone::clone);
+                self.watch.set(&paths);
+                let restart = self.keep_what_needs_a_restart(Arc::make_mut(&mut good.conf));
+                good.diagnostics.extend(restart);
+                self.put_in_force(good);
+            }
+        }
+        if let Some(always) = self.loaded.again.take() {
+            return self.reload(always);
+        }
+        let outcome = self.reloaded();
+        for caller in self.loaded.callers.drain(..) {
+            // A caller that left before its answer is no error.
+            let _ = caller.send(outcome.clone());
+        }
+    }
+
+    /// Tries again what could not be read, or what the kernel would not take.
+    pub(super) fn retry_reload(&mut self) {
+        if let Some(good) = self.loaded.waiting.take() {
+            self.put_in_force(good);
+        } else if self.loaded.unreadable {
+            self.reload(false);
+        }
+    }
+
+    fn put_in_force(&mut self, good: Box<Good>) {
         let old = self.shared.table.load_full();
-        let table = Table::build(Arc::new(conf), Some(&old));
-        let plan = self.steerer.plan_for(&table);
-        if let Some(refusal) = self.too_many_listeners(&table) {
+        let table = Table::build(Arc::clone(&good.conf), Some(&old));
+        // Who listens where, as it is now and with the ports of the new set.
+        self.steerer.look(&table.conf);
+        let refusal = self
+            .too_many_listeners(&table)
+            .or_else(|| self.conflict(&table));
+        if let Some(refusal) = refusal {
             return self.keep(vec![refusal]);
         }
-        let withdrawn = self.steerer.withdraw(&plan);
-        self.loaded.pending = withdrawn.is_err();
-        if let Err(error) = withdrawn {
+        let plan = self.steerer.plan_for(&table);
+        if let Err(error) = self.steerer.withdraw(&plan) {
             // The kernel still sends connections of ports that would have no route: retried with each tick.
             let waits = format!("not in force yet, and tried again: {}", chain(&error));
             let mappings = &table.conf.files.mappings;
-            diagnostics.push(Diagnostic::of_file(mappings, Severity::Error, waits));
+            let waits = Diagnostic::of_file(mappings, Severity::Error, waits);
             self.loaded.ok = false;
-            self.loaded.diagnostics = diagnostics;
+            self.loaded.diagnostics.clone_from(&good.diagnostics);
+            self.loaded.diagnostics.push(waits);
+            self.loaded.waiting = Some(good);
             return;
         }
+        let Good {
+            diagnostics,
+            had_mappings,
+            ..
+        } = *good;
         (self.set_log_level)(&table.conf);
         let (generation, mappings) = (table.generation, table.conf.mappings.len());
         self.shared.table.store(Arc::new(table));
@@ -123,6 +250,20 @@ impl Daemon {
         crate::sys::memory::trim();
     }
 
+    /// `CONFLICT fail` holds for a reload too.
+    fn conflict(&self, table: &Table) -> Option<Diagnostic> {
+        let (port, socket) = self.steerer.conflict(&table.conf)?;
+        let message = format!(
+            "CONFLICT fail: another program (uid {}) listens on {}, and {port} is a cluster port",
+            socket.uid, socket.addr
+        );
+        Some(Diagnostic::of_file(
+            &table.conf.files.proxy,
+            Severity::Error,
+            message,
+        ))
+    }
+
     /// The last good set stays; what is wrong goes to the log and to status.
     fn keep(&mut self, diagnostics: Vec<Diagnostic>) {
         if self.loaded.ok || self.loaded.diagnostics != diagnostics {
@@ -134,7 +275,7 @@ impl Daemon {
             }
             error!("configuration not used: the last good one stays in force");
         }
-        self.loaded.pending = false;
+        self.loaded.waiting = None;
         self.loaded.ok = false;
         self.loaded.diagnostics = diagnostics;
     }
@@ -152,7 +293,7 @@ impl Daemon {
         if conf.steering != started.steering {
             changed.push("STEERING");
         }
-        if control_socket(conf) != control_socket(started) {
+        if conf.admin != started.admin {
             changed.push("ADMIN");
         }
         if conf.log_format != started.log_format {

@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
 use crate::admin::Socket;
-use crate::conf::{BpfLog, Conf, Conflict, Steering};
+use crate::conf::{BpfLog, Conf, Steering};
 use crate::net::listener;
 use crate::route::Table;
 use crate::steering::sockets::{MAX_AUTO, Sockets};
@@ -18,16 +18,17 @@ use crate::steering::{Ebpf, LogLevel, SteeringError};
 use crate::sys::privileges;
 
 use super::control_socket;
-use super::reload::Read;
+use super::reload::Good;
 use super::steer::{Mechanism, Steerer, chain};
+use super::world::Names;
 
 /// All that needs privileges or may fail, made before the first thread starts: capabilities belong to
 /// threads.
 pub struct Start {
     pub(super) conf_path: PathBuf,
     pub(super) since: Instant,
-    pub(super) conf: Arc<Conf>,
-    pub(super) read: Read,
+    pub(super) good: Good,
+    pub(super) names: Names,
     pub(super) listener: TcpListener,
     pub(super) control: Option<Socket>,
     pub(super) steerer: Steerer,
@@ -67,10 +68,10 @@ pub enum StartError {
 
 impl Start {
     /// Binds, loads, steers and gives up all privileges.
-    pub fn new(conf_path: PathBuf, conf: Conf, read: Read) -> Result<Self, StartError> {
+    pub fn new(conf_path: PathBuf, good: Good, names: Names) -> Result<Self, StartError> {
         let since = Instant::now();
         raise_descriptor_limit();
-        let conf = Arc::new(conf);
+        let conf = Arc::clone(&good.conf);
         let addr = SocketAddr::new(conf.host, conf.port);
         let listener =
             listener::bind(addr).map_err(|source| StartError::Listen { addr, source })?;
@@ -82,8 +83,8 @@ impl Start {
         Ok(Self {
             conf_path,
             since,
-            conf,
-            read,
+            good,
+            names,
             listener,
             control,
             steerer,
@@ -124,9 +125,7 @@ fn steer(
         source,
     })?;
     steerer.look(conf);
-    if conf.conflict == Conflict::Fail
-        && let Some(socket) = steerer.owners().values().next()
-    {
+    if let Some((_, socket)) = steerer.conflict(conf) {
         return Err(StartError::Conflict {
             addr: socket.addr,
             uid: socket.uid,

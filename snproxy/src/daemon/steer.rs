@@ -138,6 +138,19 @@ impl Steerer {
         self.behind = true;
     }
 
+    /// The first other program on a cluster port, where `CONFLICT fail` makes it an error.
+    pub(super) fn conflict(&self, conf: &Conf) -> Option<(u16, Listening)> {
+        let pods_own = |port| {
+            conf.mappings
+                .iter()
+                .any(|mapping| mapping.host_port.get() == port)
+        };
+        self.owners
+            .iter()
+            .map(|(port, socket)| (*port, *socket))
+            .find(|(port, _)| conf.conflict == Conflict::Fail && !pods_own(*port))
+    }
+
     /// Whether the kernel may not be at the plan: someone else's listeners changed, or a write failed.
     pub(super) fn is_behind(&self) -> bool {
         self.behind || self.pending.is_some()

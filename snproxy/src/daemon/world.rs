@@ -1,18 +1,41 @@
 //! What a parse asks of the host: names, own addresses, the kernel's port ranges.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use crate::addr::PortSet;
 use crate::conf::{self, Conf, Sources, World};
-use crate::diag::Parsed;
+use crate::diag::{Parsed, Source};
+
+use super::control_socket;
+
+/// Addresses of names as they last resolved: while the name service is away, what was known stays true.
+#[derive(Debug, Default)]
+pub struct Names(Mutex<HashMap<String, Vec<IpAddr>>>);
+
+impl Names {
+    fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (name, 0).to_socket_addrs() {
+            Ok(addrs) => {
+                let addrs: Vec<_> = addrs.map(|addr| addr.ip().to_canonical()).collect();
+                known.insert(name.to_owned(), addrs.clone());
+                Ok(addrs)
+            }
+            Err(error) => known.get(name).cloned().ok_or(error),
+        }
+    }
+}
 
 /// Parses a set of files as this host sees it. May block on name resolution.
-pub fn parse(sources: &Sources) -> Parsed<Option<Conf>> {
+pub fn parse(sources: &Sources, names: &Names) -> Parsed<Option<Conf>> {
     let sysctl = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
     let world = World {
-        resolve: &resolve,
+        resolve: &|name| names.resolve(name),
         is_local: &is_local,
         ephemeral: sysctl("ip_local_port_range").and_then(|text| pair(&text)),
         reserved: sysctl("ip_local_reserved_ports").map_or_else(PortSet::new, |text| ports(&text)),
@@ -20,9 +43,26 @@ pub fn parse(sources: &Sources) -> Parsed<Option<Conf>> {
     conf::parse(sources, &world)
 }
 
-fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
-    let addrs = (name, 0).to_socket_addrs()?;
-    Ok(addrs.map(|addr| addr.ip().to_canonical()).collect())
+/// Where the proxy of this proxy.conf is asked, whatever else is wrong with it. Asks nobody for names.
+pub fn control_socket_of(proxy: &Source) -> Option<PathBuf> {
+    let world = World {
+        resolve: &|_| Ok(vec![Ipv4Addr::LOCALHOST.into()]),
+        is_local: &|_| true,
+        ephemeral: None,
+        reserved: PortSet::new(),
+    };
+    let host = Source {
+        path: "hosts.conf".into(),
+        text: "127.0.0.1:1\n".to_owned(),
+    };
+    let sources = Sources {
+        proxy: proxy.clone(),
+        mappings: None,
+        hosts: Some(host),
+    };
+    conf::parse(&sources, &world)
+        .value
+        .map(|conf| control_socket(&conf))
 }
 
 /// An address belongs to this host if a socket can be bound to it.

@@ -41,6 +41,8 @@ pub struct Watch {
     next_look: tokio::time::Instant,
     /// Why the last folder could not be watched.
     problem: Option<String>,
+    /// The look under way.
+    looking: Option<tokio::task::JoinHandle<Look>>,
 }
 
 /// Device and inode.
@@ -117,6 +119,7 @@ impl Watch {
             seen: Vec::new(),
             next_look: tokio::time::Instant::now() + LOOK,
             problem: None,
+            looking: None,
         };
         watch.name_files();
         watch.watch_folders(Look::at(&watch.paths).folders);
@@ -133,6 +136,7 @@ impl Watch {
             return;
         }
         self.paths = paths;
+        self.looking = None;
         self.name_files();
         self.watch_folders(Look::at(&self.paths).folders);
         // Whoever read the new files did so before they were watched.
@@ -165,10 +169,15 @@ impl Watch {
             if timeout_at(due.min(self.next_look), woken).await.is_ok() {
                 continue;
             }
-            let paths = self.paths.clone();
-            // A file system may hang; the connections on this thread must not.
-            let looked = tokio::task::spawn_blocking(move || Look::at(&paths));
-            let Ok(look) = looked.await else {
+            // A file system may hang; the connections on this thread must not. A look that was begun is kept when
+            // this future is dropped, or a slow one would never come to its end.
+            let looking = self.looking.get_or_insert_with(|| {
+                let paths = self.paths.clone();
+                tokio::task::spawn_blocking(move || Look::at(&paths))
+            });
+            let looked = looking.await;
+            self.looking = None;
+            let Ok(look) = looked else {
                 // The runtime is going down, or a look panicked: no reason to spin.
                 sleep(LOOK).await;
                 continue;

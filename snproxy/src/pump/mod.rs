@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::sys;
 
 /// How long an end that takes nothing holds up the reset of the other one.
-const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+const SETTLE_LIMIT: Duration = Duration::from_mins(1);
 
 /// One of the two ends of a proxied connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

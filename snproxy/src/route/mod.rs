@@ -27,7 +27,7 @@ pub struct Table {
     pub conf: Arc<Conf>,
     /// Counts accepted configurations from 1.
     pub generation: u64,
-    upstreams: Vec<Arc<Upstream>>,
+    upstreams: Vec<(Arc<Upstream>, SendProxy)>,
     pods: Vec<Pod>,
     services: Vec<Row>,
     /// By cluster port: number of the service plus one, 0 for none.
@@ -53,7 +53,7 @@ impl Table {
             kept.extend(
                 old.upstreams
                     .iter()
-                    .map(|upstream| (upstream.addr, Arc::clone(upstream))),
+                    .map(|(upstream, _)| (upstream.addr, Arc::clone(upstream))),
             );
             loads.extend(old.loads());
         }
@@ -62,16 +62,16 @@ impl Table {
         // Stable: within a cluster port the order of the file stays, which `ordered` follows.
         mappings.sort_by_key(|mapping| mapping.cluster_port);
 
-        let mut upstreams: HashMap<SocketAddr, Arc<Upstream>> = HashMap::new();
+        let mut upstreams: HashMap<SocketAddr, (Arc<Upstream>, SendProxy)> = HashMap::new();
         let mut pods = Vec::with_capacity(mappings.len());
         let mut services: Vec<Row> = Vec::new();
         let mut index = vec![0u16; 65_536].into_boxed_slice();
         for mapping in mappings {
             let addr = SocketAddr::new(conf.pod_host, mapping.host_port.get());
-            let upstream = upstreams.entry(addr).or_insert_with(|| {
-                kept.get(&addr)
-                    .cloned()
-                    .unwrap_or_else(|| Arc::new(Upstream::new(addr)))
+            let (upstream, _) = upstreams.entry(addr).or_insert_with(|| {
+                let upstream = kept.remove(&addr);
+                let new = || Arc::new(Upstream::new(addr));
+                (upstream.unwrap_or_else(new), mapping.send_proxy)
             });
             let identity = (mapping.cluster_port, mapping.host_port);
             pods.push(Pod {
@@ -101,7 +101,7 @@ impl Table {
             .flat_map(|old| old.departed.iter().map(|(identity, _)| *identity))
             .collect();
         let mut upstreams: Vec<_> = upstreams.into_values().collect();
-        upstreams.sort_by_key(|upstream| upstream.addr);
+        upstreams.sort_by_key(|(upstream, _)| upstream.addr);
         Self {
             conf,
             generation: old.map_or(0, |old| old.generation) + 1,
@@ -136,18 +136,9 @@ impl Table {
         self.services.iter().map(|row| self.view(row))
     }
 
-    /// All upstreams of this host, by address; several pods may share one.
-    pub fn upstreams(&self) -> &[Arc<Upstream>] {
+    /// All upstreams of this host, by address, with the header that a pod there expects; several pods may share one.
+    pub fn upstreams(&self) -> &[(Arc<Upstream>, SendProxy)] {
         &self.upstreams
-    }
-
-    /// Which header the pods at `addr` expect.
-    pub fn send_proxy_of(&self, addr: SocketAddr) -> SendProxy {
-        let at = |pod: &&Pod| pod.upstream.addr == addr;
-        self.pods
-            .iter()
-            .find(at)
-            .map_or(SendProxy::No, |pod| pod.send_proxy)
     }
 
     fn view<'t>(&'t self, row: &'t Row) -> Service<'t> {

@@ -86,7 +86,10 @@ impl Plan {
                 match table.service(port) {
                     Some(service) if service.alive() => (Action::Steer, Reason::Mapped),
                     Some(_) => (Action::Refuse, Reason::PodsDown),
-                    None => (Action::Refuse, Reason::NotMapped),
+                    // Not refused by us: without a listener the kernel does that by itself, at the first SYN too.
+                    // The ephemeral ports are cluster ports by default, and a program that has just
+                    // got one must be reachable at once.
+                    None => (Action::Pass, Reason::NotMapped),
                 }
             };
             plan.0[usize::from(port)] = Lot { action, reason };
