@@ -185,7 +185,7 @@ fn connections_that_wait_to_be_accepted_are_served_by_the_drain() {
     host.start();
 
     host.signal(Signal::STOP);
-    let waiting: Vec<Conn> = (0..50).map(|_| host.open(1024)).collect();
+    let waiting: Vec<Conn> = (0..800).map(|_| host.open(1024)).collect();
     host.signal(Signal::TERM);
     host.signal(Signal::CONT);
     for conn in &waiting {
@@ -194,7 +194,7 @@ fn connections_that_wait_to_be_accepted_are_served_by_the_drain() {
     drop(waiting);
     let snproxy = host.snproxy();
     assert_eq!(snproxy.wait(SOON).code(), Some(0), "{}", snproxy.log());
-    assert_eq!(pod.accepted(), 50);
+    assert_eq!(pod.accepted(), 800);
 }
 
 #[test]

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, unconstrained};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::admin::Asked;
+use crate::flow;
 
 use super::{Daemon, Signals};
 
@@ -36,6 +37,7 @@ impl Daemon {
         sleep(QUEUE_GRACE).await;
         accepting.abort();
         let _ = accepting.await;
+        self.accept_the_rest(&listener).await;
         drop(listener);
 
         let live = &Arc::clone(&self.shared).live;
@@ -69,5 +71,21 @@ impl Daemon {
             }
         }
         info!("stopped");
+    }
+
+    /// Accepts until the queue is empty: on a busy machine it may outlast the grace.
+    async fn accept_the_rest(&self, listener: &TcpListener) {
+        // Without the budget of a task, which would look like an empty queue after 128 of them.
+        let next = || timeout(Duration::ZERO, unconstrained(listener.accept()));
+        // An error such as EMFILE ends it too: what is left then cannot be served.
+        let mut found = false;
+        while let Ok(Ok((stream, addr))) = next().await {
+            tokio::spawn(flow::serve(Arc::clone(&self.shared), stream, addr));
+            found = true;
+        }
+        if found {
+            // A connection counts as alive once its task runs.
+            sleep(QUEUE_GRACE).await;
+        }
     }
 }
