@@ -1,8 +1,12 @@
 //! What the log says of connections, and in which form.
 
 use serde_json::Value;
-use snproxy_tests::{Ended, Net, Pod};
-use std::time::Duration;
+use snproxy_tests::{Ended, Net, Pod, eventually, snproxy_binary};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    time::Duration,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -93,4 +97,36 @@ fn the_log_is_one_json_object_per_line_where_asked_for() {
         (&closed["bytes_in"], &closed["bytes_out"]),
         (&1.into(), &0.into())
     );
+}
+
+#[test]
+fn a_reader_of_the_log_that_stalls_stalls_no_connection() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::returning());
+    // Reads up to the line that says it is ready, and goes on when the file `go` is there.
+    let script = format!(
+        "#!/bin/bash\nexec {} \"$@\" 2> >(while read -r line; do echo \"$line\" >&2; \
+         case $line in *\" ready: \"*) until [ -e {}/go ]; do sleep 0.1; done;; esac; done)\n",
+        snproxy_binary().display(),
+        host.folder().display()
+    );
+    let wrapped = host.folder().join("stalling");
+    fs::write(&wrapped, script).expect("a script");
+    fs::set_permissions(&wrapped, Permissions::from_mode(0o755)).expect("its mode");
+    host.mappings("1024:30000:9:false\n")
+        .env("LOG_LEVEL", "debug")
+        .binary(&wrapped)
+        .start();
+
+    // A pipe holds 64 KiB, a closing event has more than 100 bytes.
+    for _ in 0..1500 {
+        assert_eq!(host.open(1024).send("x").half_close().read_to_end(), b"x");
+    }
+    assert!(!host.log().contains(" closed "), "the reader stalls");
+    fs::write(host.folder().join("go"), "").expect("a file");
+    eventually(SOON, "no line was lost", || {
+        host.log().matches(" closed ").count() == 1500
+    });
+    assert_eq!(host.stop().code(), Some(0));
 }

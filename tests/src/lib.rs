@@ -21,7 +21,7 @@ pub use client::{Attempt, Client};
 pub use conn::{Conn, Ended};
 pub use eventually::{Ending, eventually};
 pub use figure::{Figure, print_figure};
-pub use host::Host;
+pub use host::{Host, snproxy_binary};
 pub use namespace::Namespace;
 pub use net::Net;
 pub use pod::{Guest, Pod, Visit};

@@ -74,7 +74,7 @@ impl Socket {
         if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
             match call(path) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    fs::remove_file(path)?
+                    fs::remove_file(path)?;
                 }
                 _ => return Err(io::ErrorKind::AddrInUse.into()),
             }

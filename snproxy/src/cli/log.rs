@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -11,6 +11,9 @@ use tracing_subscriber::{Layer, fmt, reload};
 
 use crate::conf::{Conf, LogFormat, LogLevel};
 use crate::daemon::SetLogLevel;
+
+/// Lines that wait for a slow reader; their places are made at the start (32 bytes each).
+const MAX_WAITING: usize = 16_384;
 
 /// The log, as whoever started it holds it.
 pub(super) struct Log {
@@ -21,12 +24,14 @@ pub(super) struct Log {
 
 impl Log {
     /// From here on a thread of its own writes: a reader of the log that stalls must not stall connections.
-    /// What it does not take is dropped after 128,000 lines.
+    /// What it does not take is dropped after [`MAX_WAITING`] lines.
     ///
     /// Not before privileges are given up: threads keep theirs. The lines that wait are written when the result is
     /// dropped.
     pub(super) fn go_on_in_background(&self) -> WorkerGuard {
-        let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+        let (writer, guard) = NonBlockingBuilder::default()
+            .buffered_lines_limit(MAX_WAITING)
+            .finish(io::stderr());
         let _ = self.background.set(writer);
         guard
     }

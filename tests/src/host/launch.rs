@@ -110,8 +110,8 @@ impl Host {
     }
 }
 
-/// `SNPROXY_BIN`, else the binary beside the test executable.
-fn snproxy_binary() -> PathBuf {
+/// The snproxy under test: `SNPROXY_BIN`, else the binary beside the test executable.
+pub fn snproxy_binary() -> PathBuf {
     if let Some(named) = env::var_os("SNPROXY_BIN") {
         let named = PathBuf::from(named);
         assert!(

@@ -9,6 +9,8 @@ use crate::{
     Attempt, Client, Conn, Ended, Namespace, Pod, Process, net::Addresses, process::locked,
 };
 use launch::Launch;
+
+pub use launch::snproxy_binary;
 use std::{
     collections::BTreeMap,
     fs,
