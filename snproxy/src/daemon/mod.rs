@@ -136,6 +136,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         set_log_level,
         draining: false,
     };
+    drop(good);
     daemon.look_around();
     let accepting = tokio::spawn(accept(Arc::clone(&listener), Arc::clone(&shared)));
     daemon.announce();

@@ -12,6 +12,7 @@ use crate::conf::{Conf, Sources, default_pod_host};
 use crate::diag::{Diagnostic, Parsed, Severity, has_errors};
 use crate::discovery;
 use crate::route::Table;
+use crate::sys::memory;
 
 use super::Daemon;
 use super::start::max_listeners;
@@ -146,7 +147,12 @@ impl Daemon {
         let last = (!always && !self.loaded.unreadable).then_some(self.loaded.seen);
         let (path, names) = (self.conf_path.clone(), Arc::clone(&self.names));
         let had_mappings = self.loaded.had_mappings;
-        let look = move || judge(&path, &names, last, had_mappings);
+        let look = move || {
+            let found = judge(&path, &names, last, had_mappings);
+            // The texts were read into this thread's own part of the heap.
+            memory::trim();
+            found
+        };
         self.loaded.looking = Some(tokio::task::spawn_blocking(look));
     }
 
@@ -247,7 +253,7 @@ impl Daemon {
         self.loaded.ok = true;
         self.loaded.had_mappings = had_mappings;
         self.loaded.diagnostics = diagnostics;
-        crate::sys::memory::trim();
+        memory::trim();
     }
 
     /// `CONFLICT fail` holds for a reload too.
