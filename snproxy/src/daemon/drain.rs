@@ -78,14 +78,8 @@ impl Daemon {
         // Without the budget of a task, which would look like an empty queue after 128 of them.
         let next = || timeout(Duration::ZERO, unconstrained(listener.accept()));
         // An error such as EMFILE ends it too: what is left then cannot be served.
-        let mut found = false;
         while let Ok(Ok((stream, addr))) = next().await {
             tokio::spawn(flow::serve(Arc::clone(&self.shared), stream, addr));
-            found = true;
-        }
-        if found {
-            // A connection counts as alive once its task runs.
-            sleep(QUEUE_GRACE).await;
         }
     }
 }

@@ -15,8 +15,7 @@ use crate::route::Table;
 use crate::sys::memory;
 
 use super::Daemon;
-use super::start::max_listeners;
-use super::steer::chain;
+use super::steer::{chain, max_listeners};
 use super::world::Names;
 
 /// A set of files that may be put in force.

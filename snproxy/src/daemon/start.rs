@@ -13,13 +13,13 @@ use crate::admin::Socket;
 use crate::conf::{BpfLog, Conf, Steering};
 use crate::net::listener;
 use crate::route::Table;
-use crate::steering::sockets::{MAX_AUTO, Sockets};
+use crate::steering::sockets::Sockets;
 use crate::steering::{Ebpf, LogLevel, SteeringError};
 use crate::sys::privileges;
 
 use super::control_socket;
 use super::reload::Good;
-use super::steer::{Mechanism, Steerer, chain};
+use super::steer::{Mechanism, Steerer, chain, max_listeners};
 use super::world::Names;
 
 /// All that needs privileges or may fail, made before the first thread starts: capabilities belong to
@@ -163,19 +163,6 @@ fn bind_control(conf: &Conf) -> Option<Socket> {
         warn!(%error, %path, "no control socket: `snproxy status`, `ports` and `reload` will not reach this process");
     }
     bound.ok()
-}
-
-/// Most ports that may have a listener each. Half of the descriptors at most: without one that is
-/// free nothing is accepted, dialled or read.
-pub(super) fn max_listeners(steering: Steering) -> usize {
-    let limit = getrlimit(Resource::Nofile).current;
-    let half = limit.map_or(usize::MAX, |limit| {
-        usize::try_from(limit / 2).unwrap_or(usize::MAX)
-    });
-    match steering {
-        Steering::Auto => half.min(MAX_AUTO),
-        Steering::Ebpf | Steering::Listeners => half,
-    }
 }
 
 /// A proxied connection takes two descriptors: as many as the hard limit allows.

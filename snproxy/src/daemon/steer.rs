@@ -6,18 +6,19 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use rustix::process::{Resource, getrlimit};
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use crate::addr::{Action, PortSet};
 use crate::admin::api;
-use crate::conf::{Conf, Conflict};
+use crate::conf::{Conf, Conflict, Steering};
 use crate::flow::{self, Shared};
 use crate::net::listener;
 use crate::route::Table;
 use crate::route::plan::{Plan, Reason};
 use crate::steering::conflict::{self, Listening, owner_of};
-use crate::steering::sockets::Sockets;
+use crate::steering::sockets::{MAX_AUTO, Sockets};
 use crate::steering::{Counters, Ebpf, KernelLog, Known, SteeringError};
 
 /// How connections to steered ports reach us. The same proxy stands above both.
@@ -291,6 +292,19 @@ fn open_port(addr: SocketAddr, shared: Option<&Arc<Shared>>) -> io::Result<OpenP
         inode,
         accepting: accepting.abort_handle(),
     })
+}
+
+/// Most ports that may have a listener each. Half of the descriptors at most: without one that is
+/// free nothing is accepted, dialled or read.
+pub(super) fn max_listeners(steering: Steering) -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    let half = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit / 2).unwrap_or(usize::MAX)
+    });
+    match steering {
+        Steering::Auto => half.min(MAX_AUTO),
+        Steering::Ebpf | Steering::Listeners => half,
+    }
 }
 
 /// The error with all of its causes.

@@ -3,7 +3,7 @@
 //! Promises: no byte is lost, added or reordered; a FIN from one end is a FIN to the other, and the
 //! opposite direction goes on; a reset arrives as a reset; what is held is bounded by one buffer per
 //! direction. Knows neither ports nor headers. A mechanism is a file beside `copy.rs`: an async function
-//! that carries one direction with [`copy::one_way`]'s contract.
+//! that carries one direction with the contract of `copy::one_way`.
 
 pub mod copy;
 
