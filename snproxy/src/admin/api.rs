@@ -58,6 +58,8 @@ pub struct Kernel {
 pub struct Reload {
     /// Whether the files as they are now are in force.
     pub ok: bool,
+    /// They are good, and wait for the kernel to take them.
+    pub waiting: bool,
     pub generation: u64,
     /// Findings, one line each: `file:line:col: severity: message`.
     pub diagnostics: Vec<String>,

@@ -6,7 +6,7 @@ use hyper::Method;
 
 use crate::admin::api::Reload;
 
-use super::{BAD_CONFIGURATION, DONE, client};
+use super::{BAD_CONFIGURATION, DONE, FAILED, client};
 
 pub(super) fn reload(conf: &Path, json: bool) -> anyhow::Result<u8> {
     let answer = client::ask(conf, &Method::POST, "/reload")?;
@@ -24,5 +24,9 @@ pub(super) fn reload(conf: &Path, json: bool) -> anyhow::Result<u8> {
         };
         println!("generation {} {verdict}", reload.generation);
     }
-    Ok(if reload.ok { DONE } else { BAD_CONFIGURATION })
+    Ok(match (reload.ok, reload.waiting) {
+        (true, _) => DONE,
+        (false, true) => FAILED,
+        (false, false) => BAD_CONFIGURATION,
+    })
 }

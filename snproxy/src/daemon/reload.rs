@@ -345,6 +345,7 @@ impl Daemon {
     pub(super) fn reloaded(&self) -> api::Reload {
         api::Reload {
             ok: self.loaded.ok,
+            waiting: self.loaded.waiting.is_some(),
             generation: self.shared.table.load().generation,
             diagnostics: self
                 .loaded

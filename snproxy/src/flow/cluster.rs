@@ -38,17 +38,25 @@ pub(super) async fn carry(
     };
     let conf = &table.conf;
     tune(client, conf.keepalive);
-    let connected = tokio::select! {
-        connected = connect(shared, &table, service) => connected,
-        () = pump::broken(client) => Err(End::Client),
+    let opening = Opening::new(conf, addr, asked, id);
+    let reach = async {
+        let looked = opening.required(client).await?;
+        let connected = tokio::select! {
+            connected = connect(shared, &table, service) => connected?,
+            () = pump::broken(client) => return Err(End::Client),
+        };
+        Ok((looked, connected))
+    };
+    let reached = tokio::select! {
+        reached = reach => reached,
         () = shared.live.cut_turn(random()) => Err(End::Drain),
     };
-    let (pod, _permit, upstream) = match connected {
-        Ok(connected) => connected,
+    let (looked, (pod, _permit, upstream)) = match reached {
+        Ok(reached) => reached,
         Err(end) => return Closed::early(client, end),
     };
     tune(&upstream, conf.keepalive);
-    let opening = Opening::new(conf, addr, asked, pod.send_proxy, id);
+    let send = pod.send_proxy;
     let (idle, upstream_addr) = (conf.idle_timeout, pod.upstream.addr);
     // A connection may outlive a hundred reloads: it must not keep a table of each.
     drop(table);
@@ -56,7 +64,7 @@ pub(super) async fn carry(
     let meter = Meter::default();
     let cut = shared.live.cut_turn(random());
     // Boxed: the pump's futures hold it several times over, 2 KiB per connection for as long as it lives (2026-11-20).
-    let first = Box::pin(opening.decide(client));
+    let first = Box::pin(opening.decide(client, looked, send));
     let stop = pump::run(client, &upstream, first, idle, cut, &meter).await;
     Closed {
         end: match stop {
@@ -65,7 +73,6 @@ pub(super) async fn carry(
             Stop::Reset(Side::Upstream) => End::Upstream,
             Stop::Idle => End::Idle,
             Stop::Cut => End::Drain,
-            Stop::Refused => End::Header,
         },
         upstream: Some(upstream_addr),
         bytes_in: meter.up.load(Relaxed),

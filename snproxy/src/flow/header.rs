@@ -19,11 +19,18 @@ use crate::wire::Decoded;
 use crate::wire::proxy::{self, ProxyHeader, Version};
 use crate::wire::proxy_v2::{Tlvs, UniqueId};
 
+use super::end::End;
+
 /// Room for the first read: the longest header and some payload behind it.
 const FIRST_READ: usize = 4096;
 const _: () = assert!(FIRST_READ > proxy::MAX_HEADER);
 
-/// What a client's first bytes turned out to be.
+/// A client's first bytes, and what they turned out to be.
+pub(super) struct Looked {
+    seen: Seen,
+    bytes: BytesMut,
+}
+
 enum Seen {
     /// A header of this many bytes.
     Header(usize),
@@ -37,53 +44,57 @@ enum Seen {
 pub(super) struct Opening {
     client: SocketAddr,
     asked: SocketAddr,
-    send: SendProxy,
     mode: ProxyMode,
     wait: Duration,
     id: u64,
 }
 
 impl Opening {
-    pub(super) fn new(
-        conf: &Conf,
-        client: SocketAddr,
-        asked: SocketAddr,
-        send: SendProxy,
-        id: u64,
-    ) -> Self {
-        let mode = conf.client_proxy.mode_of(client.ip());
+    pub(super) fn new(conf: &Conf, client: SocketAddr, asked: SocketAddr, id: u64) -> Self {
         Self {
             client,
             asked,
-            send,
-            mode,
+            mode: conf.client_proxy.mode_of(client.ip()),
             wait: conf.proxy_wait,
             id,
         }
     }
 
-    /// Decides what the pod gets before the client's bytes.
-    pub(super) async fn decide(self, client: &TcpStream) -> First {
-        let mut bytes = BytesMut::new();
-        let wanted = version(self.send);
-        let seen = match self.mode {
-            ProxyMode::Never => Seen::None,
-            ProxyMode::Detect | ProxyMode::Require => {
-                // With nothing to send first, a silent client is waited for: nothing is held up by it.
-                let must_decide = wanted.is_some() || self.mode == ProxyMode::Require;
-                look(
-                    client,
-                    &mut bytes,
-                    must_decide.then_some(self.wait),
-                    self.wait,
-                )
-                .await
-            }
+    /// For a client that must send a header, its first bytes: before that, no pod hears of it.
+    ///
+    /// Errors: how the connection ends, for there is no header.
+    pub(super) async fn required(&self, client: &TcpStream) -> Result<Option<Looked>, End> {
+        if self.mode != ProxyMode::Require {
+            return Ok(None);
+        }
+        let looked = look(client, Some(self.wait), self.wait).await;
+        match looked.seen {
+            Seen::Header(_) => Ok(Some(looked)),
+            Seen::None => Err(End::Header),
+            Seen::Reset => Err(End::Client),
+        }
+    }
+
+    /// Decides what a pod that wants `send` gets before the client's bytes.
+    pub(super) async fn decide(
+        self,
+        client: &TcpStream,
+        looked: Option<Looked>,
+        send: SendProxy,
+    ) -> First {
+        let wanted = version(send);
+        let Looked { seen, mut bytes } = match (looked, self.mode) {
+            (Some(looked), _) => looked,
+            (None, ProxyMode::Never) => Looked {
+                seen: Seen::None,
+                bytes: BytesMut::new(),
+            },
+            // With nothing to send first, a silent client is waited for: nothing is held up by it.
+            (None, _) => look(client, wanted.map(|_| self.wait), self.wait).await,
         };
         let read = bytes.len();
         match (seen, wanted) {
             (Seen::Reset, _) => First::Reset,
-            (Seen::None, _) if self.mode == ProxyMode::Require => First::Refused,
             // Forwarded as it came, whichever version the pod asked for.
             (Seen::Header(_), Some(_)) | (Seen::None, None) => First::Bytes { bytes, read },
             (Seen::Header(used), None) => First::Bytes {
@@ -115,30 +126,27 @@ impl Opening {
     }
 }
 
-/// Reads until it is decided whether the client sent a header; what was read stands in `bytes`.
+/// Reads until it is decided whether the client sent a header.
 ///
 /// `silence` is how long a client may say nothing; from its first byte on it has `wait`.
-async fn look(
-    client: &TcpStream,
-    bytes: &mut BytesMut,
-    silence: Option<Duration>,
-    wait: Duration,
-) -> Seen {
+async fn look(client: &TcpStream, silence: Option<Duration>, wait: Duration) -> Looked {
     let mut deadline = silence.map(|silence| Instant::now() + silence);
-    loop {
-        match read(client, bytes, deadline).await {
+    let mut bytes = BytesMut::new();
+    let seen = loop {
+        match read(client, &mut bytes, deadline).await {
             // A pod is told of no header too where the client is silent or done.
-            None | Some(Ok(0)) => return Seen::None,
-            Some(Err(_)) => return Seen::Reset,
+            None | Some(Ok(0)) => break Seen::None,
+            Some(Err(_)) => break Seen::Reset,
             Some(Ok(got)) if got == bytes.len() => deadline = Some(Instant::now() + wait),
             Some(Ok(_)) => {}
         }
-        match proxy::decode(bytes) {
-            Ok(Decoded::Done { used, .. }) => return Seen::Header(used),
+        match proxy::decode(&bytes) {
+            Ok(Decoded::Done { used, .. }) => break Seen::Header(used),
             Ok(Decoded::Partial) => {}
-            Err(_) => return Seen::None,
+            Err(_) => break Seen::None,
         }
-    }
+    };
+    Looked { seen, bytes }
 }
 
 /// One read that appends to `bytes`; `None` at the deadline.

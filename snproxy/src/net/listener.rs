@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tracing::warn;
 
 /// How long accepting rests after an error such as EMFILE, which returns at once and passes with time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Time between two lines about accept errors.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Binds `addr` and listens. `::` takes IPv4 as well.
 ///
@@ -31,25 +35,24 @@ pub fn bind(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Accepts until dropped, and gives each connection to `serve`.
 ///
-/// No accept error ends it: one is logged at the first of a row, then accepting rests for a moment.
+/// No accept error ends it: accepting rests for a moment; said now and then, as long as it lasts.
 pub async fn accept<F>(listener: &TcpListener, serve: impl Fn(TcpStream, SocketAddr) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let mut failing = false;
+    let mut said: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
-                failing = false;
                 tokio::spawn(serve(stream, client));
             }
             // One client gave up while it waited: nothing to do with the next one.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                if !failing {
+                if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
                     warn!(%error, "accept: resting until it works again");
+                    said = Some(Instant::now());
                 }
-                failing = true;
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -38,8 +38,6 @@ pub enum First {
     Bytes { bytes: BytesMut, read: usize },
     /// The client reset before it was decided.
     Reset,
-    /// The client may not go on: reset both ends.
-    Refused,
 }
 
 /// Why the pump stopped.
@@ -53,8 +51,6 @@ pub enum Stop {
     Idle,
     /// The caller's `cut` resolved.
     Cut,
-    /// [`First::Refused`].
-    Refused,
 }
 
 /// Bytes moved so far, readable while the pump runs.
@@ -132,7 +128,6 @@ async fn both_ways(
                     })
             }
             First::Reset => Err(Stop::Reset(Side::Client)),
-            First::Refused => Err(Stop::Refused),
         }
     });
     let mut down = pin!(async {

@@ -327,14 +327,6 @@ async fn the_first_bytes_go_ahead_and_the_answer_does_not_wait_for_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_client_and_its_upstream_are_reset() {
-    let Pumped { client, pod, stop } = pumped(async { First::Refused }, None).await;
-    assert_eq!(stop.await.unwrap().0, Stop::Refused);
-    let (client, pod) = blocking(move || (read_out(client), read_out(pod))).await;
-    assert!(client.1 && pod.1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn only_silence_reaches_the_idle_limit() {
     let limit = Duration::from_millis(400);
     let Pumped {
