@@ -242,6 +242,18 @@ fn a_failed_map_write_is_survived_and_told_once() {
     let told = log.lines().filter(|line| line.contains("ACTIONS")).count();
     assert_eq!(told, 1, "{log}");
 
+    // The files as they were need nothing of the kernel; the set that waited must not come back over them.
+    host.mappings("1024:30000:9:false\n1025:30000:9:false\n");
+    eventually(SOON, "the files are in force", || {
+        host.status()["reload"]["ok"] == true
+    });
+    let (generation, retried_at) = (host.count("/generation"), host.count("/uptime_seconds") + 3);
+    eventually(SOON, "a retry would have come", || {
+        host.count("/uptime_seconds") >= retried_at
+    });
+    assert_eq!(host.count("/generation"), generation);
+    assert_eq!(host.status()["reload"]["ok"], true);
+
     assert_eq!(host.stop().code(), Some(0));
     assert_eq!(host.attached(), [0; 0]);
 }

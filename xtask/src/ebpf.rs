@@ -183,7 +183,20 @@ fn install_rust() -> anyhow::Result<()> {
     .copied()
     .collect();
     eprintln!("{}", words.join(" "));
-    let status = Command::new(words[0]).args(&words[1..]).status();
+    // Lists that are there and old do as well: what counts is the installation.
+    let update: Vec<&str> = words
+        .iter()
+        .copied()
+        .take_while(|word| *word != "install")
+        .collect();
+    let _ = Command::new(update[0])
+        .args(&update[1..])
+        .arg("update")
+        .status();
+    let status = Command::new(words[0])
+        .args(&words[1..])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .status();
     ensure!(
         status.is_ok_and(|status| status.success()),
         "no rustc with its source: install Debian's {}, or a nightly with rust-src",

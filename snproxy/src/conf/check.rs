@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::keys::Draft;
 use super::text::{Field, Findings};
 use super::value::{address, host_name};
-use super::{Conf, HostAddr, Origin, Steering, World};
+use super::{Conf, HostAddr, Origin, ProxyMode, Steering, World};
 use crate::addr::PortSet;
 use crate::diag::{Severity, printable};
 
@@ -121,6 +121,16 @@ fn this_host(conf: &Conf, world: &World<'_>) -> Option<usize> {
 
 /// Findings that take the whole configuration.
 pub(super) fn across(conf: &Conf, world: &World<'_>, all: &mut All<'_>) {
+    if conf.client_proxy.mode == ProxyMode::Require && conf.proxy_wait.is_zero() {
+        let message =
+            "CLIENTPROXY require needs a PROXYWAIT: with 0 no client has time to send its header";
+        let place = conf
+            .origins
+            .iter()
+            .find(|origin| origin.key == "CLIENTPROXY");
+        let line = place.and_then(|origin| origin.place.rsplit(':').next()?.parse().ok());
+        all.proxy.at(Severity::Error, line.unwrap_or(1), 1, message);
+    }
     if let Some(this) = conf.this_host.and_then(|at| conf.hosts.get(at))
         && this.port != conf.port
     {

@@ -30,6 +30,7 @@ impl Daemon {
         asked: &mut mpsc::Receiver<Asked>,
     ) {
         self.draining = true;
+        self.answer_callers();
         let conf = Arc::clone(&self.shared.table.load().conf);
         // New connections are refused from here on; those already queued would be reset by closing the
         // listener, so they are accepted first.
@@ -59,7 +60,11 @@ impl Daemon {
                     cutting = true;
                 }
                 // The last one is cut when the spread ends.
-                () = sleep_until(cut_at + spread + LAST_MOMENT), if cutting => break,
+                () = sleep_until(cut_at + spread + LAST_MOMENT), if cutting => {
+                    live.cut_now();
+                    let _ = timeout(LAST_MOMENT, live.none_left()).await;
+                    break;
+                }
                 _ = signals.interrupt.recv() => {
                     warn!(connections = live.now(), "interrupted: ending at once");
                     // By reset: the end of a process is a FIN, which a client takes for a whole answer.

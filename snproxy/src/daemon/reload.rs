@@ -189,11 +189,7 @@ impl Daemon {
         if let Some(always) = self.loaded.again.take() {
             return self.reload(always);
         }
-        let outcome = self.reloaded();
-        for caller in self.loaded.callers.drain(..) {
-            // A caller that left before its answer is no error.
-            let _ = caller.send(outcome.clone());
-        }
+        self.answer_callers();
     }
 
     /// Tries again what could not be read, or what the kernel would not take.
@@ -206,6 +202,8 @@ impl Daemon {
     }
 
     fn put_in_force(&mut self, good: Box<Good>) {
+        // Whatever waited is of the past: this set came later.
+        self.loaded.waiting = None;
         let old = self.shared.table.load_full();
         let table = Table::build(Arc::clone(&good.conf), Some(&old));
         // Who listens where, as it is now and with the ports of the new set.
@@ -214,7 +212,10 @@ impl Daemon {
             .too_many_listeners(&table)
             .or_else(|| self.conflict(&table));
         if let Some(refusal) = refusal {
-            return self.keep(vec![refusal]);
+            self.keep(vec![refusal]);
+            // The host may change under it: tried again with each tick.
+            self.loaded.waiting = Some(good);
+            return;
         }
         let plan = self.steerer.plan_for(&table);
         if let Err(error) = self.steerer.withdraw(&plan) {
@@ -267,6 +268,15 @@ impl Daemon {
             Severity::Error,
             message,
         ))
+    }
+
+    /// Tells those who wait for an outcome how things are.
+    pub(super) fn answer_callers(&mut self) {
+        let outcome = self.reloaded();
+        for caller in self.loaded.callers.drain(..) {
+            // A caller that left before its answer is no error.
+            let _ = caller.send(outcome.clone());
+        }
     }
 
     /// The last good set stays; what is wrong goes to the log and to status.

@@ -5,7 +5,8 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use crate::addr::PortSet;
 use crate::conf::{self, Conf, Sources, World};
@@ -13,22 +14,59 @@ use crate::diag::{Parsed, Source};
 
 use super::control_socket;
 
+/// Longest wait for the addresses of one name.
+const NAME_LIMIT: Duration = Duration::from_secs(2);
+/// How long the name service is not asked again after it did not answer: hosts.conf may hold thousands of names.
+const NAME_REST: Duration = Duration::from_secs(10);
+
 /// Addresses of names as they last resolved: while the name service is away, what was known stays true.
 #[derive(Debug, Default)]
-pub struct Names(Mutex<HashMap<String, Vec<IpAddr>>>);
+pub struct Names(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    addrs: HashMap<String, Vec<IpAddr>>,
+    /// When the name service last failed to answer in time.
+    silent: Option<Instant>,
+}
 
 impl Names {
     fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match (name, 0).to_socket_addrs() {
+        let resting = known.silent.is_some_and(|at| at.elapsed() < NAME_REST);
+        let answer = if resting {
+            Err(io::ErrorKind::TimedOut.into())
+        } else {
+            ask(name)
+        };
+        match answer {
             Ok(addrs) => {
-                let addrs: Vec<_> = addrs.map(|addr| addr.ip().to_canonical()).collect();
-                known.insert(name.to_owned(), addrs.clone());
+                known.silent = None;
+                known.addrs.insert(name.to_owned(), addrs.clone());
                 Ok(addrs)
             }
-            Err(error) => known.get(name).cloned().ok_or(error),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::TimedOut && !resting {
+                    known.silent = Some(Instant::now());
+                }
+                known.addrs.get(name).cloned().ok_or(error)
+            }
         }
     }
+}
+
+/// Asks the name service. The call itself knows no limit, so it is left behind on a thread of its own.
+fn ask(name: &str) -> io::Result<Vec<IpAddr>> {
+    let (reply, answer) = mpsc::channel();
+    let asked = name.to_owned();
+    std::thread::Builder::new().spawn(move || {
+        let addrs = (asked.as_str(), 0).to_socket_addrs();
+        // Nobody waits any more where it took too long.
+        let _ = reply.send(addrs.map(|addrs| addrs.map(|addr| addr.ip().to_canonical()).collect()));
+    })?;
+    answer
+        .recv_timeout(NAME_LIMIT)
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Parses a set of files as this host sees it. May block on name resolution.

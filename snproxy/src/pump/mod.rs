@@ -201,7 +201,11 @@ async fn settle(receiver: &TcpStream, side: Side) -> Stop {
         } else if taken_at.elapsed() >= SETTLE_LIMIT {
             break;
         }
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // Its bytes stay unsent for good, and nobody is left to have them.
+            () = broken(receiver) => break,
+        }
         wait = (wait * 2).min(Duration::from_millis(200));
     }
     Stop::Reset(side)

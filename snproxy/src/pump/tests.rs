@@ -219,6 +219,27 @@ async fn an_answer_sent_before_the_upstream_reset_reaches_the_client() {
     assert_eq!(stop.await.unwrap().0, Stop::Reset(Side::Upstream));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_resets_as_well_is_not_waited_for() {
+    let Pumped {
+        client,
+        mut pod,
+        stop,
+    } = pumped(nothing_first(), None).await;
+    blocking(move || {
+        pod.set_write_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        // Until every buffer on the way is full: the client reads nothing.
+        while pod.write(&[7; 16384]).is_ok() {}
+        reset(pod);
+        std::thread::sleep(Duration::from_millis(300));
+        reset(client);
+    })
+    .await;
+    let (ended, ..) = tokio::time::timeout(LIMIT, stop).await.unwrap().unwrap();
+    assert_eq!(ended, Stop::Reset(Side::Upstream));
+}
+
 /// Reads and writes by turns until the stream ends, and says how: by a FIN or by a reset.
 fn chatter(mut stream: std::net::TcpStream) -> &'static str {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, WouldBlock};

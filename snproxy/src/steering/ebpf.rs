@@ -44,8 +44,8 @@ pub fn object_sha256() -> &'static str {
 
 /// The program in the kernel; dropping it detaches it.
 ///
-/// Load, set the listener, write actions, attach: in this order no connection is refused for want
-/// of a listener. All of it before other threads start, since capabilities belong to threads;
+/// Load, set the listener, attach, write actions: in this order no connection is refused for want
+/// of a listener, and nothing is steered before it is said to be. All of it before other threads start, since capabilities belong to threads;
 /// afterwards the descriptors are enough and capabilities can go (`sys::privileges`).
 pub struct Ebpf {
     stage: Stage,
