@@ -1,6 +1,6 @@
 //! Pods that die, come back, or stop answering: who is refused, who is served, and how soon.
 
-use snproxy_tests::{Attempt, Ended, Figure, Host, Net, Pod, eventually, print_figure};
+use snproxy_tests::{Attempt, Ended, Figure, Guest, Host, Net, Pod, eventually, print_figure};
 use std::{
     io::ErrorKind,
     time::{Duration, Instant},
@@ -220,4 +220,19 @@ fn a_dead_pod_is_not_met_by_our_own_dials() {
     });
     is_refused_by_the_kernel(host, 1024);
     assert_eq!(host.count("/ends/no_upstream"), 1);
+}
+
+#[test]
+fn a_pod_that_resets_every_client_is_not_taken_for_dead() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::serving(Guest::reset_on_close));
+    host.mappings("1024:30000:99:false\n").start();
+
+    // Now and then the pod is quicker than our own connect().
+    for attempt in 0..300 {
+        assert!(is_reset(host, 1024), "attempt {attempt}");
+    }
+    assert_eq!(host.action(1024), "steer");
+    assert!(!host.log().contains("pod is down"), "{}", host.log());
 }

@@ -1,5 +1,7 @@
 //! Asks the running proxy over its control socket.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,20 +12,23 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use crate::{daemon, discovery};
+use crate::daemon;
+use crate::diag::Source;
 
 /// Longest answer that is read: the status of 100,000 pods fits.
 const MAX_ANSWER: usize = 64 << 20;
+/// Most of a proxy.conf that is read.
+const MAX_CONF: u64 = 1 << 20;
 /// Longest wait for an answer; a reload may have to resolve names.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The JSON answer of the proxy that runs with this configuration.
 pub(super) fn ask(conf: &Path, method: &Method, path: &str) -> anyhow::Result<Bytes> {
-    let sources = discovery::read(conf).map_err(|found| {
-        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("{}", found.join("\n"))
-    })?;
-    let socket = daemon::control_socket_of(&sources.proxy)
+    // Only this file says where: the others may be what is wrong.
+    let mut text = Vec::new();
+    let file = File::open(conf).with_context(|| conf.display().to_string())?;
+    file.take(MAX_CONF).read_to_end(&mut text)?;
+    let socket = daemon::control_socket_of(&Source::decode(conf, text))
         .with_context(|| format!("{}: no usable ADMIN or PORT", conf.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -36,7 +41,7 @@ pub(super) fn ask(conf: &Path, method: &Method, path: &str) -> anyhow::Result<By
 async fn exchange(socket: &Path, method: &Method, path: &str) -> anyhow::Result<Bytes> {
     let stream = UnixStream::connect(socket).await.with_context(|| {
         format!(
-            "connect {}: does snproxy run with this configuration?",
+            "connect {}: does snproxy run with this configuration? (a changed PORT or ADMIN is in force after a restart)",
             socket.display()
         )
     })?;

@@ -188,6 +188,7 @@ impl Daemon {
         for upstream in self.pods.look(&table, listening.as_deref(), Instant::now()) {
             self.pods.probe(&self.shared, &table, upstream);
         }
+        self.steerer.look_for_failures();
         if self.steerer.is_behind() {
             self.steerer.bring(&table);
         }
@@ -220,7 +221,13 @@ impl Daemon {
         match question {
             Asked::Status(reply) => drop(reply.send(self.status())),
             Asked::Ports(reply) => drop(reply.send(self.ports())),
-            Asked::Reload(reply) if self.draining => drop(reply.send(self.reloaded())),
+            Asked::Reload(reply) if self.draining => {
+                let mut outcome = self.reloaded();
+                outcome.ok = false;
+                outcome.waiting = true;
+                outcome.diagnostics = vec!["draining: files are not read any more".to_owned()];
+                drop(reply.send(outcome));
+            }
             Asked::Reload(reply) => self.reload_for(reply),
         }
     }

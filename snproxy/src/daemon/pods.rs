@@ -109,8 +109,8 @@ impl Pods {
                 }
                 Err(error) => {
                     debug!(%error, "probe");
-                    if error.blames_upstream() {
-                        shared.note(&upstream, false);
+                    if let Some(lives) = error.upstream_lives() {
+                        shared.note(&upstream, lives);
                     }
                 }
             }

@@ -284,7 +284,7 @@ impl Daemon {
         if self.loaded.ok || self.loaded.diagnostics != diagnostics {
             for found in &diagnostics {
                 match found.severity {
-                    Severity::Error => error!("{found}\n{}", shown(found)),
+                    Severity::Error => error!("{found}{}", shown(found)),
                     Severity::Warning => warn!("{found}"),
                 }
             }
@@ -369,7 +369,12 @@ impl Daemon {
 
 /// The line of a finding with its caret, without the head that the one-line form has already.
 fn shown(found: &Diagnostic) -> String {
-    found.block().lines().skip(2).collect::<Vec<_>>().join("\n")
+    found
+        .block()
+        .lines()
+        .skip(2)
+        .flat_map(|line| ["\n", line])
+        .collect()
 }
 
 /// Tells sets of texts apart without keeping them: 61,744 mappings are more than a megabyte.

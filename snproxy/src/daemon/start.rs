@@ -35,10 +35,13 @@ pub struct Start {
     pub(super) table: Table,
 }
 
+/// Descriptors of a proxy that serves nobody yet, and a few connections.
+const MIN_DESCRIPTORS: u64 = 40;
+
 /// Why the proxy does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("listen on {addr}: {source}")]
+    #[error("listen on {addr}")]
     Listen { addr: SocketAddr, source: io::Error },
     #[error("{}", chain(.0))]
     Steering(SteeringError),
@@ -59,7 +62,11 @@ pub enum StartError {
     TooFewDescriptors { ports: usize, most: usize },
     #[error("CONFLICT fail: another program (uid {uid}) listens on {addr}, a cluster port")]
     Conflict { addr: SocketAddr, uid: u32 },
-    #[error("{operation}: {source}")]
+    #[error(
+        "{limit} open descriptors are too few to run with (at least {MIN_DESCRIPTORS}): raise `ulimit -Hn`"
+    )]
+    NoDescriptors { limit: u64 },
+    #[error("{operation}")]
     Sys {
         operation: &'static str,
         source: io::Error,
@@ -70,7 +77,7 @@ impl Start {
     /// Binds, loads, steers and gives up all privileges.
     pub fn new(conf_path: PathBuf, good: Good, names: Names) -> Result<Self, StartError> {
         let since = Instant::now();
-        raise_descriptor_limit();
+        raise_descriptor_limit()?;
         let conf = Arc::clone(&good.conf);
         let addr = SocketAddr::new(conf.host, conf.port);
         let listener =
@@ -166,17 +173,20 @@ fn bind_control(conf: &Conf) -> Option<Socket> {
 }
 
 /// A proxied connection takes two descriptors: as many as the hard limit allows.
-fn raise_descriptor_limit() {
+fn raise_descriptor_limit() -> Result<(), StartError> {
     let limit = getrlimit(Resource::Nofile);
-    if limit.current == limit.maximum {
-        return;
+    if limit.current != limit.maximum {
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            warn!(%error, "raise the limit of open descriptors");
+        }
     }
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        warn!(%error, "raise the limit of open descriptors");
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if limit < MIN_DESCRIPTORS => Err(StartError::NoDescriptors { limit }),
+        _ => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 use tokio::task::AbortHandle;
@@ -41,6 +42,9 @@ impl Drop for OpenPort {
     }
 }
 
+/// Time between two lines about failing lookups.
+const SAY_AGAIN: Duration = Duration::from_mins(1);
+
 /// The kernel's ports: what is wanted of them, what they were told, who else is there.
 pub(super) struct Steerer {
     mechanism: Mechanism,
@@ -55,6 +59,9 @@ pub(super) struct Steerer {
     /// The host's listening sockets could not be listed.
     blind: bool,
     behind: bool,
+    /// Lookups that failed, as last said, and when.
+    failed: u64,
+    failed_said: Option<Instant>,
     shared: Option<Arc<Shared>>,
 }
 
@@ -69,6 +76,8 @@ impl Steerer {
             pending: None,
             blind: false,
             behind: true,
+            failed: 0,
+            failed_said: None,
             shared: None,
         })
     }
@@ -122,9 +131,10 @@ impl Steerer {
             };
             if !self.owners.contains_key(port) && !pods_own() {
                 let (addr, uid) = (socket.addr, socket.uid);
-                let what = match conf.conflict {
-                    Conflict::Steal => "its new connections are taken over (CONFLICT steal)",
-                    Conflict::Yield | Conflict::Fail => "the port is left to it",
+                let what = if self.steals(conf) {
+                    "its new connections are taken over (CONFLICT steal)"
+                } else {
+                    "the port is left to it"
                 };
                 warn!(port, %addr, uid, "another program listens on a cluster port: {what}");
             }
@@ -152,6 +162,23 @@ impl Steerer {
             .find(|(port, _)| conf.conflict == Conflict::Fail && !pods_own(*port))
     }
 
+    /// Says when lookups of ours were not given to our listener: then another program of the kernel has them.
+    pub(super) fn look_for_failures(&mut self) {
+        let Some(Ok(counts)) = self.counters().map(|counters| counters.counts()) else {
+            return;
+        };
+        let failed = counts.failed + counts.no_listener;
+        if failed > self.failed && self.failed_said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+            warn!(
+                failed,
+                "the kernel did not give connections of ours to the listener: does another sk_lookup program, \
+                 or a second snproxy, serve this address? (`bpftool link list`)"
+            );
+            self.failed_said = Some(Instant::now());
+            self.failed = failed;
+        }
+    }
+
     /// Whether the kernel may not be at the plan: someone else's listeners changed, or a write failed.
     pub(super) fn is_behind(&self) -> bool {
         self.behind || self.pending.is_some()
@@ -161,9 +188,18 @@ impl Steerer {
         &self.owners
     }
 
+    /// Whether ports of other programs are taken all the same: only the BPF program stands before their sockets.
+    fn steals(&self, conf: &Conf) -> bool {
+        conf.conflict == Conflict::Steal && matches!(self.mechanism, Mechanism::Ebpf(_))
+    }
+
     /// What the kernel should be told for these routes.
     pub(super) fn plan_for(&self, table: &Table) -> Plan {
-        let taken: PortSet = self.owners.keys().copied().collect();
+        let taken: PortSet = if self.steals(&table.conf) {
+            PortSet::new()
+        } else {
+            self.owners.keys().copied().collect()
+        };
         Plan::build(&table.conf, table, &taken)
     }
 

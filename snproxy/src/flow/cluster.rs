@@ -103,8 +103,8 @@ async fn connect<'t>(
             }
             Err(error) => {
                 debug!(cluster_port = %service.port, %error, "dial");
-                if error.blames_upstream() {
-                    shared.note(&pod.upstream, false);
+                if let Some(lives) = error.upstream_lives() {
+                    shared.note(&pod.upstream, lives);
                 }
             }
         }

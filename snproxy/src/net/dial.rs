@@ -16,6 +16,9 @@ pub enum DialError {
     /// The kernel picked the dialled port as source port: we would talk to ourselves.
     #[error("connect {addr}: nobody listens, and the connection met itself")]
     Itself { addr: SocketAddr },
+    /// The upstream accepted, and reset at once: it lives, and wants no connection now.
+    #[error("connect {addr}: reset at once")]
+    Reset { addr: SocketAddr },
     /// This process or host ran out of something (descriptors, ports, memory): says nothing of the upstream.
     #[error("connect {addr}: {source}")]
     Exhausted { addr: SocketAddr, source: io::Error },
@@ -25,9 +28,13 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// Whether this speaks against the upstream rather than against this process.
-    pub fn blames_upstream(&self) -> bool {
-        !matches!(self, Self::Exhausted { .. })
+    /// What this says of the upstream: that it lives, that it does not, or nothing.
+    pub fn upstream_lives(&self) -> Option<bool> {
+        match self {
+            Self::Reset { .. } => Some(true),
+            Self::Exhausted { .. } => None,
+            Self::Timeout { .. } | Self::Itself { .. } | Self::Failed { .. } => Some(false),
+        }
     }
 }
 
@@ -37,6 +44,9 @@ impl DialError {
 pub async fn dial(addr: SocketAddr, limit: Duration) -> Result<TcpStream, DialError> {
     let stream = match tokio::time::timeout(limit, TcpStream::connect(addr)).await {
         Err(_) => return Err(DialError::Timeout { addr, limit }),
+        Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionReset => {
+            return Err(DialError::Reset { addr });
+        }
         Ok(Err(source)) if exhausted(&source) => return Err(DialError::Exhausted { addr, source }),
         Ok(Err(source)) => return Err(DialError::Failed { addr, source }),
         Ok(Ok(stream)) => stream,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::addr::{Action, PortSet};
-use crate::conf::{Conf, Conflict};
+use crate::conf::Conf;
 
 use super::Table;
 
@@ -63,9 +63,9 @@ impl Plan {
         Self(vec![FOREIGN; 65_536].into_boxed_slice())
     }
 
-    /// The rules, first match first; `taken` are the ports that other local programs listen on.
+    /// The rules, first match first; `taken` are the ports that are left to other local programs.
     pub fn build(conf: &Conf, table: &Table, taken: &PortSet) -> Self {
-        let yielded = |port| conf.conflict != Conflict::Steal && taken.contains(port);
+        let yielded = |port| taken.contains(port);
         let host_ports: PortSet = if conf.host.is_unspecified() || conf.host == conf.pod_host {
             conf.mappings
                 .iter()

@@ -206,15 +206,7 @@ fn the_rules_of_the_plan_in_their_order() {
 }
 
 #[test]
-fn a_stolen_port_is_steered_and_a_pods_own_port_at_a_steered_address_never() {
-    let steal = conf(
-        "CONFLICT steal\nCLUSTERPORTS 1000-1009",
-        "1000:30000:1:false",
-    );
-    let table = Table::build(Arc::clone(&steal), None);
-    let plan = Plan::build(&steal, &table, &[1000].into_iter().collect());
-    check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
-
+fn a_pods_own_port_at_a_steered_address_is_never_steered() {
     let same = conf(
         "PODHOST 10.0.0.1\nCLUSTERPORTS 1000-1009",
         "1000:1005:1:false",
