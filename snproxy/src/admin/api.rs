@@ -58,7 +58,7 @@ pub struct Kernel {
 pub struct Reload {
     /// Whether the files as they are now are in force.
     pub ok: bool,
-    /// They are good, and wait for the kernel to take them.
+    /// They are good, and wait: for the kernel to take them, or for what else runs on the host.
     pub waiting: bool,
     pub generation: u64,
     /// Findings, one line each: `file:line:col: severity: message`.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::addr::PortSet;
 use crate::conf::{self, Conf, Sources, World};
 use crate::diag::{Parsed, Source};
+use crate::sys::privileges;
 
 use super::control_socket;
 
@@ -60,6 +61,8 @@ fn ask(name: &str) -> io::Result<Vec<IpAddr>> {
     let (reply, answer) = mpsc::channel();
     let asked = name.to_owned();
     std::thread::Builder::new().spawn(move || {
+        // At the start this thread has what the process was started with, and may outlast the giving up.
+        let _ = privileges::drop_all(&[]);
         let addrs = (asked.as_str(), 0).to_socket_addrs();
         // Nobody waits any more where it took too long.
         let _ = reply.send(addrs.map(|addrs| addrs.map(|addr| addr.ip().to_canonical()).collect()));

@@ -145,7 +145,7 @@ async fn both_ways(
             Ok(()) => {
                 finish(upstream);
                 tokio::select! {
-                    ended = down => finish_or(client, ended),
+                    ended = down => last(ended, client, client).await,
                     // Nobody reads the client any more, so its reset must be looked for.
                     () = broken(client) => settle(upstream, Side::Client).await,
                 }
@@ -161,7 +161,7 @@ async fn both_ways(
             Ok(()) => {
                 finish(client);
                 tokio::select! {
-                    ended = up => finish_or(upstream, ended),
+                    ended = up => last(ended, upstream, client).await,
                     () = broken(upstream) => settle(client, Side::Upstream).await,
                 }
             }
@@ -175,12 +175,13 @@ async fn both_ways(
 }
 
 /// The end of the second direction: a FIN to its receiver, or the fault.
-fn finish_or(receiver: &TcpStream, ended: Result<(), Stop>) -> Stop {
+async fn last(ended: Result<(), Stop>, receiver: &TcpStream, client: &TcpStream) -> Stop {
     match ended {
         Ok(()) => {
             finish(receiver);
             Stop::Clean
         }
+        Err(Stop::Reset(Side::Upstream)) => settle(client, Side::Upstream).await,
         Err(stop) => stop,
     }
 }

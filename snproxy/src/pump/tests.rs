@@ -220,6 +220,34 @@ async fn an_answer_sent_before_the_upstream_reset_reaches_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reset_after_the_clients_fin_takes_nothing_back_either() {
+    let Pumped {
+        client,
+        mut pod,
+        stop,
+    } = pumped(nothing_first(), None).await;
+    let answer = pattern(1 << 20);
+    let sent = answer.clone();
+    let client = blocking(move || {
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(pod.read(&mut [0; 1]).unwrap(), 0, "the FIN comes through");
+        pod.write_all(&sent).unwrap();
+        while sys::socket::unsent(&pod).unwrap() > 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        reset(pod);
+        std::thread::sleep(Duration::from_millis(300));
+        client
+    })
+    .await;
+    let (got, was_reset) = blocking(move || read_out(client)).await;
+    assert!(got == answer, "{} of {} bytes", got.len(), answer.len());
+    assert!(was_reset);
+    assert_eq!(stop.await.unwrap().0, Stop::Reset(Side::Upstream));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_resets_as_well_is_not_waited_for() {
     let Pumped {
         client,
