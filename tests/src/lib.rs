@@ -16,6 +16,7 @@ mod net;
 mod pod;
 mod process;
 mod programs;
+mod watch;
 
 pub use client::{Attempt, Client};
 pub use conn::{Conn, Ended};
@@ -26,3 +27,4 @@ pub use namespace::Namespace;
 pub use net::Net;
 pub use pod::{Guest, Pod, Visit};
 pub use process::Process;
+pub use watch::Watch;
