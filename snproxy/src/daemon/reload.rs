@@ -205,7 +205,7 @@ impl Daemon {
         // Whatever waited is of the past: this set came later.
         self.loaded.waiting = None;
         let old = self.shared.table.load_full();
-        let table = Table::build(Arc::clone(&good.conf), Some(&old));
+        let table = Table::build(Arc::clone(&good.conf), Some(&old), Instant::now());
         // Who listens where, as it is now and with the ports of the new set.
         self.steerer.look(&table.conf);
         let refusal = self

@@ -83,7 +83,7 @@ impl Start {
         let listener =
             listener::bind(addr).map_err(|source| StartError::Listen { addr, source })?;
         let control = bind_control(&conf);
-        let table = Table::build(Arc::clone(&conf), None);
+        let table = Table::build(Arc::clone(&conf), None, since);
         let steerer = steer(&conf, &table, &listener, addr)?;
         give_up_privileges(&conf, steerer.mechanism())?;
         crate::sys::memory::trim();
