@@ -15,7 +15,7 @@ use crate::route::Table;
 use crate::sys::memory;
 
 use super::Daemon;
-use super::steer::{chain, max_listeners};
+use super::steer::{chain, max_listeners, wanted_listeners};
 use super::world::Names;
 
 /// A set of files that may be put in force.
@@ -328,6 +328,7 @@ impl Daemon {
         conf.admin.clone_from(&started.admin);
         conf.log_format = started.log_format;
         conf.bpf_log = started.bpf_log;
+        conf.place_hosts();
         let path: PathBuf = conf.files.proxy.clone();
         changed
             .into_iter()
@@ -340,11 +341,11 @@ impl Daemon {
 
     /// Listeners were taken because the ports were few: a set with many is not for them.
     fn too_many_listeners(&self, table: &Table) -> Option<Diagnostic> {
-        let ports = table.services().count();
+        let ports = wanted_listeners(table);
         let most = max_listeners(self.started_with.steering);
         (self.steerer.mechanism() == "listeners" && ports > most).then(|| {
             let message = format!(
-                "{ports} mapped ports are too many for one listener each (at most {most}): \
+                "{ports} ports are too many for one listener each (at most {most}): \
                  start snproxy where it may use eBPF"
             );
             Diagnostic::of_file(&table.conf.files.mappings, Severity::Error, message)
