@@ -3,17 +3,19 @@
 //! Answers are learnt ahead of the connections that need them, so that no client waits for a "no".
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use crate::addr::ClusterPort;
 use crate::route::Table;
-use crate::route::peers::{Answer, Peer, Peers, Row};
+use crate::route::peers::{Answer, Peer, Peers, Answers};
 use crate::wire::peer::{Reply, Request};
 
 use super::Shared;
@@ -36,7 +38,7 @@ pub struct Questions(Mutex<HashMap<SocketAddr, mpsc::Sender<Question>>>);
 #[derive(Debug)]
 struct Question {
     port: ClusterPort,
-    row: Arc<Row>,
+    answers: Arc<Answers>,
 }
 
 /// A host, and where its answers go.
@@ -58,7 +60,7 @@ pub(super) fn ask(
     shared: &Arc<Shared>,
     table: &Table,
     port: ClusterPort,
-    row: &Arc<Row>,
+    answers: &Arc<Answers>,
     hosts: &[usize],
 ) {
     if hosts.is_empty() {
@@ -69,7 +71,7 @@ pub(super) fn ask(
     for &at in hosts {
         let question = Question {
             port,
-            row: Arc::clone(row),
+            answers: Arc::clone(answers),
         };
         let addr = table.peers.list()[at].addr();
         let unasked = match open.get(&addr).map(|waiting| waiting.try_send(question)) {
@@ -77,7 +79,7 @@ pub(super) fn ask(
             Some(Err(mpsc::error::TrySendError::Closed(question))) => question,
             None => Question {
                 port,
-                row: Arc::clone(row),
+                answers: Arc::clone(answers),
             },
         };
         let (waiting, questions) = mpsc::channel(MAX_WAITING);
@@ -137,31 +139,42 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
         }
     };
     call::settle_down(&stream);
-    let mut answers = 0_u64;
+    let mut has_answered = false;
     loop {
         let question = tokio::select! {
             question = timeout(IDLE_LIMIT, questions.recv()) => question,
-            // Retired by the other end.
-            _ = stream.readable(), if answers > 0 => return Over::Idle,
+            () = retired(&stream) => {
+                return if has_answered { Over::Idle } else { Over::Plain };
+            }
         };
-        let Ok(Some(Question { port, row })) = question else {
+        let Ok(Some(Question { port, answers })) = question else {
             return Over::Idle;
         };
         let request = Request::Count { cluster_port: port };
         match call::ask(&stream, &request, Instant::now() + SILENCE).await {
             Said::Reply(Reply::Pods(pods), rest) if rest.is_empty() => {
-                answers += 1;
+                has_answered = true;
                 let pods = u16::try_from(pods).unwrap_or(u16::MAX);
-                row.note(asked.at, Answer::Pods(pods), std::time::Instant::now());
+                answers.note(asked.at, Answer::Pods(pods), std::time::Instant::now());
                 asked.shared.note_host(asked.peer(), true);
                 asked.shared.answered.notify_waiters();
             }
             Said::Silent => return Over::Silent,
             // It answered before: its proxy went away, or reloaded its PEERS. The next question finds out.
-            Said::Closed | Said::Lost(_) if answers > 0 => return Over::Idle,
+            Said::Closed | Said::Lost(_) if has_answered => return Over::Idle,
             // Its proxy died with the connection in its queue.
             Said::Lost(_) => return Over::NoConnection(None),
             Said::Reply(..) | Said::Closed | Said::Garbage => return Over::Plain,
+        }
+    }
+}
+
+/// Resolves when the other end closes, or says what it was not asked for.
+async fn retired(stream: &TcpStream) {
+    while stream.readable().await.is_ok() {
+        match stream.try_read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => return,
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::conf::{Locality, SendProxy};
 use crate::net::dial::{DialError, dial};
 use crate::route::Table;
 use crate::route::load::Permit;
-use crate::route::peers::{Answer, Peer, Row, Share};
+use crate::route::peers::{Answer, Peer, Answers, Share};
 use crate::route::search::{Over, Search, Step};
 use crate::route::service::{Exhausted, Pod, Service, Tried, Upstream};
 use crate::wire::peer::{Reply, Request};
@@ -91,7 +91,7 @@ enum Newest {
 struct Race<'t> {
     shared: &'t Arc<Shared>,
     table: &'t Table,
-    row: Arc<Row>,
+    answers: Arc<Answers>,
     request: Request,
     pod: Option<Dialling>,
     calls: FuturesUnordered<Calling>,
@@ -118,17 +118,17 @@ pub(super) async fn reach(
             held: Held(Some(permit), None),
         })
     };
-    let row = match table.peers.row(port.get(), now) {
-        Some(row) if table.conf.locality != Locality::Only => row,
+    let answers = match table.peers.answers(port.get(), now) {
+        Some(answers) if table.conf.locality != Locality::Only => answers,
         _ => return local().await,
     };
-    let mut search = table.search(port.get(), Arc::clone(&row));
+    let mut search = table.search(port.get(), Arc::clone(&answers));
     let hosts = search.questions(now);
-    questions::ask(shared, table, port, &row, &hosts);
+    questions::ask(shared, table, port, &answers, &hosts);
     let race = Race {
         shared,
         table,
-        row,
+        answers,
         request: Request::connect(port, wanted.client, wanted.asked),
         pod: None,
         calls: FuturesUnordered::new(),
@@ -302,7 +302,10 @@ impl Race<'_> {
                 debug!(host = %peer.name, addr = %peer.addr(), "the answer is none of the protocol");
                 Answer::NotHere
             }
-            Said::Silent | Said::Lost(_) => {
+            unsaid @ (Said::Silent | Said::Lost(_)) => {
+                if let Said::Lost(error) = unsaid {
+                    debug!(host = %peer.name, %error, "call");
+                }
                 search.note_failure();
                 self.probe(call.at);
                 Answer::NotHere
@@ -341,7 +344,7 @@ impl Race<'_> {
     }
 
     fn remember(&self, at: usize, answer: Answer) {
-        self.row.note(at, answer, std::time::Instant::now());
+        self.answers.note(at, answer, std::time::Instant::now());
     }
 
     fn probe(&self, at: usize) {

@@ -20,7 +20,7 @@ use crate::addr::{ClusterPort, HostPort};
 use crate::conf::{Conf, Mapping, SendProxy};
 
 use load::Load;
-use peers::{Peers, Row};
+use peers::{Answers, Peers};
 use search::Search;
 use service::{Pod, Service, Upstream};
 
@@ -108,7 +108,7 @@ impl Table {
             .collect();
         let mut upstreams: Vec<_> = upstreams.into_values().collect();
         upstreams.sort_by_key(|(upstream, _)| upstream.addr);
-        let others = conf.other_hosts();
+        let others = conf.other_hosts().filter_map(|host| Some((&*host.name, host.addr()?)));
         let peers = Peers::build(others, old.map(|old| &old.peers), now);
         Self {
             conf,
@@ -135,12 +135,12 @@ impl Table {
         Some(self.view(&self.services[number]))
     }
 
-    /// The way of a client's connection through all that may serve this port, on any host; `row` is the port's.
-    pub fn search(&self, port: u16, row: Arc<Row>) -> Search<'_> {
+    /// The way of a client's connection through all that may serve this port, on any host; `answers` are those for it.
+    pub fn search(&self, port: u16, answers: Arc<Answers>) -> Search<'_> {
         Search::new(
             self.service(port),
             &self.peers,
-            row,
+            answers,
             self.conf.locality,
             self.conf.balance,
         )

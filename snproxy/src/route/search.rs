@@ -11,7 +11,7 @@ use crate::conf::{Locality, Policy};
 
 use super::balance::{Draw, weighted};
 use super::load::Permit;
-use super::peers::{Peer, Peers, Row, Share, Standing};
+use super::peers::{Peer, Peers, Answers, Share, Standing};
 use super::service::{Exhausted, Pod, Service, Tried};
 
 /// How long a host that failed once may still be tried where nobody else is left: it may just be slow.
@@ -21,7 +21,7 @@ const DOUBT: Duration = Duration::from_secs(3);
 pub struct Search<'t> {
     service: Option<Service<'t>>,
     peers: &'t Peers,
-    row: Arc<Row>,
+    answers: Arc<Answers>,
     locality: Locality,
     policy: Policy,
     tried: Tried,
@@ -61,7 +61,7 @@ impl<'t> Search<'t> {
     pub fn new(
         service: Option<Service<'t>>,
         peers: &'t Peers,
-        row: Arc<Row>,
+        answers: Arc<Answers>,
         locality: Locality,
         policy: Policy,
     ) -> Self {
@@ -69,7 +69,7 @@ impl<'t> Search<'t> {
             service,
             called: vec![false; peers.list().len()],
             peers,
-            row,
+            answers,
             locality,
             policy,
             tried: Tried::default(),
@@ -82,7 +82,7 @@ impl<'t> Search<'t> {
 
     /// The hosts whose answer is missing or old, of those that count their pods: they are to be asked now.
     pub fn questions(&self, now: Instant) -> Vec<usize> {
-        if !self.row.begin_look(now) {
+        if !self.answers.begin_look(now) {
             return Vec::new();
         }
         let worth_it = |(_, peer): &(usize, &Arc<Peer>)| {
@@ -91,7 +91,7 @@ impl<'t> Search<'t> {
         let peers = self.peers.list().iter().enumerate().filter(worth_it);
         peers
             .map(|(at, _)| at)
-            .filter(|at| self.row.begin_question(*at, now))
+            .filter(|at| self.answers.begin_question(*at, now))
             .collect()
     }
 
@@ -149,7 +149,7 @@ impl<'t> Search<'t> {
             let weight = if self.called[at] || !peer.is_up() {
                 0
             } else {
-                match self.row.standing(at, now) {
+                match self.answers.standing(at, now) {
                     Standing::Serves(pods) => u32::from(pods),
                     Standing::Busy => {
                         self.busy = true;
@@ -172,12 +172,12 @@ impl<'t> Search<'t> {
         let draw = Draw {
             // Bits that the pick among pods does not use.
             random: random.rotate_left(16),
-            turn: self.row.next_turn(),
+            turn: self.answers.next_turn(),
         };
         weighted::pick(
             self.policy,
             weights,
-            |group| self.row.live(group.checked_sub(1)),
+            |group| self.answers.live(group.checked_sub(1)),
             draw,
         )
     }
@@ -187,7 +187,7 @@ impl<'t> Search<'t> {
         let service = self.service.filter(|_| !self.here_over)?;
         match service.take(random, &mut self.tried) {
             Ok((pod, permit)) => {
-                Some(Step::Pod(pod, permit, self.row.share(None)))
+                Some(Step::Pod(pod, permit, self.answers.share(None)))
             }
             Err(none) => {
                 self.here_over = true;
@@ -202,7 +202,7 @@ impl<'t> Search<'t> {
 
     fn call(&mut self, peer: usize) -> Step<'t> {
         self.called[peer] = true;
-        Step::Peer(peer, self.row.share(Some(peer)))
+        Step::Peer(peer, self.answers.share(Some(peer)))
     }
 
     /// Pods known to be down, then hosts that failed but served the port, or failed only just now: the knowledge may be
@@ -217,7 +217,7 @@ impl<'t> Search<'t> {
                 return false;
             }
             down = true;
-            matches!(self.row.standing(*at, now), Standing::Serves(_))
+            matches!(self.answers.standing(*at, now), Standing::Serves(_))
                 || peer.upstream.health().failed_within(DOUBT, now)
         };
         let found = self.peers.list().iter().enumerate().find(doubtful);

@@ -42,14 +42,14 @@ pub struct Peers {
     list: Box<[Arc<Peer>]>,
     start: Instant,
     /// By cluster port; made when first asked for. Read by every connection, so without a lock.
-    rows: Box<[ArcSwapOption<Row>]>,
+    answers: Box<[ArcSwapOption<Answers>]>,
     count: AtomicUsize,
-    max_rows: usize,
+    max_ports: usize,
 }
 
 /// What the other hosts answered for one port, and what we sent where.
 #[derive(Debug)]
-pub struct Row {
+pub struct Answers {
     start: Instant,
     used: AtomicU64,
     looked: AtomicU64,
@@ -93,7 +93,7 @@ pub enum Standing {
 /// One live connection in the books of its port; dropping it takes it off.
 #[derive(Debug)]
 pub struct Share {
-    row: Arc<Row>,
+    answers: Arc<Answers>,
     /// `None`: a pod of this host.
     peer: Option<usize>,
 }
@@ -139,10 +139,10 @@ impl Peers {
             .collect();
         let ports = if list.is_empty() { 0 } else { 65_536 };
         Arc::new(Self {
-            max_rows: MAX_CELLS / list.len().max(1),
+            max_ports: MAX_CELLS / list.len().max(1),
             list,
             start: now,
-            rows: (0..ports).map(|_| ArcSwapOption::empty()).collect(),
+            answers: (0..ports).map(|_| ArcSwapOption::empty()).collect(),
             count: AtomicUsize::new(0),
         })
     }
@@ -156,14 +156,14 @@ impl Peers {
     }
 
     /// The answers for a port; `None` without other hosts.
-    pub fn row(&self, port: u16, now: Instant) -> Option<Arc<Row>> {
-        let slot = self.rows.get(usize::from(port))?;
+    pub fn answers(&self, port: u16, now: Instant) -> Option<Arc<Answers>> {
+        let slot = self.answers.get(usize::from(port))?;
         let millis = millis(now.saturating_duration_since(self.start));
-        let row = slot.load_full().unwrap_or_else(|| {
-            if self.count.load(Relaxed) >= self.max_rows {
+        let answers = slot.load_full().unwrap_or_else(|| {
+            if self.count.load(Relaxed) >= self.max_ports {
                 self.forget_oldest();
             }
-            let new = Arc::new(Row {
+            let new = Arc::new(Answers {
                 start: self.start,
                 used: AtomicU64::new(millis),
                 looked: AtomicU64::new(0),
@@ -171,39 +171,39 @@ impl Peers {
                 here: AtomicU32::new(0),
                 turn: AtomicU32::new(0),
             });
-            let before = slot.compare_and_swap(&None::<Arc<Row>>, Some(Arc::clone(&new)));
-            if let Some(row) = &*before {
-                return Arc::clone(row);
+            let before = slot.compare_and_swap(&None::<Arc<Answers>>, Some(Arc::clone(&new)));
+            if let Some(answers) = &*before {
+                return Arc::clone(answers);
             }
             self.count.fetch_add(1, Relaxed);
             new
         });
-        row.used.store(millis, Relaxed);
-        Some(row)
+        answers.used.store(millis, Relaxed);
+        Some(answers)
     }
 
     /// Ports with answers, ascending.
-    pub fn remembered(&self) -> impl Iterator<Item = (u16, Arc<Row>)> + '_ {
-        let rows = (0..=u16::MAX).zip(&self.rows);
-        rows.filter_map(|(port, slot)| Some((port, slot.load_full()?)))
+    pub fn remembered(&self) -> impl Iterator<Item = (u16, Arc<Answers>)> + '_ {
+        let answers = (0..=u16::MAX).zip(&self.answers);
+        answers.filter_map(|(port, slot)| Some((port, slot.load_full()?)))
     }
 
-    /// Drops the quarter of the rows that was not used for longest. Their live connections keep their own.
+    /// Drops the quarter of the answers that was not used for longest. Their live connections keep their own.
     fn forget_oldest(&self) {
         let mut used: Vec<u64> = self
             .remembered()
-            .map(|(_, row)| row.used.load(Relaxed))
+            .map(|(_, answers)| answers.used.load(Relaxed))
             .collect();
         if used.is_empty() {
             return;
         }
         let quarter = used.len() / 4;
         let (_, oldest, _) = used.select_nth_unstable(quarter);
-        for slot in &self.rows {
+        for slot in &self.answers {
             let old = slot
                 .load()
                 .as_ref()
-                .is_some_and(|row| row.used.load(Relaxed) <= *oldest);
+                .is_some_and(|answers| answers.used.load(Relaxed) <= *oldest);
             if old && slot.swap(None).is_some() {
                 self.count.fetch_sub(1, Relaxed);
             }
@@ -236,7 +236,7 @@ impl Peer {
     }
 }
 
-impl Row {
+impl Answers {
     fn at(&self, now: Instant) -> u64 {
         millis(now.saturating_duration_since(self.start))
     }
@@ -323,7 +323,7 @@ impl Row {
             live.fetch_add(1, Relaxed);
         }
         Share {
-            row: Arc::clone(self),
+            answers: Arc::clone(self),
             peer,
         }
     }
@@ -363,7 +363,7 @@ impl Row {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if let Some(live) = self.row.counter(self.peer) {
+        if let Some(live) = self.answers.counter(self.peer) {
             live.fetch_sub(1, Relaxed);
         }
     }
