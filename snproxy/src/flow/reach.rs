@@ -153,8 +153,14 @@ impl Race<'_> {
             }
             if start_next {
                 match search.next(self.pod.is_none(), random(), std::time::Instant::now()) {
-                    Step::Pod(pod, permit, share) => self.dial(pod, permit, share),
-                    Step::Peer(at, share) => self.call(at, share),
+                    Step::Pod(pod, permit, share) => {
+                        is_waiting = false;
+                        self.dial(pod, permit, share);
+                    }
+                    Step::Peer(at, share) => {
+                        is_waiting = false;
+                        self.call(at, share);
+                    }
                     Step::Await if is_waiting => {}
                     Step::Await => {
                         is_waiting = true;

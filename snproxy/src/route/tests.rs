@@ -40,7 +40,7 @@ fn conf_among(hosts: &str, keys: &str, mappings: &str) -> Arc<Conf> {
 }
 
 fn table(mappings: &str) -> Table {
-    Table::build(conf("", mappings), None)
+    Table::build(conf("", mappings), None, Instant::now())
 }
 
 fn port_of(pod: &Pod) -> u16 {
