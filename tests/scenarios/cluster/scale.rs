@@ -1,0 +1,111 @@
+//! A hundred hosts of which ninety are dead.
+
+use super::{PROXY_PORT, greeted, hosts_conf, serve, start_all};
+use snproxy_tests::{Figure, Net, print_figure};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+const DEAD: std::ops::RangeInclusive<u8> = 11..=100;
+/// Backoff is at its longest by then.
+const STEADY: Duration = Duration::from_secs(32);
+const WINDOW: Duration = Duration::from_secs(6);
+/// Between two clients.
+const PACE: Duration = Duration::from_millis(100);
+
+fn dead(address: Ipv4Addr) -> bool {
+    let [.., last] = address.octets();
+    DEAD.contains(&last)
+}
+
+/// Median and longest.
+fn median_and_worst(mut times: Vec<Duration>) -> (Duration, Duration) {
+    times.sort();
+    (times[times.len() / 2], times[times.len() - 1])
+}
+
+#[test]
+fn ninety_dead_hosts_of_a_hundred_cost_nothing_that_is_noticed() {
+    let names: Vec<_> = (1..=10).map(|number| format!("h{number}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let net = Net::new(&names, 1);
+    let (first, last) = (net.host("h1"), net.host("h10"));
+    serve(last, 1);
+    let dead_hosts = DEAD.map(|number| Ipv4Addr::new(10, 77, 0, number));
+    let alive = names[1..]
+        .iter()
+        .map(|name| net.host(name).port(PROXY_PORT));
+    let hosts = [first.port(PROXY_PORT)].into_iter();
+    let hosts = hosts.chain(dead_hosts.clone().map(|dead| (dead, PROXY_PORT).into()));
+    first.hosts(&hosts_conf(hosts.chain(alive)));
+    // Of half of them ARP tells that nobody is there; the others swallow what they get.
+    for address in dead_hosts.step_by(2) {
+        let swallow = "lladdr 02:00:00:00:00:01 dev eth0 nud permanent";
+        let namespace = first.namespace();
+        namespace.ip(&format!("neighbour add {address} {swallow}"));
+    }
+    let IpAddr::V4(own) = first.v4() else {
+        unreachable!("an IPv4 address");
+    };
+    let watch = first.namespace().watch(own, dead);
+    let packets = || watch.syns() + watch.asked();
+    start_all(&net);
+    let start = Instant::now();
+
+    let figure = |what: &str, time: Duration, limit: u64| {
+        print_figure(
+            &format!("100 hosts, 90 dead: {what}"),
+            Figure::Time(time),
+            Figure::Time(Duration::from_millis(limit)),
+        );
+    };
+    let (name, cold) = greeted(first);
+    assert_eq!(name, "h10");
+    figure("first connection", cold, 300);
+    let times = (0..200).map(|_| greeted(first).1).collect();
+    let (median, worst) = median_and_worst(times);
+    figure("next 200, median", median, 10);
+    figure("next 200, worst", worst, 300);
+
+    // A port that nobody serves: all who live have to say so.
+    let asked = Instant::now();
+    assert!(first.is_reset(2000));
+    figure("reset of a port that nobody serves", asked.elapsed(), 1000);
+
+    let mut times = Vec::new();
+    let mut before = None;
+    while start.elapsed() < STEADY + WINDOW {
+        if before.is_none() && start.elapsed() >= STEADY {
+            before = Some(packets());
+            times.clear();
+        }
+        times.push(greeted(first).1);
+        sleep(PACE);
+    }
+    let sent = packets() - before.unwrap_or_default();
+    let (median, worst) = median_and_worst(times);
+    figure("after half a minute, median", median, 10);
+    figure("after half a minute, worst", worst, 300);
+    print_figure(
+        "100 hosts, 90 dead: packets to the dead per second, after half a minute",
+        Figure::Count(sent / WINDOW.as_secs()),
+        Figure::Count(10),
+    );
+    print_figure(
+        "100 hosts, 90 dead: packets to the dead in half a minute",
+        Figure::Count(packets()),
+        Figure::Count(2000),
+    );
+    print_figure(
+        "100 hosts, 90 dead: memory",
+        Figure::Bytes(first.rss()),
+        Figure::Bytes(24 << 20),
+    );
+    let routes = first.run(&["routes"]);
+    let text = String::from_utf8_lossy(&routes.stdout).into_owned();
+    assert!(routes.status.success(), "{text}");
+    assert!(text.lines().count() <= 120, "{text}");
+    assert!(text.lines().all(|line| line.len() <= 120), "{text}");
+}
