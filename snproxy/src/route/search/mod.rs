@@ -11,7 +11,7 @@ use crate::conf::{Locality, Policy};
 
 use super::balance::{Draw, weighted};
 use super::load::Permit;
-use super::peers::{Peer, Peers, Answers, Share, Standing};
+use super::peers::{Answers, Peer, Peers, Share, Standing};
 use super::service::{Exhausted, Pod, Service, Tried};
 
 /// How long a host that failed once may still be tried where nobody else is left: it may just be slow.
@@ -85,9 +85,8 @@ impl<'t> Search<'t> {
         if !self.answers.begin_look(now) {
             return Vec::new();
         }
-        let worth_it = |(_, peer): &(usize, &Arc<Peer>)| {
-            peer.is_up() && !self.peers.is_plain(peer, now)
-        };
+        let worth_it =
+            |(_, peer): &(usize, &Arc<Peer>)| peer.is_up() && !self.peers.is_plain(peer, now);
         let peers = self.peers.list().iter().enumerate().filter(worth_it);
         peers
             .map(|(at, _)| at)
@@ -186,9 +185,7 @@ impl<'t> Search<'t> {
     fn take(&mut self, random: u64) -> Option<Step<'t>> {
         let service = self.service.filter(|_| !self.here_over)?;
         match service.take(random, &mut self.tried) {
-            Ok((pod, permit)) => {
-                Some(Step::Pod(pod, permit, self.answers.share(None)))
-            }
+            Ok((pod, permit)) => Some(Step::Pod(pod, permit, self.answers.share(None))),
             Err(none) => {
                 self.here_over = true;
                 match none {
