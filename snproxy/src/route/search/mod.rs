@@ -208,20 +208,18 @@ impl<'t> Search<'t> {
         if pods && let Some(step) = self.take(random) {
             return step;
         }
-        let mut down = false;
-        let doubtful = |(at, peer): &(usize, &Arc<Peer>)| {
-            if self.called[*at] || peer.is_up() {
-                return false;
-            }
-            down = true;
-            matches!(self.answers.standing(*at, now), Standing::Serves(_))
-                || peer.upstream.health().failed_within(DOUBT, now)
-        };
-        let found = self.peers.list().iter().enumerate().find(doubtful);
-        if let Some((at, _)) = found {
+        let mut hosts = self.peers.list().iter().enumerate();
+        let doubtful = hosts.find(|(at, peer)| {
+            !self.called[*at]
+                && !peer.is_up()
+                && (matches!(self.answers.standing(*at, now), Standing::Serves(_))
+                    || peer.upstream.health().failed_within(DOUBT, now))
+        });
+        if let Some((at, _)) = doubtful {
             return self.call(at);
         }
-        self.failed |= down;
+        // Whoever is away may have had it.
+        self.failed |= self.peers.list().iter().any(|peer| !peer.is_up());
         Step::Over(if self.busy {
             Over::Busy
         } else if self.failed {
@@ -231,3 +229,6 @@ impl<'t> Search<'t> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
