@@ -238,13 +238,7 @@ const TWO: &str = "10.0.0.1:32767\n10.0.0.2:32767\n";
 fn what_is_not_mapped_here_is_steered_where_other_hosts_may_serve_it() {
     check_unmapped(TWO, "", false, Action::Steer, Reason::OtherHosts);
     check_unmapped(ALONE, "", false, Action::Pass, Reason::NotMapped);
-    check_unmapped(
-        TWO,
-        "LOCALITY only",
-        false,
-        Action::Pass,
-        Reason::NotMapped,
-    );
+    check_unmapped(TWO, "LOCALITY only", false, Action::Pass, Reason::NotMapped);
     check_unmapped(
         TWO,
         "LOCALITY prefer",
@@ -270,7 +264,11 @@ fn unmapped_says_what_becomes_of_what_is_not_mapped_here() {
 
 #[test]
 fn the_other_rules_stand_above_the_other_hosts() {
-    let conf = conf_among(TWO, "CLUSTERPORTS 1000-1009,32767\nPODHOST 10.0.0.1", "1000:1005:1:false");
+    let conf = conf_among(
+        TWO,
+        "CLUSTERPORTS 1000-1009,32767\nPODHOST 10.0.0.1",
+        "1000:1005:1:false",
+    );
     let table = Table::build(Arc::clone(&conf), None, Instant::now());
     let plan = Plan::build(&conf, &table, &[1003].into_iter().collect(), false);
     check_lot(&plan, 999, Action::Pass, Reason::Foreign);

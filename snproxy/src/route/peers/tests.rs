@@ -67,7 +67,10 @@ fn a_host_is_asked_once_until_its_answer_is_old() {
     assert!(!answers.begin_question(0, at(3000)));
     assert!(answers.begin_question(0, at(3020)));
     answers.note(0, Answer::NotHere, at(3030));
-    assert!(answers.begin_question(0, at(4030)), "a no is doubted sooner");
+    assert!(
+        answers.begin_question(0, at(4030)),
+        "a no is doubted sooner"
+    );
 
     assert!(answers.begin_look(at(5000)) && !answers.begin_look(at(5050)));
     assert!(answers.begin_look(at(5100)));
@@ -77,7 +80,10 @@ fn a_host_is_asked_once_until_its_answer_is_old() {
 fn other_hosts_forget_all_answers_but_not_who_is_away() {
     let now = Instant::now();
     let before = peers(2, None, now);
-    before.answers(61_000, now).unwrap().note(0, Answer::Took, now);
+    before
+        .answers(61_000, now)
+        .unwrap()
+        .note(0, Answer::Took, now);
     before.list()[0].upstream.report(false, now);
     let same = peers(2, Some(&before), now);
     assert!(Arc::ptr_eq(&before, &same));
