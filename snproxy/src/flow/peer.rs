@@ -27,7 +27,7 @@ use crate::wire::peer::{Reply, Request, decode_request};
 
 use super::end::End;
 use super::reach::connect;
-use super::{Closed, Shared, header, random};
+use super::{Closed, Shared, header, questions, random};
 
 pub use room::Room;
 pub use strangers::Strangers;
@@ -50,7 +50,7 @@ pub(super) struct Said {
 
 /// Answers a peer until it has its pod, and carries its connection to the end.
 pub(super) async fn carry(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     table: Arc<Table>,
     peer: &TcpStream,
     addr: SocketAddr,
@@ -83,7 +83,7 @@ pub(super) async fn carry(
 
 /// A peer, and what it sent that is not understood yet.
 struct Caller<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     peer: &'a TcpStream,
     addr: SocketAddr,
     asked: SocketAddr,
@@ -94,6 +94,7 @@ impl Caller<'_> {
     /// Errors: how it ends where no pod was connected, for the peer to hear as a close.
     async fn serve(&mut self, table: Arc<Table>, id: u64, said: &mut Said) -> Result<Closed, End> {
         self.check(&table)?;
+        questions::heard_from(self.shared, &table, self.addr.ip());
         // One that waits must not keep a table of each reload.
         drop(table);
         loop {

@@ -106,12 +106,12 @@ async fn converse(asked: Asked, mut questions: mpsc::Receiver<Question>) {
         Over::Idle => {}
         Over::NoConnection(lives) => {
             if let Some(lives) = lives {
-                shared.note_host(peer, lives);
+                note_host(peer, lives);
             }
         }
         // Proxies that know no such question close, or take it for a port that nobody has.
         Over::Plain => {
-            shared.note_host(peer, true);
+            note_host(peer, true);
             asked.peers.note_plain(peer, std::time::Instant::now());
         }
         Over::Silent => probe(&shared, &asked.peers, asked.at, asked.from),
@@ -156,7 +156,7 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
                 has_answered = true;
                 let pods = u16::try_from(pods).unwrap_or(u16::MAX);
                 answers.note(asked.at, Answer::Pods(pods), std::time::Instant::now());
-                asked.shared.note_host(asked.peer(), true);
+                note_host(asked.peer(), true);
                 asked.shared.answered.notify_waiters();
             }
             Said::Silent => return Over::Silent,
@@ -189,11 +189,20 @@ pub fn probe(shared: &Arc<Shared>, peers: &Arc<Peers>, at: usize, from: Option<I
     tokio::spawn(async move {
         let lives = lives(&peer, from).await;
         if let Some(lives) = lives {
-            shared.note_host(&peer, lives);
+            note_host(&peer, lives);
         }
         drop(turn);
         shared.answered.notify_waiters();
     });
+}
+
+/// A host that calls is there: one that is taken for away is asked at once. Returns at once.
+pub(super) fn heard_from(shared: &Arc<Shared>, table: &Table, source: IpAddr) {
+    for (at, peer) in table.peers.list().iter().enumerate() {
+        if !peer.is_up() && peer.addr().ip() == source {
+            probe(shared, &table.peers, at, table.conf.dial_from);
+        }
+    }
 }
 
 /// What a probe says: that the host lives, that it does not, or nothing.
@@ -216,12 +225,10 @@ async fn lives(peer: &Peer, from: Option<IpAddr>) -> Option<bool> {
     }
 }
 
-impl Shared {
-    /// Notes whether another host's proxy was reached.
-    pub(super) fn note_host(&self, peer: &Peer, reached: bool) {
-        if peer.upstream.report(reached, std::time::Instant::now()) {
-            let state = if reached { "up" } else { "down" };
-            info!(host = %peer.name, addr = %peer.addr(), "host is {state}");
-        }
+/// Notes whether another host's proxy was reached.
+pub(super) fn note_host(peer: &Peer, reached: bool) {
+    if peer.upstream.report(reached, std::time::Instant::now()) {
+        let state = if reached { "up" } else { "down" };
+        info!(host = %peer.name, addr = %peer.addr(), "host is {state}");
     }
 }
