@@ -20,3 +20,4 @@ mod proxy_header;
 mod refusal;
 mod reload;
 mod steering;
+mod unmapped;
