@@ -177,7 +177,8 @@ fn print_what_to_try(ground: &Ground, own: &Path, snproxy: &Path, hosts: u8) {
         tries.push(("what it knows of others", ask("routes")));
     }
     if let Some(pid) = ground.pid(&last) {
-        let why = format!("snproxy of {last}; it comes back after {AWAY:?}");
+        let why =
+            format!("snproxy of {last}; it comes back after {AWAY:?}, and is noticed soon after");
         tries.push(("one dies", format!("{sudo}kill -9 {pid}    # {why}")));
         tries.push(("", typed(WEB)));
     }
