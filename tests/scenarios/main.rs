@@ -17,4 +17,5 @@ mod privileges;
 mod proxy_header;
 mod refusal;
 mod reload;
+mod service;
 mod steering;

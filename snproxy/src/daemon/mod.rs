@@ -1,6 +1,7 @@
 //! The running proxy: owns everything, and reacts to one event after the other.
 
 mod drain;
+mod notify;
 mod pods;
 mod reload;
 mod report;
@@ -152,7 +153,10 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
             looked = daemon.loaded.looked() => daemon.loaded(looked),
             () = shared.health_changed.notified() => daemon.steer(),
             Some(question) = asked.recv() => daemon.answer(question),
-            _ = signals.hangup.recv() => daemon.reload(true),
+            _ = signals.hangup.recv() => {
+                notify::reloading();
+                daemon.reload(true);
+            }
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
         }
@@ -214,6 +218,7 @@ impl Daemon {
             ports.pass,
             conf.pod_host,
         );
+        notify::ready(&self.summary());
     }
 
     fn answer(&mut self, question: Asked) {

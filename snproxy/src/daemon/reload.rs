@@ -15,6 +15,7 @@ use crate::route::Table;
 use crate::sys::memory;
 
 use super::Daemon;
+use super::notify;
 use super::steer::{chain, max_listeners};
 use super::world::Names;
 
@@ -190,12 +191,16 @@ impl Daemon {
             return self.reload(always);
         }
         self.answer_callers();
+        notify::ready(&self.summary());
     }
 
     /// Tries again what could not be read, or what the kernel would not take.
     pub(super) fn retry_reload(&mut self) {
         if let Some(good) = self.loaded.waiting.take() {
             self.put_in_force(good);
+            if self.loaded.waiting.is_none() {
+                notify::ready(&self.summary());
+            }
         } else if self.loaded.unreadable {
             self.reload(false);
         }
@@ -349,6 +354,22 @@ impl Daemon {
             );
             Diagnostic::of_file(&table.conf.files.mappings, Severity::Error, message)
         })
+    }
+
+    /// What holds until the next reload, in one line.
+    pub(super) fn summary(&self) -> String {
+        let table = self.shared.table.load();
+        let newer = match (self.loaded.ok, self.loaded.waiting.is_some()) {
+            (true, _) => "",
+            (false, true) => "; newer files wait",
+            (false, false) => "; NEWER FILES ARE NOT USED, see `snproxy status`",
+        };
+        format!(
+            "{} mappings, {} hosts, generation {}{newer}",
+            table.conf.mappings.len(),
+            table.conf.hosts.len(),
+            table.generation,
+        )
     }
 
     /// How the last reload went.
