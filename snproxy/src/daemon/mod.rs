@@ -192,6 +192,7 @@ impl Daemon {
         for upstream in self.pods.look(&table, listening.as_deref(), Instant::now()) {
             self.pods.probe(&self.shared, &table, upstream);
         }
+        self.pods.probe_hosts(&self.shared, &table, Instant::now());
         self.steerer.look_for_failures();
         if self.steerer.is_behind() {
             self.steerer.bring(&table);
@@ -226,6 +227,7 @@ impl Daemon {
         match question {
             Asked::Status(reply) => drop(reply.send(self.status())),
             Asked::Ports(reply) => drop(reply.send(self.ports())),
+            Asked::Routes(reply) => drop(reply.send(self.routes())),
             Asked::Reload(reply) if self.draining => {
                 let mut outcome = self.reloaded();
                 outcome.ok = false;

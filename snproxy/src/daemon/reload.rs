@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -16,7 +17,7 @@ use crate::sys::memory;
 
 use super::Daemon;
 use super::notify;
-use super::steer::{chain, max_listeners};
+use super::steer::{chain, max_listeners, wanted_listeners};
 use super::world::Names;
 
 /// A set of files that may be put in force.
@@ -210,7 +211,7 @@ impl Daemon {
         // Whatever waited is of the past: this set came later.
         self.loaded.waiting = None;
         let old = self.shared.table.load_full();
-        let table = Table::build(Arc::clone(&good.conf), Some(&old));
+        let table = Table::build(Arc::clone(&good.conf), Some(&old), Instant::now());
         // Who listens where, as it is now and with the ports of the new set.
         self.steerer.look(&table.conf);
         let refusal = self
@@ -333,6 +334,7 @@ impl Daemon {
         conf.admin.clone_from(&started.admin);
         conf.log_format = started.log_format;
         conf.bpf_log = started.bpf_log;
+        conf.place_hosts();
         let path: PathBuf = conf.files.proxy.clone();
         changed
             .into_iter()
@@ -345,11 +347,11 @@ impl Daemon {
 
     /// Listeners were taken because the ports were few: a set with many is not for them.
     fn too_many_listeners(&self, table: &Table) -> Option<Diagnostic> {
-        let ports = table.services().count();
+        let ports = wanted_listeners(table);
         let most = max_listeners(self.started_with.steering);
         (self.steerer.mechanism() == "listeners" && ports > most).then(|| {
             let message = format!(
-                "{ports} mapped ports are too many for one listener each (at most {most}): \
+                "{ports} ports are too many for one listener each (at most {most}): \
                  start snproxy where it may use eBPF"
             );
             Diagnostic::of_file(&table.conf.files.mappings, Severity::Error, message)

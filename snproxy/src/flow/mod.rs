@@ -1,10 +1,14 @@
 //! One connection, from accept to its [`End`].
 
+mod call;
 pub mod cluster;
 pub mod end;
 pub mod header;
 pub mod live;
+pub mod questions;
+mod reach;
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,6 +27,7 @@ use crate::route::service::Upstream;
 
 use end::{End, Ends};
 use live::{Alive, Live};
+use questions::Questions;
 
 /// What every connection shares with the daemon.
 pub struct Shared {
@@ -32,6 +37,9 @@ pub struct Shared {
     pub ends: Ends,
     /// Told when a dial changed what is known of an upstream.
     pub health_changed: Notify,
+    /// Told when a host said what it has for a port, or will not say it.
+    pub answered: Notify,
+    pub questions: Questions,
     ids: AtomicU64,
 }
 
@@ -42,6 +50,8 @@ impl Shared {
             live: Live::default(),
             ends: Ends::default(),
             health_changed: Notify::new(),
+            answered: Notify::new(),
+            questions: Questions::default(),
             // Two processes of one host give different ids to a pod's log.
             ids: AtomicU64::new(u64::from(std::process::id()) << 32),
         }
@@ -96,7 +106,7 @@ pub fn serve(
     async move { carry(alive.shared(), client, addr).await }
 }
 
-async fn carry(shared: &Shared, client: TcpStream, addr: SocketAddr) {
+async fn carry(shared: &Arc<Shared>, client: TcpStream, addr: SocketAddr) {
     let start = Instant::now();
     let addr = canonical(addr);
     let (port, closed) = match client.local_addr().map(canonical) {
@@ -110,7 +120,12 @@ async fn carry(shared: &Shared, client: TcpStream, addr: SocketAddr) {
 }
 
 /// PORT is for peers; every other port that reaches us is a cluster port.
-async fn route(shared: &Shared, client: &TcpStream, addr: SocketAddr, asked: SocketAddr) -> Closed {
+async fn route(
+    shared: &Arc<Shared>,
+    client: &TcpStream,
+    addr: SocketAddr,
+    asked: SocketAddr,
+) -> Closed {
     let table = shared.table.load_full();
     if asked.port() == table.conf.port {
         // The wire protocol's "no": a close without a byte.
@@ -118,6 +133,12 @@ async fn route(shared: &Shared, client: &TcpStream, addr: SocketAddr, asked: Soc
     }
     let id = shared.ids.fetch_add(1, Relaxed);
     cluster::carry(shared, table, client, addr, asked, id).await
+}
+
+/// Uniform bits for one pick.
+fn random() -> u64 {
+    // Each RandomState differs from the last one of its thread; hashing spreads the difference.
+    RandomState::new().hash_one(0u8)
 }
 
 /// The one closing event of a connection.
