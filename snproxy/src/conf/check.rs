@@ -103,8 +103,7 @@ fn own_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
     };
     if own.ip().is_none() {
         let message = "no address to serve on: HOST is not set and this does not resolve";
-        all.hosts
-            .at(Severity::Error, own.line, own.col, message);
+        all.hosts.at(Severity::Error, own.line, own.col, message);
     }
     let place = format!(
         "{}:{}",

@@ -1,6 +1,7 @@
 //! The running proxy: owns everything, and reacts to one event after the other.
 
 mod drain;
+mod names;
 mod notify;
 mod pods;
 mod reload;
@@ -32,7 +33,7 @@ pub use start::{Start, StartError};
 pub use world::{Names, control_socket_of, parse};
 
 use pods::Pods;
-use reload::Loaded;
+use reload::{Loaded, Why};
 use steer::Steerer;
 
 /// Time between looks at the host's listening sockets (well under 1 ms each): what starts or dies is
@@ -142,20 +143,20 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     let accepting = tokio::spawn(accept(Arc::clone(&listener), Arc::clone(&shared)));
     daemon.announce();
     // The watch began after the files were read: what changed in between is found here.
-    daemon.reload(false);
+    daemon.reload(Why::Changed);
 
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = tick.tick() => daemon.tick(),
-            () = daemon.watch.changed() => daemon.reload(false),
+            () = daemon.watch.changed() => daemon.reload(Why::Changed),
             looked = daemon.loaded.looked() => daemon.loaded(looked),
             () = shared.health_changed.notified() => daemon.steer(),
             Some(question) = asked.recv() => daemon.answer(question),
             _ = signals.hangup.recv() => {
                 notify::reloading();
-                daemon.reload(true);
+                daemon.reload(Why::Asked);
             }
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
@@ -181,6 +182,7 @@ impl Daemon {
     /// Looks at the host's listeners, probes what needs it, and retries what failed.
     fn tick(&mut self) {
         self.retry_reload();
+        self.renew_names(Instant::now());
         self.control.retry(&self.started_with);
         self.look_around();
     }

@@ -89,4 +89,3 @@ pub(super) async fn reply(stream: &TcpStream, mut bytes: BytesMut, deadline: Ins
         }
     }
 }
-

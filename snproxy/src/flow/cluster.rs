@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::net::TcpStream;
 
 use crate::addr::ClusterPort;
 use crate::net::dial::tune;
-use crate::pump::{self, Meter, Side, Stop};
+use crate::pump::{self, Meter};
 use crate::route::Table;
 
 use super::end::End;
@@ -64,17 +63,5 @@ pub(super) async fn carry(
     // Boxed: the pump's futures hold it several times over, 2 KiB per connection for as long as it lives (2026-11-20).
     let first = Box::pin(opening.decide(client, looked, send));
     let stop = pump::run(client, &upstream, first, early, idle, cut, &meter).await;
-    Closed {
-        end: match stop {
-            Stop::Clean => End::Clean,
-            Stop::Reset(Side::Client) => End::Client,
-            Stop::Reset(Side::Upstream) => End::Upstream,
-            Stop::Idle => End::Idle,
-            Stop::Cut => End::Drain,
-        },
-        upstream: Some(upstream_addr),
-        bytes_in: meter.up.load(Relaxed),
-        bytes_out: meter.down.load(Relaxed),
-    }
+    Closed::pumped(stop, upstream_addr, &meter)
 }
-

@@ -15,7 +15,7 @@ use tracing::{debug, info};
 
 use crate::addr::ClusterPort;
 use crate::route::Table;
-use crate::route::peers::{Answer, Peer, Peers, Answers};
+use crate::route::peers::{Answer, Answers, Peer, Peers};
 use crate::wire::peer::{Reply, Request};
 
 use super::Shared;

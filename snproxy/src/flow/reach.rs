@@ -19,7 +19,7 @@ use crate::conf::{Locality, SendProxy};
 use crate::net::dial::{DialError, dial};
 use crate::route::Table;
 use crate::route::load::Permit;
-use crate::route::peers::{Answer, Peer, Answers, Share};
+use crate::route::peers::{Answer, Answers, Peer, Share};
 use crate::route::search::{Over, Search, Step};
 use crate::route::service::{Exhausted, Pod, Service, Tried, Upstream};
 use crate::wire::peer::{Reply, Request};
@@ -153,8 +153,14 @@ impl Race<'_> {
             }
             if start_next {
                 match search.next(self.pod.is_none(), random(), std::time::Instant::now()) {
-                    Step::Pod(pod, permit, share) => self.dial(pod, permit, share),
-                    Step::Peer(at, share) => self.call(at, share),
+                    Step::Pod(pod, permit, share) => {
+                        is_waiting = false;
+                        self.dial(pod, permit, share);
+                    }
+                    Step::Peer(at, share) => {
+                        is_waiting = false;
+                        self.call(at, share);
+                    }
                     Step::Await if is_waiting => {}
                     Step::Await => {
                         is_waiting = true;
@@ -287,7 +293,11 @@ impl Race<'_> {
                     upstream: stream,
                     addr: peer.addr(),
                     // The answer knows no versions; a host whose pod wants v2 makes it of the v1 that it gets.
-                    send: if send_proxy { SendProxy::V1 } else { SendProxy::No },
+                    send: if send_proxy {
+                        SendProxy::V1
+                    } else {
+                        SendProxy::No
+                    },
                     early,
                     held: Held(None, Some(call.share)),
                 });
@@ -348,7 +358,12 @@ impl Race<'_> {
     }
 
     fn probe(&self, at: usize) {
-        questions::probe(self.shared, &self.table.peers, at, self.table.conf.dial_from);
+        questions::probe(
+            self.shared,
+            &self.table.peers,
+            at,
+            self.table.conf.dial_from,
+        );
     }
 
     fn is_newest(&self, newest: Newest) -> bool {

@@ -108,7 +108,9 @@ impl Table {
             .collect();
         let mut upstreams: Vec<_> = upstreams.into_values().collect();
         upstreams.sort_by_key(|(upstream, _)| upstream.addr);
-        let others = conf.other_hosts().filter_map(|host| Some((&*host.name, host.addr()?)));
+        let others = conf
+            .other_hosts()
+            .filter_map(|host| Some((&*host.name, host.addr()?)));
         let peers = Peers::build(others, old.map(|old| &old.peers), now);
         Self {
             conf,

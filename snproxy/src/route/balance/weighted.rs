@@ -22,7 +22,8 @@ pub fn pick(
             let first = at(weights, drawn(draw.random, total)?)?;
             let second = at(weights, drawn(draw.random.rotate_left(32), total)?)?;
             // Connections per pod, compared by cross-multiplication.
-            let per = |group: usize, other: usize| u64::from(load(group)) * u64::from(weights[other]);
+            let per =
+                |group: usize, other: usize| u64::from(load(group)) * u64::from(weights[other]);
             Some(if per(second, first) < per(first, second) {
                 second
             } else {

@@ -269,8 +269,7 @@ impl Answers {
             Answer::Busy => (Kind::Busy, known),
         };
         if let Some(cell) = self.cells.get(peer) {
-            cell.answer
-                .store(pack(kind, pods, self.at(now)), Relaxed);
+            cell.answer.store(pack(kind, pods, self.at(now)), Relaxed);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::conf::{Locality, Policy};
 
 use super::balance::{Draw, weighted};
 use super::load::Permit;
-use super::peers::{Peer, Peers, Answers, Share, Standing};
+use super::peers::{Answers, Peer, Peers, Share, Standing};
 use super::service::{Exhausted, Pod, Service, Tried};
 
 /// How long a host that failed once may still be tried where nobody else is left: it may just be slow.
@@ -85,9 +85,8 @@ impl<'t> Search<'t> {
         if !self.answers.begin_look(now) {
             return Vec::new();
         }
-        let worth_it = |(_, peer): &(usize, &Arc<Peer>)| {
-            peer.is_up() && !self.peers.is_plain(peer, now)
-        };
+        let worth_it =
+            |(_, peer): &(usize, &Arc<Peer>)| peer.is_up() && !self.peers.is_plain(peer, now);
         let peers = self.peers.list().iter().enumerate().filter(worth_it);
         peers
             .map(|(at, _)| at)
@@ -186,9 +185,7 @@ impl<'t> Search<'t> {
     fn take(&mut self, random: u64) -> Option<Step<'t>> {
         let service = self.service.filter(|_| !self.here_over)?;
         match service.take(random, &mut self.tried) {
-            Ok((pod, permit)) => {
-                Some(Step::Pod(pod, permit, self.answers.share(None)))
-            }
+            Ok((pod, permit)) => Some(Step::Pod(pod, permit, self.answers.share(None))),
             Err(none) => {
                 self.here_over = true;
                 match none {
@@ -211,20 +208,18 @@ impl<'t> Search<'t> {
         if pods && let Some(step) = self.take(random) {
             return step;
         }
-        let mut down = false;
-        let doubtful = |(at, peer): &(usize, &Arc<Peer>)| {
-            if self.called[*at] || peer.is_up() {
-                return false;
-            }
-            down = true;
-            matches!(self.answers.standing(*at, now), Standing::Serves(_))
-                || peer.upstream.health().failed_within(DOUBT, now)
-        };
-        let found = self.peers.list().iter().enumerate().find(doubtful);
-        if let Some((at, _)) = found {
+        let mut hosts = self.peers.list().iter().enumerate();
+        let doubtful = hosts.find(|(at, peer)| {
+            !self.called[*at]
+                && !peer.is_up()
+                && (matches!(self.answers.standing(*at, now), Standing::Serves(_))
+                    || peer.upstream.health().failed_within(DOUBT, now))
+        });
+        if let Some((at, _)) = doubtful {
             return self.call(at);
         }
-        self.failed |= down;
+        // Whoever is away may have had it.
+        self.failed |= self.peers.list().iter().any(|peer| !peer.is_up());
         Step::Over(if self.busy {
             Over::Busy
         } else if self.failed {
@@ -234,3 +229,6 @@ impl<'t> Search<'t> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
