@@ -4,6 +4,7 @@
 
 mod cli;
 mod conflict;
+mod container;
 mod drain;
 mod fidelity;
 mod fixture;

@@ -54,7 +54,7 @@ impl Manager {
             }
             let is_it = |message: &String| {
                 let begins = |state: &&str| message.lines().any(|line| line.starts_with(state));
-                states.iter().all(|state| begins(&state))
+                states.iter().all(begins)
             };
             let found = told.iter().position(is_it);
             found.is_some_and(|found| told.drain(..=found).count() > 0)
