@@ -288,7 +288,13 @@ fn names_of_hosts_resolve_in_an_image_that_holds_nothing_but_snproxy() {
     host.pod(20000, Pod::answering("pod"));
     let proxy = "CLUSTERPORTS 61000-63999\nPORTSCONF /var/lib/snproxy/portmappings.conf\n";
     let hosts = "node-b.test:32767\nnode-a.test:32767\n";
+    // A name service that is a library of the host's would not fit the libc inside: it is not asked.
+    let folder = TempDir::new().expect("a folder");
+    let services = folder.path().join("nsswitch.conf");
+    fs::write(&services, "hosts: resolve\n").expect("nsswitch.conf");
+    let services = format!("--volume={}:/etc/nsswitch.conf:ro", services.display());
     let mut flags = LEAST.to_vec();
+    flags.push(&services);
     flags.extend([
         "--add-host=node-a.test:10.77.0.1",
         "--add-host=node-b.test:10.77.0.2",

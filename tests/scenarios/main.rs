@@ -20,4 +20,5 @@ mod proxy_header;
 mod refusal;
 mod reload;
 mod service;
+mod simplenetes;
 mod steering;

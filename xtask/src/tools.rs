@@ -25,6 +25,7 @@ pub(crate) const SCENARIOS: Needed = &[
     ("curl", "curl"),
     ("bpftool", "bpftool"),
     ("kill", "procps"),
+    ("setcap", "libcap2-bin"),
     ("podman", "podman"),
     ("runc", "runc"),
     ("systemd-analyze", "systemd"),
