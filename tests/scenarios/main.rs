@@ -22,3 +22,4 @@ mod reload;
 mod service;
 mod simplenetes;
 mod steering;
+mod unmapped;

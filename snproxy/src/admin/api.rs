@@ -19,6 +19,7 @@ pub struct Status {
     pub host: String,
     pub port: u16,
     pub ports: PortCounts,
+    pub hosts: HostCounts,
     pub connections: Connections,
     /// Ended connections by end.
     pub ends: BTreeMap<String, u64>,
@@ -36,6 +37,13 @@ pub struct PortCounts {
     pub steer: usize,
     pub refuse: usize,
     pub pass: usize,
+}
+
+/// The other hosts by whether their proxies are reached.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct HostCounts {
+    pub up: usize,
+    pub down: usize,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -88,18 +88,22 @@ fn written(field: Field<'_>, world: &World<'_>, findings: &mut Findings<'_>) -> 
     }
 }
 
-/// HOST where it is not set: one hosts.conf does for all hosts, if it names this one by an address that it has.
+/// HOST where it is not set: line 1 where that is this host, as Simplenetes writes it; else the line that is, so that all
+/// hosts may share one file.
 fn own_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
+    let Some(first) = conf.hosts.first() else {
+        let message = "no address to serve on: expected this host on line 1, or HOST in proxy.conf";
+        all.hosts.whole(Severity::Error, message);
+        return None;
+    };
     let ours = |host: &&HostAddr| {
         let is_loopback = host.ip().is_some_and(|ip| ip.is_loopback());
         host.is_local && host.port == conf.port && !is_loopback
     };
-    let mut found = conf.hosts.iter().filter(ours);
-    let only = found.next().filter(|_| found.next().is_none());
-    let Some(own) = only.or(conf.hosts.first()) else {
-        let message = "no address to serve on: expected this host on line 1, or HOST in proxy.conf";
-        all.hosts.whole(Severity::Error, message);
-        return None;
+    let own = if first.is_local {
+        first
+    } else {
+        conf.hosts.iter().find(ours).unwrap_or(first)
     };
     if own.ip().is_none() {
         let message = "no address to serve on: HOST is not set and this does not resolve";

@@ -194,7 +194,7 @@ impl Daemon {
         for upstream in self.pods.look(&table, listening.as_deref(), Instant::now()) {
             self.pods.probe(&self.shared, &table, upstream);
         }
-        self.pods.probe_hosts(&self.shared, &table, Instant::now());
+        pods::probe_hosts(&self.shared, &table, Instant::now());
         self.steerer.look_for_failures();
         if self.steerer.is_behind() {
             self.steerer.bring(&table);

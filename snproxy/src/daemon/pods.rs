@@ -80,15 +80,6 @@ impl Pods {
         probes
     }
 
-    /// Asks those of the other hosts that are away and due.
-    pub(super) fn probe_hosts(&self, shared: &Arc<Shared>, table: &Table, now: Instant) {
-        for (at, peer) in table.peers.list().iter().enumerate() {
-            if peer.upstream.health().due(now) {
-                questions::probe(shared, &table.peers, at, table.conf.dial_from);
-            }
-        }
-    }
-
     /// Connects once, without a permit, and notes how it went; nothing while a probe is under way.
     pub(super) fn probe(
         &mut self,
@@ -126,5 +117,14 @@ impl Pods {
             }
             drop((turn, place));
         });
+    }
+}
+
+/// Asks those of the other hosts that are away and due.
+pub(super) fn probe_hosts(shared: &Arc<Shared>, table: &Table, now: Instant) {
+    for (at, peer) in table.peers.list().iter().enumerate() {
+        if peer.upstream.health().due(now) {
+            questions::probe(shared, &table.peers, at, table.conf.dial_from);
+        }
     }
 }

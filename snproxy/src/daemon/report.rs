@@ -40,6 +40,8 @@ impl Daemon {
                 up: pod.upstream.is_up(),
             })
         });
+        let others = table.peers.list();
+        let up = others.iter().filter(|peer| peer.is_up()).count();
         api::Status {
             state: if self.draining { "draining" } else { "running" }.to_owned(),
             pid: std::process::id(),
@@ -50,6 +52,10 @@ impl Daemon {
             host: self.started_with.host.to_string(),
             port: self.started_with.port,
             ports: self.steerer.port_counts(),
+            hosts: api::HostCounts {
+                up,
+                down: others.len() - up,
+            },
             connections: api::Connections {
                 live: shared.live.now(),
                 total: shared.live.total(),

@@ -27,7 +27,7 @@ use crate::wire::peer::{Reply, Request, decode_request};
 
 use super::end::End;
 use super::reach::connect;
-use super::{Closed, Shared, header, random};
+use super::{Closed, Shared, header, questions, random};
 
 pub use room::Room;
 pub use strangers::Strangers;
@@ -50,7 +50,7 @@ pub(super) struct Said {
 
 /// Answers a peer until it has its pod, and carries its connection to the end.
 pub(super) async fn carry(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     table: Arc<Table>,
     peer: &TcpStream,
     addr: SocketAddr,
@@ -83,7 +83,7 @@ pub(super) async fn carry(
 
 /// A peer, and what it sent that is not understood yet.
 struct Caller<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     peer: &'a TcpStream,
     addr: SocketAddr,
     asked: SocketAddr,
@@ -94,6 +94,7 @@ impl Caller<'_> {
     /// Errors: how it ends where no pod was connected, for the peer to hear as a close.
     async fn serve(&mut self, table: Arc<Table>, id: u64, said: &mut Said) -> Result<Closed, End> {
         self.check(&table)?;
+        questions::heard_from(self.shared, &table, self.addr.ip());
         // One that waits must not keep a table of each reload.
         drop(table);
         loop {
@@ -105,7 +106,8 @@ impl Caller<'_> {
                 Request::Connect { cluster_port, ends } => {
                     said.cluster_port = Some(cluster_port);
                     said.client = ends.map(|(client, _)| client);
-                    return self.connect(table, cluster_port, id).await;
+                    // Boxed: one that waits must not hold the room for it.
+                    return Box::pin(self.connect(table, cluster_port, id)).await;
                 }
                 Request::Count { cluster_port } => {
                     self.say(Reply::Pods(pods(&table, cluster_port))).await?;
@@ -121,6 +123,8 @@ impl Caller<'_> {
 
     /// The next request; silence before it is spent in the waiting room.
     async fn request(&mut self) -> Result<Request, End> {
+        // A peer that asks and asks must not keep its worker from the others.
+        coop::consume_budget().await;
         if self.bytes.is_empty() {
             self.wait().await?;
         } else if self.shared.waiting.is_closed() {
@@ -149,8 +153,6 @@ impl Caller<'_> {
 
     /// Waits for the first byte of a line.
     async fn wait(&mut self) -> Result<(), End> {
-        // A peer that asks and asks must not keep its worker from the others.
-        coop::consume_budget().await;
         let mut seat = self.shared.waiting.enter(self.addr.ip());
         let deadline = Instant::now() + SILENCE;
         tokio::select! {

@@ -26,7 +26,7 @@ use crate::wire::peer::{Reply, Request};
 
 use super::call::{self, Said};
 use super::end::End;
-use super::questions::{self, SILENCE};
+use super::questions::{self, SILENCE, note_host};
 use super::{Shared, random};
 
 /// A candidate that has not connected by then does not hold up the next one.
@@ -184,7 +184,7 @@ impl Race<'_> {
                         Some(reached) => return Ok(reached),
                         None => self.is_past(Newest::Pod),
                     }
-                    search.note_failure();
+                    search.note(Over::NoUpstream);
                     start_next = self.patience.is_none();
                 }
                 Some(event) = self.calls.next() => {
@@ -252,10 +252,10 @@ impl Race<'_> {
                     let patience = Instant::now() + SILENCE;
                     self.patience = Some((Newest::Answers(call.at), patience));
                 }
-                self.shared.note_host(self.peer(call.at), true);
+                note_host(self.peer(call.at), true);
                 let request = self.request;
                 self.calls.push(Box::pin(async move {
-                    let said = call::ask(&stream, &request, call.until).await;
+                    let said = call::ask(&stream, [request], call.until).await;
                     Event::Said(call, stream, said)
                 }));
                 None
@@ -265,9 +265,9 @@ impl Race<'_> {
                 let peer = self.peer(call.at);
                 debug!(host = %peer.name, %error, "call");
                 if let Some(lives) = error.upstream_lives() {
-                    self.shared.note_host(peer, lives);
+                    note_host(peer, lives);
                 }
-                search.note_failure();
+                search.note(Over::NoUpstream);
                 None
             }
             Event::Said(call, stream, said) => {
@@ -303,12 +303,12 @@ impl Race<'_> {
                 });
             }
             Said::Reply(Reply::Busy, _) => {
-                search.note_busy();
+                search.note(Over::Busy);
                 Answer::Busy
             }
             Said::Closed => Answer::NotHere,
             Said::Reply(Reply::Pods(_), _) | Said::Garbage => {
-                search.note_failure();
+                search.note(Over::NoUpstream);
                 debug!(host = %peer.name, addr = %peer.addr(), "the answer is none of the protocol");
                 Answer::NotHere
             }
@@ -316,7 +316,7 @@ impl Race<'_> {
                 if let Said::Lost(error) = unsaid {
                     debug!(host = %peer.name, %error, "call");
                 }
-                search.note_failure();
+                search.note(Over::NoUpstream);
                 self.probe(call.at);
                 Answer::NotHere
             }
@@ -331,7 +331,7 @@ impl Race<'_> {
         match newest {
             Newest::Pod => {}
             Newest::Connects(at) => {
-                self.shared.note_host(self.peer(at), false);
+                note_host(self.peer(at), false);
                 self.probe(at);
             }
             // Its host may be well, and only the pod slow: the probe finds out.

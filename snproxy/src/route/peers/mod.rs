@@ -245,10 +245,9 @@ impl Answers {
     pub fn standing(&self, peer: usize, now: Instant) -> Standing {
         let (kind, pods, age) = self.entry(peer, now);
         match kind {
-            Kind::Serves if age <= SERVES_FOR => Standing::Serves(pods),
             Kind::Busy if age <= BUSY_FOR => Standing::Busy,
-            // It had pods, and places come free.
-            Kind::Busy if age <= SERVES_FOR => Standing::Serves(pods),
+            // Of one that was busy places come free.
+            Kind::Serves | Kind::Busy if age <= SERVES_FOR => Standing::Serves(pods),
             Kind::NotHere if age <= NOT_HERE_FOR => Standing::NotHere,
             _ => Standing::Unknown,
         }

@@ -29,10 +29,8 @@ pub struct Search<'t> {
     called: Vec<bool>,
     /// No pod of this host is left to try.
     here_over: bool,
-    /// Somebody serves the port and has no place.
-    busy: bool,
-    /// Somebody serves the port, or may, and could not be reached.
-    failed: bool,
+    /// How it ends if nobody is left.
+    over: Over,
     /// Hosts of which nothing is known are worth a try: there was time to ask them.
     waited: bool,
 }
@@ -49,12 +47,15 @@ pub enum Step<'t> {
     Over(Over),
 }
 
-/// Why there is nobody left.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Why there is nobody left; a later one says more.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Over {
+    /// Nobody serves the port.
     NotMapped,
-    Busy,
+    /// Somebody serves the port, or may, and could not be reached.
     NoUpstream,
+    /// Somebody serves the port and has no place.
+    Busy,
 }
 
 impl<'t> Search<'t> {
@@ -74,8 +75,7 @@ impl<'t> Search<'t> {
             policy,
             tried: Tried::default(),
             here_over: service.is_none(),
-            busy: false,
-            failed: false,
+            over: Over::NotMapped,
             waited: false,
         }
     }
@@ -99,14 +99,9 @@ impl<'t> Search<'t> {
         self.waited = true;
     }
 
-    /// A dial of a pod, or a call of a host, failed.
-    pub fn note_failure(&mut self) {
-        self.failed = true;
-    }
-
-    /// A host said that its pods are busy.
-    pub fn note_busy(&mut self) {
-        self.busy = true;
+    /// Takes note of what became of a candidate.
+    pub fn note(&mut self, over: Over) {
+        self.over = self.over.max(over);
     }
 
     /// The next candidate. Without `pods` only among other hosts: a dial of a pod is under way.
@@ -151,7 +146,7 @@ impl<'t> Search<'t> {
                 match self.answers.standing(at, now) {
                     Standing::Serves(pods) => u32::from(pods),
                     Standing::Busy => {
-                        self.busy = true;
+                        self.note(Over::Busy);
                         0
                     }
                     Standing::NotHere => 0,
@@ -188,10 +183,10 @@ impl<'t> Search<'t> {
             Ok((pod, permit)) => Some(Step::Pod(pod, permit, self.answers.share(None))),
             Err(none) => {
                 self.here_over = true;
-                match none {
-                    Exhausted::Full => self.busy = true,
-                    Exhausted::Tried => self.failed = true,
-                }
+                self.note(match none {
+                    Exhausted::Full => Over::Busy,
+                    Exhausted::Tried => Over::NoUpstream,
+                });
                 None
             }
         }
@@ -219,14 +214,10 @@ impl<'t> Search<'t> {
             return self.call(at);
         }
         // Whoever is away may have had it.
-        self.failed |= self.peers.list().iter().any(|peer| !peer.is_up());
-        Step::Over(if self.busy {
-            Over::Busy
-        } else if self.failed {
-            Over::NoUpstream
-        } else {
-            Over::NotMapped
-        })
+        if self.peers.list().iter().any(|peer| !peer.is_up()) {
+            self.note(Over::NoUpstream);
+        }
+        Step::Over(self.over)
     }
 }
 

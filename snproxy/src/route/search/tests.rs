@@ -138,7 +138,7 @@ fn busy_everywhere_is_busy() {
     cluster.note(0, Answer::Busy).note(1, Answer::NotHere);
     assert_eq!(cluster.all_steps(7), ["Busy"]);
     let mut search = cluster.search();
-    search.note_failure();
+    search.note(Over::NoUpstream);
     assert!(matches!(
         search.next(true, 7, cluster.now),
         Step::Over(Over::Busy)
