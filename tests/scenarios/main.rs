@@ -5,6 +5,7 @@
 mod cli;
 mod cluster;
 mod conflict;
+mod container;
 mod drain;
 mod fidelity;
 mod fixture;
@@ -19,5 +20,7 @@ mod privileges;
 mod proxy_header;
 mod refusal;
 mod reload;
+mod service;
+mod simplenetes;
 mod steering;
 mod unmapped;

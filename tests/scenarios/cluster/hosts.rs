@@ -14,9 +14,17 @@ fn shared(net: &Net, names: &[&str]) -> String {
 fn each_finds_itself_in_one_file_for_all() {
     let net = Net::hosts(["a", "b", "c"]);
     let file = shared(&net, &["c", "a", "b"]);
-    for host in net.all_hosts() {
-        // As a DaemonSet has it: nothing in the files names the host that reads them.
-        host.hosts(&file).conf("HOST", "0.0.0.0");
+    // Nothing in the files of a DaemonSet names the host that reads them.
+    for (host, address) in net
+        .all_hosts()
+        .iter()
+        .zip([None, Some("0.0.0.0"), Some("::")])
+    {
+        host.hosts(&file);
+        match address {
+            Some(address) => host.conf("HOST", address),
+            None => host.without("HOST"),
+        };
     }
     serve(net.host("b"), 1);
     start_all(&net);
