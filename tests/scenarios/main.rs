@@ -12,6 +12,8 @@ mod ipv6;
 mod kernel_log;
 mod log;
 mod max_conn;
+mod peer_answer;
+mod peer_call;
 mod pods;
 mod privileges;
 mod proxy_header;

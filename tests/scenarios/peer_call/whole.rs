@@ -1,0 +1,136 @@
+//! Both sides are ours: a client on one host, its pod on the other.
+
+use super::{MOMENT, SOON, check};
+use snproxy_tests::{Ended, Figure, Host, Net, Pod, eventually, print_figure};
+use std::thread;
+
+/// Hosts `a`, which has no pods, and `b`, which has this one on ports 1024 to 1026: without a header, with v1, with v2.
+fn two_proxies(net: &Net, pod: Pod) -> (&Host, &Host, Pod) {
+    let (a, b) = (net.host("a"), net.host("b"));
+    let pod = b.pod(30000, pod);
+    b.mappings("1024:30000:100:false 1025:30000:100:true 1026:30000:100:v2\n")
+        .start();
+    (a.start(), b, pod)
+}
+
+#[test]
+fn a_pod_of_another_host_learns_who_its_client_is() {
+    let net = Net::hosts(["a", "b"]);
+    let (a, b, pod) = two_proxies(&net, Pod::recording());
+    let heard = |port: u16, payload: &[u8]| {
+        let visit = pod.accepted();
+        let conn = a.open(port);
+        conn.send(payload).half_close();
+        assert_eq!(pod.visit(visit).wait_for_end(), Ended::Eof);
+        assert_eq!(
+            pod.visit(visit).peer().ip(),
+            b.v4(),
+            "its own proxy dialled"
+        );
+        (pod.visit(visit).first_bytes(), conn.local())
+    };
+
+    check(&heard(1024, b"payload").0, b"payload");
+    let (got, client) = heard(1025, b"payload");
+    let header = format!(
+        "PROXY TCP4 10.77.0.101 10.77.0.1 {} 1025\r\npayload",
+        client.port()
+    );
+    check(&got, header.as_bytes());
+    let (got, client) = heard(1026, b"payload");
+    check(&got[..14], b"\r\n\r\n\0\r\nQUIT\n\x21\x11");
+    check(&got[16..24], &[10, 77, 0, 101, 10, 77, 0, 1]);
+    check(&got[24..26], &client.port().to_be_bytes());
+    check(&got[26..28], &1026u16.to_be_bytes());
+    assert!(got.ends_with(b"payload"));
+
+    // A client's own header in the version that it chose.
+    let v1 = b"PROXY TCP4 192.0.2.7 10.77.0.1 4711 1024\r\npayload";
+    let v2 = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0payload";
+    for own in [&v1[..], v2] {
+        check(&heard(1024, own).0, b"payload");
+        check(&heard(1025, own).0, own);
+    }
+    check(&heard(1026, v2).0, v2);
+    let got = heard(1026, v1).0;
+    check(
+        &got[16..28],
+        &[192, 0, 2, 7, 10, 77, 0, 1, 0x12, 0x67, 4, 0],
+    );
+}
+
+#[test]
+fn bytes_and_ends_cross_two_proxies_whole() {
+    let net = Net::hosts(["a", "b"]);
+    let (a, b, pod) = two_proxies(&net, Pod::returning());
+    b.pod(30001, Pod::resetting());
+    b.pod(30002, Pod::answering_once("bye"));
+    b.reloaded_after(|b| {
+        b.mappings("1024:30000:100:false 1025:30001:100:true 1026:30002:100:false\n")
+    });
+
+    let sent: Vec<u8> = (0..40u32 << 18).flat_map(u32::to_le_bytes).collect();
+    let conn = a.open(1024);
+    let got = conn.send(&sent).half_close().read_to_end();
+    assert!(got == sent, "{} bytes came back", got.len());
+    assert_eq!(a.open(1025).send("x").ended(), Ended::Reset);
+    let conn = a.open(1026);
+    assert_eq!(conn.rest(SOON), (b"bye\n".to_vec(), Ended::Eof));
+    conn.send("more").half_close();
+    let conn = a.open(1024);
+    conn.send("x");
+    pod.visit(1).wait_for_bytes(1);
+    conn.reset();
+    assert_eq!(pod.visit(1).wait_for_end(), Ended::Reset);
+    for host in [a, b] {
+        eventually(SOON, "each end is told for what it was", || {
+            let ends = ["clean", "upstream", "client"].map(|end| host.ends(end));
+            ends == [2, 1, 1]
+        });
+    }
+}
+
+#[test]
+fn a_pod_of_another_host_that_does_not_read_stops_its_client() {
+    let net = Net::hosts(["a", "b"]);
+    let (a, b, _) = two_proxies(&net, Pod::silent());
+    let before = [a, b].map(Host::rss);
+
+    let conn = a.open(1024);
+    let taken = conn.offer(&vec![0x5a; 256 << 20], MOMENT) as u64;
+    print_figure(
+        "taken of 256 MiB for a pod of another host that does not read",
+        Figure::Bytes(taken),
+        Figure::Bytes(32 << 20),
+    );
+    for (host, before) in [a, b].into_iter().zip(before) {
+        print_figure(
+            "memory that each proxy holds for it",
+            Figure::Bytes(host.rss().saturating_sub(before)),
+            Figure::Bytes(2 << 20),
+        );
+    }
+    conn.reset();
+    for host in [a, b] {
+        eventually(SOON, "it is gone", || host.count("/connections/live") == 0);
+    }
+}
+
+#[test]
+fn many_clients_of_two_hosts_keep_their_own_bytes() {
+    let net = Net::hosts(["a", "b"]);
+    let (a, b, pod) = two_proxies(&net, Pod::echo());
+    thread::scope(|scope| {
+        for host in [a, b, a, b] {
+            scope.spawn(move || {
+                for round in 0..20 {
+                    let conn = host.open(1024);
+                    let said = format!("{} in round {round}", conn.local());
+                    conn.send(&said).half_close();
+                    check(&conn.read_to_end(), said.as_bytes());
+                }
+            });
+        }
+    });
+    assert_eq!(pod.accepted(), 80);
+}
