@@ -209,7 +209,7 @@ fn the_proxy_port_says_nothing_to_strangers() {
         assert_ne!(ended, Ended::Open, "{sent}");
         assert!(ended == Ended::Eof || !sent.is_empty());
     }
-    eventually(SOON, "three ends", || host.ends("peer") == 3);
+    eventually(SOON, "three ends", || host.ends("stranger") == 3);
 }
 
 fn socket(host: &Host) -> PathBuf {

@@ -20,7 +20,7 @@ pub(super) struct All<'a> {
 }
 
 impl World<'_> {
-    fn owns(&self, ip: IpAddr) -> bool {
+    pub(super) fn owns(&self, ip: IpAddr) -> bool {
         ip.is_loopback() || ip.is_unspecified() || (self.is_local)(ip)
     }
 }
@@ -32,7 +32,6 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
         host,
         pod_host,
     } = draft;
-    conf.this_host = this_host(&conf, world);
     let served = match host {
         Some(field) => written(field, world, &mut all.proxy),
         None => first_line(&mut conf, all),
@@ -60,6 +59,7 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
         }
     }
     conf.pod_host = default_pod_host(dialled.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
+    conf.place_hosts();
     Some(conf)
 }
 
@@ -95,7 +95,7 @@ fn first_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
         all.hosts.whole(Severity::Error, message);
         return None;
     };
-    if first.ip.is_none() {
+    if first.ip().is_none() {
         let message = "no address to serve on: HOST is not set and this does not resolve";
         all.hosts
             .at(Severity::Error, first.line, first.col, message);
@@ -106,17 +106,7 @@ fn first_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
         first.line
     );
     conf.origins.push(Origin { key: "HOST", place });
-    first.ip
-}
-
-/// The only host with an address of ours and our PORT; the first where there is no such or several.
-fn this_host(conf: &Conf, world: &World<'_>) -> Option<usize> {
-    let ours = |host: &HostAddr| host.port == conf.port && host.ip.is_some_and(|ip| world.owns(ip));
-    let mut found = conf.hosts.iter().enumerate().filter(|(_, host)| ours(host));
-    match (found.next(), found.next()) {
-        (Some((at, _)), None) => Some(at),
-        _ => (!conf.hosts.is_empty()).then_some(0),
-    }
+    first.ip()
 }
 
 /// Findings that take the whole configuration.

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::net::Ipv6Addr;
 
 use super::text::{Findings, Lines, MAX_LINE, is_text, uncomment, without_comma};
-use super::value::{address, host_name, number};
+use super::value::{addresses, host_name, number};
 use super::{HostAddr, World};
 use crate::diag::{Severity, Source};
 
@@ -76,20 +76,19 @@ pub(super) fn read(
             findings.error(line.place, format_args!("more than {MAX_HOSTS} hosts"));
             break;
         }
-        let ip = match address(host, world) {
-            Ok(ip) => Some(ip),
-            Err(why) => {
-                findings.warning(name.place, format_args!("{name} {why}"));
-                None
-            }
-        };
+        let addrs = addresses(host, world).unwrap_or_else(|why| {
+            findings.warning(name.place, format_args!("{name} {why}"));
+            Box::default()
+        });
+        let ip = addrs.first().copied();
         if !hosts.is_empty() && ip.is_some_and(|ip| ip.is_unspecified()) {
             let message = format_args!("{name} is no address of another host");
             findings.warning(name.place, message);
         }
         hosts.push(HostAddr {
             name: host.into(),
-            ip,
+            addrs,
+            is_local: ip.is_some_and(|ip| world.owns(ip)),
             port,
             line: line.place.line,
             col: line.place.col,

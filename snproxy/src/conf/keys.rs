@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::text::{Field, Findings};
 use super::value::{
-    self, admin, choice, client_proxy, duration, keepalive, port, ports, show_duration,
+    self, admin, choice, client_proxy, duration, keepalive, peers, port, ports, show_duration,
     some_duration, unless_off,
 };
 use super::{Conf, Explained};
@@ -106,9 +106,23 @@ pub(super) const KEYS: &[Key] = &[
         show: |conf| conf.balance.to_string(),
     },
     Key {
+        name: "LOCALITY",
+        unset: Unset::Text("balance"),
+        doc: "`balance`: hosts share the load; `prefer`: a local pod while one has room; `only`: never another host",
+        apply: |draft, value, findings| set(&mut draft.conf.locality, choice(value, findings)),
+        show: |conf| conf.locality.to_string(),
+    },
+    Key {
+        name: "UNMAPPED",
+        unset: Unset::Text("auto"),
+        doc: "a cluster port without a pod on this host: `steer` takes its connections to other hosts, `refuse` turns them away, `auto` steers it where there are other hosts and else leaves it alone",
+        apply: |draft, value, findings| set(&mut draft.conf.unmapped, choice(value, findings)),
+        show: |conf| conf.unmapped.to_string(),
+    },
+    Key {
         name: "CONNECTTIMEOUT",
         unset: Unset::Text("3s"),
-        doc: "longest wait for a connection to a pod or for the answer of another proxy",
+        doc: "longest wait for a connection to a pod",
         apply: |draft, value, findings| {
             set(
                 &mut draft.conf.connect_timeout,
@@ -116,6 +130,15 @@ pub(super) const KEYS: &[Key] = &[
             );
         },
         show: |conf| show_duration(conf.connect_timeout),
+    },
+    Key {
+        name: "PEERTIMEOUT",
+        unset: Unset::Text("3s"),
+        doc: "longest wait for the proxy of another host: connection and answer together",
+        apply: |draft, value, findings| {
+            set(&mut draft.conf.peer_timeout, some_duration(value, findings));
+        },
+        show: |conf| show_duration(conf.peer_timeout),
     },
     Key {
         name: "PROXYWAIT",
@@ -165,6 +188,13 @@ pub(super) const KEYS: &[Key] = &[
             set(&mut draft.conf.client_proxy, client_proxy(value, findings));
         },
         show: |conf| value::show_client_proxy(&conf.client_proxy),
+    },
+    Key {
+        name: "PEERS",
+        unset: Unset::Text("hosts"),
+        doc: "who may use PORT: `hosts` (the addresses of hosts.conf), `any`, networks, or several of these; this host always may",
+        apply: |draft, value, findings| set(&mut draft.conf.peers, peers(value, findings)),
+        show: |conf| value::show_peers(&conf.peers),
     },
     Key {
         name: "ADMIN",

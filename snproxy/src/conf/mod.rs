@@ -5,6 +5,7 @@
 //! place. Who reads the files is `discovery`; what is made of a [`Conf`] is up to `route` and `daemon`.
 
 mod check;
+mod cluster;
 mod hosts;
 mod keys;
 mod portmappings;
@@ -71,10 +72,20 @@ pub struct Conf {
     pub hosts: Vec<HostAddr>,
     /// Which of `hosts` this host is; `None` only where there are none.
     pub this_host: Option<usize>,
+    /// Those of `hosts` that are [`other_hosts`](Self::other_hosts).
+    pub others: Vec<usize>,
+    /// All addresses of `hosts`, sorted.
+    pub host_ips: Box<[IpAddr]>,
+    /// Source address towards other hosts of its family: the one by which they know this host. `None`: the kernel's choice.
+    pub dial_from: Option<IpAddr>,
     pub steering: Steering,
     pub conflict: Conflict,
     pub balance: Policy,
+    pub locality: Locality,
+    pub unmapped: Unmapped,
     pub connect_timeout: Duration,
+    /// The whole attempt at another host's proxy: connect and answer.
+    pub peer_timeout: Duration,
     /// How long a client may keep silent before its PROXY header is made for it; zero: not at all.
     pub proxy_wait: Duration,
     /// `None`: off.
@@ -83,6 +94,7 @@ pub struct Conf {
     /// Silence before the first probe; `None`: off.
     pub keepalive: Option<Duration>,
     pub client_proxy: ClientProxy,
+    pub peers: Peers,
     pub admin: Admin,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
@@ -135,8 +147,10 @@ pub enum SendProxy {
 pub struct HostAddr {
     /// As written, without brackets: a name or an address.
     pub name: Box<str>,
-    /// Its first IPv4 address, else its first IPv6 address; `None` for a name that does not resolve now.
-    pub ip: Option<IpAddr>,
+    /// In the order of preference: those of IPv4, then those of IPv6; none for a name that does not resolve now.
+    pub addrs: Box<[IpAddr]>,
+    /// Whether the first of them belongs to this host.
+    pub is_local: bool,
     pub port: u16,
     pub line: u32,
     pub col: u32,
@@ -167,6 +181,36 @@ pub enum Policy {
     Rr,
     Random,
     Ordered,
+}
+
+/// Which hosts' pods a client is carried to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Locality {
+    /// All hosts share the load.
+    Balance,
+    /// Pods of this host while one has room.
+    Prefer,
+    /// Pods of this host and no others.
+    Only,
+}
+
+/// What happens to a cluster port that no pod of this host is mapped to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unmapped {
+    /// Steered where another host may serve it, else left alone.
+    Auto,
+    Steer,
+    Refuse,
+}
+
+/// Who may use PORT, beside this host itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Peers {
+    /// The addresses of hosts.conf.
+    pub hosts: bool,
+    /// Everybody.
+    pub any: bool,
+    pub networks: Vec<IpNet>,
 }
 
 /// Whether PROXY headers of clients are read.

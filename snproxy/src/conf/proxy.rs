@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::keys::{Draft, KEYS, Unset, nearest};
 use super::text::{Field, Findings, Lines, MAX_LINE, is_blank, is_text, uncomment, without_comma};
 use super::{
-    Admin, BpfLog, ClientProxy, Conf, Conflict, Files, LogFormat, LogLevel, Origin, Policy,
-    ProxyMode, Steering,
+    Admin, BpfLog, ClientProxy, Conf, Conflict, Files, Locality, LogFormat, LogLevel, Origin,
+    Peers, Policy, ProxyMode, Steering, Unmapped,
 };
 use crate::addr::PortSet;
 use crate::diag::{Place, Severity, Source, printable};
@@ -137,16 +137,27 @@ fn unset(source: &Source) -> Draft<'_> {
         mappings: Vec::new(),
         hosts: Vec::new(),
         this_host: None,
+        others: Vec::new(),
+        host_ips: Box::default(),
+        dial_from: None,
         steering: Steering::Auto,
         conflict: Conflict::Yield,
         balance: Policy::P2c,
+        locality: Locality::Balance,
+        unmapped: Unmapped::Auto,
         connect_timeout: Duration::ZERO,
+        peer_timeout: Duration::ZERO,
         proxy_wait: Duration::ZERO,
         idle_timeout: None,
         drain_timeout: Duration::ZERO,
         keepalive: None,
         client_proxy: ClientProxy {
             mode: ProxyMode::Never,
+            networks: Vec::new(),
+        },
+        peers: Peers {
+            hosts: false,
+            any: false,
             networks: Vec::new(),
         },
         admin: Admin::default(),

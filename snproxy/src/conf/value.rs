@@ -9,13 +9,16 @@ use ipnet::IpNet;
 
 use super::text::{Field, Findings, is_blank};
 use super::{
-    Admin, BpfLog, ClientProxy, Conflict, LogFormat, LogLevel, Policy, ProxyMode, SendProxy,
-    Steering, World,
+    Admin, BpfLog, ClientProxy, Conflict, Locality, LogFormat, LogLevel, Peers, Policy, ProxyMode,
+    SendProxy, Steering, Unmapped, World,
 };
 use crate::addr::PortSet;
 
 /// Networks of one list.
 pub(super) const MAX_NETWORKS: usize = 256;
+
+/// Most addresses kept of one name.
+pub(super) const MAX_ADDRS: usize = 32;
 
 /// Longest duration.
 pub(super) const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
@@ -57,6 +60,8 @@ named! {
     Steering { "auto" Auto, "ebpf" Ebpf, "listeners" Listeners }
     Conflict { "yield" Yield, "steal" Steal, "fail" Fail }
     Policy { "p2c" P2c, "rr" Rr, "random" Random, "ordered" Ordered }
+    Locality { "balance" Balance, "prefer" Prefer, "only" Only }
+    Unmapped { "auto" Auto, "steer" Steer, "refuse" Refuse }
     ProxyMode { "detect" Detect, "require" Require, "never" Never }
     LogLevel { "error" Error, "warn" Warn, "info" Info, "debug" Debug, "trace" Trace }
     LogFormat { "text" Text, "json" Json }
@@ -202,12 +207,60 @@ pub(super) fn show_duration(duration: Duration) -> String {
 pub(super) fn client_proxy(value: Field<'_>, findings: &mut Findings<'_>) -> Option<ClientProxy> {
     let mut parts = value.split(|c| c == ',' || is_blank(c));
     let mode = choice(parts.next()?, findings);
+    let networks = networks(parts, "a network such as 10.0.0.0/8", findings);
+    if mode == Some(ProxyMode::Never) && networks.as_ref().is_some_and(|all| !all.is_empty()) {
+        let message = "`never` is for all clients: the networks change nothing";
+        findings.warning(value.place, message);
+    }
+    Some(ClientProxy {
+        mode: mode?,
+        networks: networks?,
+    })
+}
+
+/// `hosts`, `any`, networks: those who may use PORT.
+pub(super) fn peers(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Peers> {
+    let (mut hosts, mut any) = (false, false);
+    let parts = value.split(|c| c == ',' || is_blank(c)).filter(|part| {
+        let named = [("hosts", &mut hosts), ("any", &mut any)]
+            .into_iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(part.text));
+        named.map(|(_, said)| *said = true).is_none()
+    });
+    let expected = "hosts, any or a network such as 10.0.0.0/8";
+    let networks = networks(parts, expected, findings)?;
+    if any && (hosts || !networks.is_empty()) {
+        let message = "`any` is everybody: the others change nothing";
+        findings.warning(value.place, message);
+    }
+    if !any && !hosts && networks.is_empty() {
+        findings.error(
+            value.place,
+            format_args!("expected {expected}, found {value}"),
+        );
+        return None;
+    }
+    Some(Peers {
+        hosts,
+        any,
+        networks,
+    })
+}
+
+/// The networks of a list; `None` where one of them is wrong.
+fn networks<'a>(
+    parts: impl Iterator<Item = Field<'a>>,
+    expected: &str,
+    findings: &mut Findings<'_>,
+) -> Option<Vec<IpNet>> {
     let mut networks = Vec::new();
     let mut good = true;
     for part in parts {
         let Some(network) = network(part.text) else {
-            let expected = "expected a network such as 10.0.0.0/8";
-            findings.error(part.place, format_args!("{expected}, found {part}"));
+            findings.error(
+                part.place,
+                format_args!("expected {expected}, found {part}"),
+            );
             good = false;
             continue;
         };
@@ -223,12 +276,7 @@ pub(super) fn client_proxy(value: Field<'_>, findings: &mut Findings<'_>) -> Opt
         }
         networks.push(network.trunc());
     }
-    if mode == Some(ProxyMode::Never) && !networks.is_empty() {
-        let message = "`never` is for all clients: the networks change nothing";
-        findings.warning(value.place, message);
-    }
-    mode.filter(|_| good)
-        .map(|mode| ClientProxy { mode, networks })
+    good.then_some(networks)
 }
 
 fn network(text: &str) -> Option<IpNet> {
@@ -247,6 +295,14 @@ pub(super) fn show_client_proxy(client_proxy: &ClientProxy) -> String {
         shown.push_str(&network.to_string());
     }
     shown
+}
+
+pub(super) fn show_peers(peers: &Peers) -> String {
+    let named = [(peers.hosts, "hosts"), (peers.any, "any")];
+    let named = named.into_iter().filter(|(said, _)| *said);
+    let named = named.map(|(_, name)| name.to_owned());
+    let networks = peers.networks.iter().map(ToString::to_string);
+    named.chain(networks).collect::<Vec<_>>().join(",")
 }
 
 /// `unix:/path`.
@@ -306,11 +362,30 @@ pub(super) fn host_name(text: &str) -> Result<&str, &'static str> {
 ///
 /// Errors: why there is none, for a finding.
 pub(super) fn address(name: &str, world: &World<'_>) -> Result<IpAddr, String> {
+    let found = addresses(name, world)?;
+    found.first().copied().ok_or_else(|| NO_ADDRESS.to_owned())
+}
+
+const NO_ADDRESS: &str = "has no address";
+
+/// The addresses of a [`host_name`], at least one: those of IPv4, then those of IPv6.
+///
+/// Errors: why there is none, for a finding.
+pub(super) fn addresses(name: &str, world: &World<'_>) -> Result<Box<[IpAddr]>, String> {
     if let Ok(ip) = name.parse::<IpAddr>() {
-        return Ok(ip.to_canonical());
+        return Ok([ip.to_canonical()].into());
     }
     let found = (world.resolve)(name).map_err(|error| format!("does not resolve: {error}"))?;
-    let found: Vec<IpAddr> = found.iter().map(IpAddr::to_canonical).collect();
-    let first = found.iter().find(|ip| ip.is_ipv4()).or(found.first());
-    first.copied().ok_or_else(|| "has no address".to_owned())
+    let mut kept: Vec<IpAddr> = Vec::new();
+    for family in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
+        for ip in found.iter().map(IpAddr::to_canonical).filter(family) {
+            if kept.len() < MAX_ADDRS && !kept.contains(&ip) {
+                kept.push(ip);
+            }
+        }
+    }
+    if kept.is_empty() {
+        return Err(NO_ADDRESS.to_owned());
+    }
+    Ok(kept.into())
 }

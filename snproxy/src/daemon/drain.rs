@@ -40,6 +40,8 @@ impl Daemon {
         let _ = accepting.await;
         self.accept_the_rest(&listener).await;
         drop(listener);
+        // They asked for nothing yet.
+        self.shared.waiting.close();
 
         let live = &Arc::clone(&self.shared).live;
         // The forced closes are spread over the last quarter, so that clients do not come back all at once.

@@ -328,6 +328,7 @@ impl Daemon {
         conf.admin.clone_from(&started.admin);
         conf.log_format = started.log_format;
         conf.bpf_log = started.bpf_log;
+        conf.place_hosts();
         let path: PathBuf = conf.files.proxy.clone();
         changed
             .into_iter()

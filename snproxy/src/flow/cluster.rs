@@ -3,14 +3,13 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::net::dial::{dial, tune};
-use crate::pump::{self, Meter, Side, Stop};
+use crate::pump::{self, Meter};
 use crate::route::Table;
 use crate::route::load::Permit;
 use crate::route::service::{Exhausted, Pod, Service, Tried};
@@ -66,22 +65,11 @@ pub(super) async fn carry(
     // Boxed: the pump's futures hold it several times over, 2 KiB per connection for as long as it lives (2026-11-20).
     let first = Box::pin(opening.decide(client, looked, send));
     let stop = pump::run(client, &upstream, first, idle, cut, &meter).await;
-    Closed {
-        end: match stop {
-            Stop::Clean => End::Clean,
-            Stop::Reset(Side::Client) => End::Client,
-            Stop::Reset(Side::Upstream) => End::Upstream,
-            Stop::Idle => End::Idle,
-            Stop::Cut => End::Drain,
-        },
-        upstream: Some(upstream_addr),
-        bytes_in: meter.up.load(Relaxed),
-        bytes_out: meter.down.load(Relaxed),
-    }
+    Closed::pumped(stop, upstream_addr, &meter)
 }
 
 /// Dials pods in the order of the policy until one answers.
-async fn connect<'t>(
+pub(super) async fn connect<'t>(
     shared: &Shared,
     table: &'t Table,
     service: Service<'t>,
@@ -113,7 +101,7 @@ async fn connect<'t>(
 }
 
 /// Uniform bits for one pick.
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     // Each RandomState differs from the last one of its thread; hashing spreads the difference.
     RandomState::new().hash_one(0u8)
 }

@@ -24,13 +24,17 @@ pub enum End {
     Busy,
     /// The client had to send a PROXY header and did not.
     Header,
-    /// Somebody connected to PORT, where only peers have business.
-    Peer,
+    /// PEERS does not allow the source to use PORT.
+    Stranger,
+    /// A peer asked for nothing that we understand, or not in time.
+    Request,
+    /// A peer asked for no port, and closed, or waited too long, or made room for others.
+    Unused,
 }
 
 impl End {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Clean,
         Self::Client,
         Self::Upstream,
@@ -40,7 +44,9 @@ impl End {
         Self::NoUpstream,
         Self::Busy,
         Self::Header,
-        Self::Peer,
+        Self::Stranger,
+        Self::Request,
+        Self::Unused,
     ];
 
     pub fn name(self) -> &'static str {
@@ -54,7 +60,9 @@ impl End {
             Self::NoUpstream => "no_upstream",
             Self::Busy => "busy",
             Self::Header => "header",
-            Self::Peer => "peer",
+            Self::Stranger => "stranger",
+            Self::Request => "request",
+            Self::Unused => "unused",
         }
     }
 }

@@ -25,6 +25,9 @@ use super::end::End;
 const FIRST_READ: usize = 4096;
 const _: () = assert!(FIRST_READ > proxy::MAX_HEADER);
 
+/// How a v1 header starts, and no v2 header does.
+const V1_START: &[u8] = b"P";
+
 /// A client's first bytes, and what they turned out to be.
 pub(super) struct Looked {
     seen: Seen,
@@ -67,7 +70,7 @@ impl Opening {
         if self.mode != ProxyMode::Require {
             return Ok(None);
         }
-        let looked = look(client, Some(self.wait), self.wait).await;
+        let looked = look(client, BytesMut::new(), Some(self.wait), self.wait).await;
         match looked.seen {
             Seen::Header(_) => Ok(Some(looked)),
             Seen::None => Err(End::Header),
@@ -90,7 +93,10 @@ impl Opening {
                 bytes: BytesMut::new(),
             },
             // With nothing to send first, a silent client is waited for: nothing is held up by it.
-            (None, _) => look(client, wanted.map(|_| self.wait), self.wait).await,
+            (None, _) => {
+                let silence = wanted.map(|_| self.wait);
+                look(client, BytesMut::new(), silence, self.wait).await
+            }
         };
         let read = bytes.len();
         match (seen, wanted) {
@@ -112,27 +118,92 @@ impl Opening {
 
     /// Writes the header that tells a pod who its client is.
     fn synthesize(&self, version: Version, out: &mut BytesMut) {
-        let id = format!("{:016x}", self.id);
-        let tlvs = Tlvs {
-            cluster_port: ClusterPort::new(self.asked.port()),
-            unique_id: UniqueId::new(id.as_bytes()),
-        };
-        proxy::encode(
-            version,
-            &ProxyHeader::new(self.client, self.asked),
-            &tlvs,
-            out,
-        );
+        let header = ProxyHeader::new(self.client, self.asked);
+        let cluster_port = ClusterPort::new(self.asked.port());
+        encode(version, &header, cluster_port, self.id, out);
     }
 }
 
-/// Reads until it is decided whether the client sent a header.
+/// The same for a connection that a peer brought: the peer made, passed on or stripped the header already.
+///
+/// The wire between proxies says only whether there is one, so that a peer sends v1 where the pod wants v2.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Relay {
+    pub(super) cluster_port: ClusterPort,
+    pub(super) id: u64,
+    pub(super) wait: Duration,
+    pub(super) send: SendProxy,
+}
+
+impl Relay {
+    /// Decides what the pod gets first; `bytes` came behind the peer's request.
+    pub(super) async fn decide(self, peer: &TcpStream, bytes: BytesMut) -> First {
+        if version(self.send) != Some(Version::V2) {
+            let read = bytes.len();
+            return First::Bytes { bytes, read };
+        }
+        // A silent peer holds nothing up: the pod's bytes flow meanwhile.
+        let Looked { seen, mut bytes } = look(peer, bytes, None, self.wait).await;
+        let read = bytes.len();
+        match seen {
+            Seen::Reset => First::Reset,
+            Seen::Header(used) if bytes.starts_with(V1_START) => {
+                let mut out = BytesMut::new();
+                if let Ok(Decoded::Done {
+                    value: Some(header),
+                    ..
+                }) = proxy::decode(&bytes)
+                {
+                    let cluster_port = Some(self.cluster_port);
+                    encode(Version::V2, &header, cluster_port, self.id, &mut out);
+                } else {
+                    // It names nobody.
+                    proxy::encode_unknown(Version::V2, &mut out);
+                }
+                out.extend_from_slice(&bytes.split_off(used));
+                First::Bytes { bytes: out, read }
+            }
+            Seen::Header(_) | Seen::None => First::Bytes { bytes, read },
+        }
+    }
+}
+
+fn encode(
+    version: Version,
+    header: &ProxyHeader,
+    cluster_port: Option<ClusterPort>,
+    id: u64,
+    out: &mut BytesMut,
+) {
+    let id = format!("{id:016x}");
+    let tlvs = Tlvs {
+        cluster_port,
+        unique_id: UniqueId::new(id.as_bytes()),
+    };
+    proxy::encode(version, header, &tlvs, out);
+}
+
+/// Reads until it is decided whether the client sent a header, after `bytes` of it were read already.
 ///
 /// `silence` is how long a client may say nothing; from its first byte on it has `wait`.
-async fn look(client: &TcpStream, silence: Option<Duration>, wait: Duration) -> Looked {
-    let mut deadline = silence.map(|silence| Instant::now() + silence);
-    let mut bytes = BytesMut::new();
+async fn look(
+    client: &TcpStream,
+    mut bytes: BytesMut,
+    silence: Option<Duration>,
+    wait: Duration,
+) -> Looked {
+    let limit = if bytes.is_empty() {
+        silence
+    } else {
+        Some(wait)
+    };
+    let mut deadline = limit.map(|limit| Instant::now() + limit);
     let seen = loop {
+        match proxy::decode(&bytes) {
+            Ok(Decoded::Done { used, .. }) => break Seen::Header(used),
+            Ok(Decoded::Partial) => {}
+            Err(_) => break Seen::None,
+        }
         match read(client, &mut bytes, deadline).await {
             // A pod is told of no header too where the client is silent or done.
             None | Some(Ok(0)) => break Seen::None,
@@ -140,17 +211,12 @@ async fn look(client: &TcpStream, silence: Option<Duration>, wait: Duration) -> 
             Some(Ok(got)) if got == bytes.len() => deadline = Some(Instant::now() + wait),
             Some(Ok(_)) => {}
         }
-        match proxy::decode(&bytes) {
-            Ok(Decoded::Done { used, .. }) => break Seen::Header(used),
-            Ok(Decoded::Partial) => {}
-            Err(_) => break Seen::None,
-        }
     };
     Looked { seen, bytes }
 }
 
 /// One read that appends to `bytes`; `None` at the deadline.
-async fn read(
+pub(super) async fn read(
     client: &TcpStream,
     bytes: &mut BytesMut,
     deadline: Option<Instant>,

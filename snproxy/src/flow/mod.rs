@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod end;
 pub mod header;
 pub mod live;
+pub mod peer;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::field::display;
 use tracing::{debug, info};
 
-use crate::addr::canonical;
-use crate::pump;
+use crate::addr::{ClusterPort, canonical};
+use crate::pump::{self, Meter, Side, Stop};
 use crate::route::Table;
 use crate::route::service::Upstream;
 
@@ -30,6 +32,9 @@ pub struct Shared {
     pub table: ArcSwap<Table>,
     pub live: Live,
     pub ends: Ends,
+    /// Where peers wait that have not asked for anything yet.
+    pub waiting: peer::Room,
+    strangers: peer::Strangers,
     /// Told when a dial changed what is known of an upstream.
     pub health_changed: Notify,
     ids: AtomicU64,
@@ -41,6 +46,8 @@ impl Shared {
             table: ArcSwap::from_pointee(table),
             live: Live::default(),
             ends: Ends::default(),
+            waiting: peer::Room::default(),
+            strangers: peer::Strangers::default(),
             health_changed: Notify::new(),
             // Two processes of one host give different ids to a pod's log.
             ids: AtomicU64::new(u64::from(std::process::id()) << 32),
@@ -57,7 +64,18 @@ impl Shared {
     }
 }
 
-/// What the closing event tells of a connection.
+/// Whose connection it was, for the closing event.
+#[derive(Debug, Default)]
+struct Opened {
+    /// `None`: a peer did not say.
+    client: Option<SocketAddr>,
+    /// The proxy that brought it.
+    peer: Option<SocketAddr>,
+    /// `None`: nobody said.
+    cluster_port: Option<u16>,
+}
+
+/// How a connection ended, for the closing event.
 #[derive(Debug)]
 pub(crate) struct Closed {
     pub(crate) end: End,
@@ -71,6 +89,22 @@ impl Closed {
     pub(crate) fn early(client: &TcpStream, end: End) -> Self {
         pump::reset_on_close(client);
         Self::silently(end)
+    }
+
+    /// The end of a connection that reached `upstream`.
+    pub(crate) fn pumped(stop: Stop, upstream: SocketAddr, meter: &Meter) -> Self {
+        Self {
+            end: match stop {
+                Stop::Clean => End::Clean,
+                Stop::Reset(Side::Client) => End::Client,
+                Stop::Reset(Side::Upstream) => End::Upstream,
+                Stop::Idle => End::Idle,
+                Stop::Cut => End::Drain,
+            },
+            upstream: Some(upstream),
+            bytes_in: meter.up.load(Relaxed),
+            bytes_out: meter.down.load(Relaxed),
+        }
     }
 
     /// An end that the client sees as a plain close.
@@ -99,41 +133,69 @@ pub fn serve(
 async fn carry(shared: &Shared, client: TcpStream, addr: SocketAddr) {
     let start = Instant::now();
     let addr = canonical(addr);
-    let (port, closed) = match client.local_addr().map(canonical) {
-        Ok(asked) => (asked.port(), route(shared, &client, addr, asked).await),
+    let (opened, closed) = match client.local_addr().map(canonical) {
+        Ok(asked) => route(shared, &client, addr, asked).await,
         // The client reset while it waited in the accept queue.
-        Err(_) => (0, Closed::silently(End::Client)),
+        Err(_) => (Opened::default(), Closed::silently(End::Client)),
     };
     drop(client);
     shared.ends.count(closed.end);
-    report(addr, port, &closed, start.elapsed());
+    report(&opened, &closed, start.elapsed());
 }
 
 /// PORT is for peers; every other port that reaches us is a cluster port.
-async fn route(shared: &Shared, client: &TcpStream, addr: SocketAddr, asked: SocketAddr) -> Closed {
+async fn route(
+    shared: &Shared,
+    client: &TcpStream,
+    addr: SocketAddr,
+    asked: SocketAddr,
+) -> (Opened, Closed) {
     let table = shared.table.load_full();
-    if asked.port() == table.conf.port {
-        // The wire protocol's "no": a close without a byte.
-        return Closed::silently(End::Peer);
-    }
     let id = shared.ids.fetch_add(1, Relaxed);
-    cluster::carry(shared, table, client, addr, asked, id).await
+    if asked.port() == table.conf.port {
+        // Boxed: clients, which are many more, must not pay for its size.
+        let (said, closed) = Box::pin(peer::carry(shared, table, client, addr, asked, id)).await;
+        let opened = Opened {
+            client: said.client.map(SocketAddr::V4),
+            peer: Some(addr),
+            cluster_port: said.cluster_port.map(ClusterPort::get),
+        };
+        return (opened, closed);
+    }
+    let opened = Opened {
+        client: Some(addr),
+        peer: None,
+        cluster_port: Some(asked.port()),
+    };
+    let closed = cluster::carry(shared, table, client, addr, asked, id).await;
+    (opened, closed)
 }
 
 /// The one closing event of a connection.
-fn report(client: SocketAddr, cluster_port: u16, closed: &Closed, duration: Duration) {
+fn report(opened: &Opened, closed: &Closed, duration: Duration) {
+    let Opened {
+        client,
+        peer,
+        cluster_port,
+    } = opened;
     let Closed {
         end,
         upstream,
         bytes_in,
         bytes_out,
     } = closed;
-    let upstream = upstream.map(tracing::field::display);
+    let client = client.map(display);
+    let peer = peer.map(display);
+    let upstream = upstream.map(display);
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    // Clean ends are the bulk of a busy host's connections: they are there for who asks.
-    if matches!(end, End::Clean | End::Client | End::Upstream) {
-        debug!(%client, cluster_port, upstream, bytes_in, bytes_out, duration_ms, %end, "closed");
+    // Clean ends are the bulk of a busy host's connections, and strangers have a line of their own now and then: these
+    // are there for who asks.
+    if matches!(
+        end,
+        End::Clean | End::Client | End::Upstream | End::Stranger | End::Unused
+    ) {
+        debug!(client, peer, cluster_port, upstream, bytes_in, bytes_out, duration_ms, %end, "closed");
     } else {
-        info!(%client, cluster_port, upstream, bytes_in, bytes_out, duration_ms, %end, "closed");
+        info!(client, peer, cluster_port, upstream, bytes_in, bytes_out, duration_ms, %end, "closed");
     }
 }

@@ -105,8 +105,9 @@ fn tcp<Ip: FromStr + Into<IpAddr>>(
     reader.literal(b" ", PROTOCOL)?;
     let source = ip::<Ip>(reader, endings)?;
     let destination = ip::<Ip>(reader, endings)?;
-    let source_port = port(reader, b' ')?;
-    let destination_port = port(reader, b'\r')?;
+    // §2.1 bars leading zeroes, as `decimal` does.
+    let source_port = reader.decimal(b' ', PORT)?;
+    let destination_port = reader.decimal(b'\r', PORT)?;
     reader.literal(b"\n", LINE_END)?;
     Ok(ProxyHeader {
         source: SocketAddr::new(source.into(), source_port),
@@ -144,27 +145,6 @@ fn can_become<Ip: FromStr>(beginning: &[u8], endings: &[&str]) -> bool {
         }
         str::from_utf8(text).is_ok_and(|text| text.parse::<Ip>().is_ok())
     })
-}
-
-/// A port and the byte `end` after it.
-fn port(reader: &mut Reader<'_>, end: u8) -> Result<u16, Stop> {
-    let mut port: Option<u16> = None;
-    loop {
-        let byte = reader.byte()?;
-        port = match (byte, port) {
-            (byte, Some(port)) if byte == end => return Ok(port),
-            // §2.1 bars leading zeroes so that no reader takes the number for octal.
-            (b'0'..=b'9', Some(0)) => None,
-            (b'0'..=b'9', before) => before
-                .unwrap_or(0)
-                .checked_mul(10)
-                .and_then(|tens| tens.checked_add(u16::from(byte - b'0'))),
-            _ => None,
-        };
-        if port.is_none() {
-            return Err(Invalid(PORT).into());
-        }
-    }
 }
 
 /// Everything up to the CRLF, unread: §2.1 "must ignore anything presented before the CRLF".

@@ -62,6 +62,27 @@ impl<'a> Reader<'a> {
         Ok(slice)
     }
 
+    /// Reads a port or count and the byte `end` after it: no sign, no leading zero, at most 65,535.
+    pub(super) fn decimal(&mut self, end: u8, what: &'static str) -> Result<u16, Stop> {
+        let mut number: Option<u16> = None;
+        loop {
+            let byte = self.byte()?;
+            number = match (byte, number) {
+                (byte, Some(number)) if byte == end => return Ok(number),
+                // A leading zero could be taken for octal by another reader.
+                (b'0'..=b'9', Some(0)) => None,
+                (b'0'..=b'9', before) => before
+                    .unwrap_or(0)
+                    .checked_mul(10)
+                    .and_then(|tens| tens.checked_add(u16::from(byte - b'0'))),
+                _ => None,
+            };
+            if number.is_none() {
+                return Err(Invalid(what).into());
+            }
+        }
+    }
+
     /// Reads exactly `expected`; a byte that differs is an invalid `what` even where the rest is missing.
     pub(super) fn literal(&mut self, expected: &[u8], what: &'static str) -> Result<(), Stop> {
         for byte in expected {

@@ -1,0 +1,91 @@
+//! The hosts of the cluster as this one sees them: which line is this host, who else there is, who is a peer.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Conf, HostAddr};
+
+impl HostAddr {
+    /// The address at which it is dialled; `None` for a name that does not resolve now.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.addrs.first().copied()
+    }
+
+    /// Where its proxy is dialled.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.ip()?, self.port))
+    }
+
+    /// Whether it is written as a name.
+    pub fn is_name(&self) -> bool {
+        self.name.parse::<IpAddr>().is_err()
+    }
+}
+
+impl Conf {
+    /// Hosts that may serve what this one does not: all with an address but this one, each address once.
+    pub fn other_hosts(&self) -> impl Iterator<Item = &HostAddr> {
+        self.others.iter().filter_map(|at| self.hosts.get(*at))
+    }
+
+    /// Whether PORT is for this caller. Addresses of this host that no file names are the caller's business.
+    pub fn allows_peer(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let peers = &self.peers;
+        peers.any
+            || ip.is_loopback()
+            || (peers.hosts && self.host_ips.binary_search(&ip).is_ok())
+            || peers.networks.iter().any(|network| network.contains(&ip))
+    }
+
+    /// Works out all that follows from HOST, PORT and the hosts.
+    pub fn place_hosts(&mut self) {
+        self.this_host = this_host(self);
+        let mut known = HashSet::new();
+        let others = self.hosts.iter().enumerate().filter_map(|(at, host)| {
+            let addr = host.addr()?;
+            let other =
+                self.this_host != Some(at) && !addr.ip().is_unspecified() && !is_self(self, host);
+            (other && known.insert(addr)).then_some(at)
+        });
+        self.others = others.collect();
+        let this = self.this_host.and_then(|at| self.hosts.get(at));
+        self.dial_from = this
+            .filter(|host| host.is_local)
+            .and_then(HostAddr::ip)
+            // From loopback no other machine is reached.
+            .filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+        let mut ips: Vec<IpAddr> = self
+            .hosts
+            .iter()
+            .flat_map(|host| host.addrs.iter().copied())
+            .collect();
+        ips.sort_unstable();
+        ips.dedup();
+        self.host_ips = ips.into();
+    }
+}
+
+/// The only host with an address of ours and our PORT; of several the one at HOST, else the first of
+/// them; the first line where there is none.
+fn this_host(conf: &Conf) -> Option<usize> {
+    let ours = |host: &HostAddr| host.port == conf.port && host.is_local;
+    let mut found = conf.hosts.iter().enumerate().filter(|(_, host)| ours(host));
+    let first = found.next();
+    let mut all = first.into_iter().chain(found);
+    let served = all.find(|(_, host)| host.ip() == Some(conf.host));
+    served
+        .or(first)
+        .map(|(at, _)| at)
+        .or((!conf.hosts.is_empty()).then_some(0))
+}
+
+/// Whether a connection to this host's proxy would come back to us.
+fn is_self(conf: &Conf, host: &HostAddr) -> bool {
+    let served = if conf.host.is_unspecified() {
+        host.is_local
+    } else {
+        host.ip() == Some(conf.host)
+    };
+    served && host.port == conf.port
+}

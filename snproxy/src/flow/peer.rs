@@ -1,0 +1,258 @@
+//! A connection on PORT: another proxy asks for a pod of ours, or how many there are.
+//!
+//! The peer adds or strips PROXY headers; from the answer on the pod's side is a blind pipe, but for one case in
+//! [`header`](super::header). A "no" is a close without a byte, never a reset: the peer goes on to the next host.
+
+mod room;
+mod strangers;
+#[cfg(test)]
+mod tests;
+
+use std::net::{Shutdown, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::task::coop;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::addr::ClusterPort;
+use crate::net::dial::tune;
+use crate::pump::{self, Meter};
+use crate::route::Table;
+use crate::wire::Decoded;
+use crate::wire::peer::{Reply, Request, decode_request};
+
+use super::cluster::{connect, random};
+use super::end::End;
+use super::{Closed, Shared, header};
+
+pub use room::Room;
+pub use strangers::Strangers;
+
+/// How long a peer may say nothing.
+const SILENCE: Duration = Duration::from_mins(1);
+/// How long a line may take from its first byte on, and an answer to be taken.
+const LINE_LIMIT: Duration = Duration::from_secs(3);
+/// How long a peer that was told no may take to hear it.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Most bytes of such a peer that are read and dropped.
+const FAREWELL_BYTES: usize = 64 * 1024;
+
+/// What a peer said of the connection that it wants carried.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    pub(super) cluster_port: Option<ClusterPort>,
+    pub(super) client: Option<SocketAddrV4>,
+}
+
+/// Answers a peer until it has its pod, and carries its connection to the end.
+pub(super) async fn carry(
+    shared: &Shared,
+    table: Arc<Table>,
+    peer: &TcpStream,
+    addr: SocketAddr,
+    asked: SocketAddr,
+    id: u64,
+) -> (Said, Closed) {
+    tune(peer, table.conf.keepalive);
+    let mut said = Said::default();
+    let mut caller = Caller {
+        shared,
+        peer,
+        addr,
+        asked,
+        bytes: BytesMut::new(),
+    };
+    let closed = match caller.serve(table, id, &mut said).await {
+        Ok(closed) => closed,
+        Err(end) => {
+            let patience = match end {
+                // Nothing of theirs is waited for: they asked for nothing, or may not, or everything ends.
+                End::Stranger | End::Unused | End::Drain => Duration::ZERO,
+                _ => FAREWELL,
+            };
+            farewell(peer, patience).await;
+            Closed::silently(end)
+        }
+    };
+    (said, closed)
+}
+
+/// A peer, and what it sent that is not understood yet.
+struct Caller<'a> {
+    shared: &'a Shared,
+    peer: &'a TcpStream,
+    addr: SocketAddr,
+    asked: SocketAddr,
+    bytes: BytesMut,
+}
+
+impl Caller<'_> {
+    /// Errors: how it ends where no pod was connected, for the peer to hear as a close.
+    async fn serve(&mut self, table: Arc<Table>, id: u64, said: &mut Said) -> Result<Closed, End> {
+        self.check(&table)?;
+        // One that waits must not keep a table of each reload.
+        drop(table);
+        loop {
+            let request = self.request().await?;
+            // As it is now: the files may have changed since the last line.
+            let table = self.shared.table.load_full();
+            self.check(&table)?;
+            match request {
+                Request::Connect { cluster_port, ends } => {
+                    said.cluster_port = Some(cluster_port);
+                    said.client = ends.map(|(client, _)| client);
+                    return self.connect(table, cluster_port, id).await;
+                }
+                Request::Count { cluster_port } => {
+                    self.say(Reply::Pods(pods(&table, cluster_port))).await?;
+                }
+            }
+        }
+    }
+
+    fn check(&self, table: &Table) -> Result<(), End> {
+        let strangers = &self.shared.strangers;
+        strangers.check(&table.conf, self.addr.ip(), self.asked.ip())
+    }
+
+    /// The next request; silence before it is spent in the waiting room.
+    async fn request(&mut self) -> Result<Request, End> {
+        if self.bytes.is_empty() {
+            self.wait().await?;
+        } else if self.shared.waiting.is_closed() {
+            return Err(End::Unused);
+        }
+        let deadline = Instant::now() + LINE_LIMIT;
+        loop {
+            match decode_request(&self.bytes) {
+                Ok(Decoded::Done { value, used }) => {
+                    self.bytes.advance(used);
+                    if self.bytes.is_empty() {
+                        self.bytes = BytesMut::new();
+                    }
+                    return Ok(value);
+                }
+                Ok(Decoded::Partial) => {}
+                Err(_) => return Err(End::Request),
+            }
+            match header::read(self.peer, &mut self.bytes, Some(deadline)).await {
+                None | Some(Ok(0)) => return Err(End::Request),
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return Err(End::Client),
+            }
+        }
+    }
+
+    /// Waits for the first byte of a line.
+    async fn wait(&mut self) -> Result<(), End> {
+        // A peer that asks and asks must not keep its worker from the others.
+        coop::consume_budget().await;
+        let mut seat = self.shared.waiting.enter(self.addr.ip());
+        let deadline = Instant::now() + SILENCE;
+        tokio::select! {
+            // What has come already is served, though the room is being closed.
+            biased;
+            read = header::read(self.peer, &mut self.bytes, Some(deadline)) => match read {
+                Some(Ok(1..)) => Ok(()),
+                _ => Err(End::Unused),
+            },
+            () = seat.taken() => Err(End::Unused),
+        }
+    }
+
+    async fn connect(
+        &mut self,
+        table: Arc<Table>,
+        cluster_port: ClusterPort,
+        id: u64,
+    ) -> Result<Closed, End> {
+        let (shared, peer, conf) = (self.shared, self.peer, &table.conf);
+        let service = table.service(cluster_port.get()).ok_or(End::NotMapped)?;
+        let connected = tokio::select! {
+            connected = connect(shared, &table, service) => connected,
+            () = pump::broken(peer) => Err(End::Client),
+            () = shared.live.cut_turn(random()) => Err(End::Drain),
+        };
+        let (pod, _permit, upstream) = match connected {
+            Err(End::Busy) => {
+                self.say(Reply::Busy).await?;
+                return Err(End::Busy);
+            }
+            connected => connected?,
+        };
+        tune(&upstream, conf.keepalive);
+        let send_proxy = header::version(pod.send_proxy).is_some();
+        if let Err(end) = self.say(Reply::Accept { send_proxy }).await {
+            pump::reset_on_close(&upstream);
+            return Err(end);
+        }
+        let relay = header::Relay {
+            cluster_port,
+            id,
+            wait: conf.proxy_wait,
+            send: pod.send_proxy,
+        };
+        let (idle, upstream_addr) = (conf.idle_timeout, pod.upstream.addr);
+        drop(table);
+
+        let meter = Meter::default();
+        let cut = shared.live.cut_turn(random());
+        let first = Box::pin(relay.decide(peer, std::mem::take(&mut self.bytes)));
+        let stop = pump::run(peer, &upstream, first, idle, cut, &meter).await;
+        Ok(Closed::pumped(stop, upstream_addr, &meter))
+    }
+
+    /// Errors: the peer is gone, or takes nothing.
+    async fn say(&self, reply: Reply) -> Result<(), End> {
+        let mut line = BytesMut::new();
+        reply.encode(&mut line);
+        let said = timeout(LINE_LIMIT, async {
+            while !line.is_empty() {
+                self.peer.writable().await?;
+                match self.peer.try_write(&line) {
+                    Ok(written) => line.advance(written),
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        });
+        match said.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Client),
+        }
+    }
+}
+
+/// How many pods of `port` take connections, as far as is known.
+fn pods(table: &Table, port: ClusterPort) -> u32 {
+    let takes = table.service(port.get()).map_or(0, |service| {
+        let pods = service.pods.iter();
+        pods.filter(|pod| pod.upstream.is_up() && pod.max_conn > 0)
+            .count()
+    });
+    u32::try_from(takes).unwrap_or(u32::MAX)
+}
+
+/// Ends our side, and reads on until the peer has ended its own: a close with bytes unread would be a reset, and
+/// void what was said.
+async fn farewell(peer: &TcpStream, patience: Duration) {
+    const SINK: usize = 4096;
+
+    // ENOTCONN: it has reset, and hears nothing any more.
+    let _ = SockRef::from(peer).shutdown(Shutdown::Write);
+    let deadline = Instant::now() + patience;
+    let mut left = FAREWELL_BYTES;
+    while left > 0 && matches!(timeout_at(deadline, peer.readable()).await, Ok(Ok(()))) {
+        match peer.try_read(&mut [0; SINK]) {
+            Ok(0) => return,
+            Ok(read) => left = left.saturating_sub(read),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
