@@ -16,6 +16,7 @@ mod peer_answer;
 mod peer_call;
 mod pods;
 mod privileges;
+mod programs;
 mod proxy_header;
 mod refusal;
 mod reload;

@@ -19,6 +19,13 @@ const NEEDED: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("bpftool", "bpftool"),
     ("kill", "procps"),
+    ("redis-server", "redis-server"),
+    ("redis-benchmark", "redis-tools"),
+    ("iperf3", "iperf3"),
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
+    // Its programs are where PATH does not lead.
+    ("/usr/share/doc/postgresql", "postgresql"),
 ];
 
 /// Installs packages, and keeps Debian from starting the services in them: a web server on this machine's port 80
