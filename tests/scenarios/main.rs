@@ -12,6 +12,7 @@ mod ipv6;
 mod kernel_log;
 mod log;
 mod max_conn;
+mod names;
 mod peer_answer;
 mod peer_call;
 mod pods;

@@ -163,7 +163,7 @@ fn without_capabilities_auto_does_not_start_with_many_ports() {
         host,
         &[
             "missing CAP_BPF, CAP_NET_ADMIN",
-            "61744 mapped ports are too many",
+            "61744 ports are too many",
             "`STEERING listeners`",
         ],
     );
@@ -180,7 +180,7 @@ fn many_ports_are_not_reloaded_into_listeners_of_auto() {
     let reload = host.reload();
     assert!(!reload.status.success());
     let said = String::from_utf8_lossy(&reload.stdout).into_owned();
-    assert!(said.contains("2000 mapped ports are too many"), "{said}");
+    assert!(said.contains("2000 ports are too many"), "{said}");
     assert_eq!(host.open(2000).greeting(), "pod");
     assert!(host.is_refused(2020));
 }
@@ -288,7 +288,7 @@ fn listeners_leave_descriptors_for_connections() {
     host.conf("STEERING", "listeners").limit_nofile(64);
 
     host.mappings(&mappings(33));
-    does_not_start(host, &["33 mapped ports are too many", "at most 32"]);
+    does_not_start(host, &["33 ports are too many", "at most 32"]);
     host.mappings(&mappings(32)).start();
     for port in [2000, 2031] {
         assert_eq!(host.open(port).greeting(), "pod", "port {port}");

@@ -19,6 +19,7 @@ pub struct Status {
     pub host: String,
     pub port: u16,
     pub ports: PortCounts,
+    pub hosts: HostCounts,
     pub connections: Connections,
     /// Ended connections by end.
     pub ends: BTreeMap<String, u64>,
@@ -36,6 +37,13 @@ pub struct PortCounts {
     pub steer: usize,
     pub refuse: usize,
     pub pass: usize,
+}
+
+/// The other hosts by whether their proxies are reached.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct HostCounts {
+    pub up: usize,
+    pub down: usize,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -105,4 +113,41 @@ pub struct Owner {
     /// Looked up by the command, with its caller's rights.
     pub pid: Option<u32>,
     pub name: Option<String>,
+}
+
+/// `GET /routes`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Routes {
+    /// The other hosts, in the order of hosts.conf.
+    pub hosts: Vec<Host>,
+    /// What they answered, by port and host; what is too old to be used is left out.
+    pub routes: Vec<Route>,
+}
+
+/// Another host's proxy.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Host {
+    pub name: String,
+    pub address: String,
+    pub up: bool,
+    /// Of one that is down: time until it is tried again.
+    pub retry_ms: Option<u64>,
+    /// Whether it says how many pods it has; one that does not counts as one pod.
+    pub counts_pods: bool,
+}
+
+/// What one host answered for one port.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Route {
+    pub port: u16,
+    /// Name of the host.
+    pub host: String,
+    /// `serves`, `busy`, `not here`; `unknown` where connections live on past their answer.
+    pub answer: String,
+    /// Pods that take connections there, as far as known.
+    pub pods: u16,
+    /// Time since the answer.
+    pub age_ms: u64,
+    /// Live connections of this host's clients by way of that host.
+    pub live: u32,
 }

@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 pub enum Asked {
     Status(oneshot::Sender<api::Status>),
     Ports(oneshot::Sender<api::Ports>),
+    Routes(oneshot::Sender<api::Routes>),
     Reload(oneshot::Sender<api::Reload>),
 }
 
@@ -167,10 +168,11 @@ async fn answer(
     let response = match (request.method(), request.uri().path()) {
         (&Method::GET, "/status") => ask(&asked, Asked::Status).await,
         (&Method::GET, "/ports") => ask(&asked, Asked::Ports).await,
+        (&Method::GET, "/routes") => ask(&asked, Asked::Routes).await,
         (&Method::POST, "/reload") => ask(&asked, Asked::Reload).await,
         _ => text(
             StatusCode::NOT_FOUND,
-            "GET /status, GET /ports, POST /reload\n",
+            "GET /status, GET /ports, GET /routes, POST /reload\n",
         ),
     };
     Ok(response)

@@ -11,6 +11,7 @@ mod log;
 mod owner;
 mod ports;
 mod reload;
+mod routes;
 mod run;
 mod status;
 
@@ -72,6 +73,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask the running proxy what it knows of the other hosts: which are reached, and what each serves
+    Routes {
+        /// Print the answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Make the running proxy read its files again
     Reload {
         /// Print the answer as JSON
@@ -103,6 +110,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check { explain }) => Ok(check::check(&conf, explain)),
         Some(Command::Status { json }) => status::status(&conf, json),
         Some(Command::Ports { json }) => ports::ports(&conf, json),
+        Some(Command::Routes { json }) => routes::routes(&conf, json),
         Some(Command::Reload { json }) => reload::reload(&conf, json),
     };
     ExitCode::from(result.unwrap_or_else(|error| {

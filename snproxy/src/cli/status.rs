@@ -36,6 +36,12 @@ fn print(status: &Status) {
         "ports        {} steered, {} refused, {} left alone",
         status.ports.steer, status.ports.refuse, status.ports.pass
     );
+    if status.hosts.up + status.hosts.down > 0 {
+        println!(
+            "other hosts  {} up, {} down",
+            status.hosts.up, status.hosts.down
+        );
+    }
     println!(
         "connections  {} live, {} in all",
         status.connections.live, status.connections.total

@@ -1,6 +1,7 @@
 //! The running proxy: owns everything, and reacts to one event after the other.
 
 mod drain;
+mod names;
 mod pods;
 mod reload;
 mod report;
@@ -31,7 +32,7 @@ pub use start::{Start, StartError};
 pub use world::{Names, control_socket_of, parse};
 
 use pods::Pods;
-use reload::Loaded;
+use reload::{Loaded, Why};
 use steer::Steerer;
 
 /// Time between looks at the host's listening sockets (well under 1 ms each): what starts or dies is
@@ -141,18 +142,18 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     let accepting = tokio::spawn(accept(Arc::clone(&listener), Arc::clone(&shared)));
     daemon.announce();
     // The watch began after the files were read: what changed in between is found here.
-    daemon.reload(false);
+    daemon.reload(Why::Changed);
 
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = tick.tick() => daemon.tick(),
-            () = daemon.watch.changed() => daemon.reload(false),
+            () = daemon.watch.changed() => daemon.reload(Why::Changed),
             looked = daemon.loaded.looked() => daemon.loaded(looked),
             () = shared.health_changed.notified() => daemon.steer(),
             Some(question) = asked.recv() => daemon.answer(question),
-            _ = signals.hangup.recv() => daemon.reload(true),
+            _ = signals.hangup.recv() => daemon.reload(Why::Asked),
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
         }
@@ -177,6 +178,7 @@ impl Daemon {
     /// Looks at the host's listeners, probes what needs it, and retries what failed.
     fn tick(&mut self) {
         self.retry_reload();
+        self.renew_names(Instant::now());
         self.control.retry(&self.started_with);
         self.look_around();
     }
@@ -188,6 +190,7 @@ impl Daemon {
         for upstream in self.pods.look(&table, listening.as_deref(), Instant::now()) {
             self.pods.probe(&self.shared, &table, upstream);
         }
+        pods::probe_hosts(&self.shared, &table, Instant::now());
         self.steerer.look_for_failures();
         if self.steerer.is_behind() {
             self.steerer.bring(&table);
@@ -221,6 +224,7 @@ impl Daemon {
         match question {
             Asked::Status(reply) => drop(reply.send(self.status())),
             Asked::Ports(reply) => drop(reply.send(self.ports())),
+            Asked::Routes(reply) => drop(reply.send(self.routes())),
             Asked::Reload(reply) if self.draining => {
                 let mut outcome = self.reloaded();
                 outcome.ok = false;

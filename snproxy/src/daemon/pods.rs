@@ -1,4 +1,5 @@
-//! Whether the pods of this host live: what listening sockets tell, and probes where they tell of a change.
+//! Whether the pods of this host live: what listening sockets tell, and probes where they tell of a change. And
+//! probes of the other hosts that are away.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use tokio::sync::Semaphore;
 use tracing::debug;
 
 use crate::conf::SendProxy;
-use crate::flow::{Shared, header};
+use crate::flow::{Shared, header, questions};
 use crate::net::dial::dial;
 use crate::route::Table;
 use crate::route::service::Upstream;
@@ -116,5 +117,14 @@ impl Pods {
             }
             drop((turn, place));
         });
+    }
+}
+
+/// Asks those of the other hosts that are away and due.
+pub(super) fn probe_hosts(shared: &Arc<Shared>, table: &Table, now: Instant) {
+    for (at, peer) in table.peers.list().iter().enumerate() {
+        if peer.upstream.health().due(now) {
+            questions::probe(shared, &table.peers, at, table.conf.dial_from);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -15,7 +16,8 @@ use crate::route::Table;
 use crate::sys::memory;
 
 use super::Daemon;
-use super::steer::{chain, max_listeners};
+use super::names::changed_names;
+use super::steer::{chain, max_listeners, wanted_listeners};
 use super::world::Names;
 
 /// A set of files that may be put in force.
@@ -27,9 +29,20 @@ pub struct Good {
     pub had_mappings: bool,
 }
 
+/// Why the files are looked at; what is later covers what is before it.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Why {
+    /// They may have changed.
+    Changed,
+    /// Names in them may have other addresses by now.
+    Names,
+    /// Somebody asked for it.
+    Asked,
+}
+
 /// What one look at the files came to.
 enum Found {
-    /// The texts that were looked at last time.
+    /// The texts that were looked at last time; where names are looked at: others, which the watch will tell of.
     Same,
     /// Not even readable: looked at again with each tick.
     Unreadable(Vec<Diagnostic>),
@@ -53,9 +66,11 @@ pub(super) struct Loaded {
     /// A good set that the kernel would not take yet.
     waiting: Option<Box<Good>>,
     /// The look under way, on a thread that may block: files and name services may hang.
-    looking: Option<JoinHandle<Found>>,
-    /// Another look was asked for meanwhile; true: even if nothing changed.
-    again: Option<bool>,
+    looking: Option<(Why, JoinHandle<Found>)>,
+    /// Another look was asked for meanwhile.
+    again: Option<Why>,
+    /// When names were last asked for their addresses.
+    resolved: Instant,
     /// Callers that wait for the outcome.
     callers: Vec<oneshot::Sender<api::Reload>>,
 }
@@ -71,44 +86,54 @@ impl Loaded {
             waiting: None,
             looking: None,
             again: None,
+            resolved: Instant::now(),
             callers: Vec::new(),
         }
+    }
+
+    /// When names were last asked for their addresses; `None` while a look is under way.
+    pub(super) fn resolved(&self) -> Option<Instant> {
+        self.looking.is_none().then_some(self.resolved)
     }
 
     /// The outcome of the look under way; never without one.
     ///
     /// Cancel safety: yes.
     pub(super) async fn looked(&mut self) -> Looked {
-        let Some(looking) = &mut self.looking else {
+        let Some((why, looking)) = &mut self.looking else {
             return std::future::pending().await;
         };
-        let found = looking.await;
+        let (why, found) = (*why, looking.await);
         self.looking = None;
         // A look that panicked found nothing out: the next change makes a new one.
-        Looked(found.unwrap_or(Found::Same))
+        Looked(why, found.unwrap_or(Found::Same))
     }
 }
 
 /// What a look came to, for [`Daemon::loaded`].
-pub(super) struct Looked(Found);
+pub(super) struct Looked(Why, Found);
 
 /// Reads and judges the files. May block.
 pub fn look(conf_path: &Path, names: &Names) -> Result<Good, Vec<Diagnostic>> {
-    match judge(conf_path, names, None, false) {
+    match judge(conf_path, names, Why::Asked, 0, false) {
         Found::Good(good) => Ok(*good),
         Found::Bad { diagnostics, .. } | Found::Unreadable(diagnostics) => Err(diagnostics),
         Found::Same => Err(Vec::new()),
     }
 }
 
-fn judge(conf_path: &Path, names: &Names, last: Option<u64>, had_mappings: bool) -> Found {
+fn judge(conf_path: &Path, names: &Names, why: Why, last: u64, had_mappings: bool) -> Found {
     let sources = match discovery::read(conf_path) {
         Ok(sources) => sources,
+        Err(_) if why == Why::Names => return Found::Same,
         Err(diagnostics) => return Found::Unreadable(diagnostics),
     };
     let seen = fingerprint(&sources);
-    if last == Some(seen) {
-        return Found::Same;
+    match why {
+        Why::Changed if seen == last => return Found::Same,
+        // Somebody may be half way through writing them.
+        Why::Names if seen != last => return Found::Same,
+        Why::Changed | Why::Names | Why::Asked => {}
     }
     let paths = discovery::paths(&sources);
     if sources.mappings.is_none() && had_mappings {
@@ -137,33 +162,42 @@ fn judge(conf_path: &Path, names: &Names, last: Option<u64>, had_mappings: bool)
 }
 
 impl Daemon {
-    /// Begins a look at the files; they are put in force if they changed, or if `always`.
-    pub(super) fn reload(&mut self, always: bool) {
+    /// Begins a look at the files.
+    pub(super) fn reload(&mut self, why: Why) {
         if self.loaded.looking.is_some() {
-            self.loaded.again = Some(always || self.loaded.again == Some(true));
+            self.loaded.again = self.loaded.again.max(Some(why));
             return;
         }
-        let last = (!always && !self.loaded.unreadable).then_some(self.loaded.seen);
+        // What could not even be read is news whatever it is.
+        let why = if self.loaded.unreadable {
+            Why::Asked
+        } else {
+            why
+        };
+        let last = self.loaded.seen;
         let (path, names) = (self.conf_path.clone(), Arc::clone(&self.names));
         let had_mappings = self.loaded.had_mappings;
         let look = move || {
-            let found = judge(&path, &names, last, had_mappings);
+            let found = judge(&path, &names, why, last, had_mappings);
             // The texts were read into this thread's own part of the heap.
             memory::trim();
             found
         };
-        self.loaded.looking = Some(tokio::task::spawn_blocking(look));
+        self.loaded.looking = Some((why, tokio::task::spawn_blocking(look)));
     }
 
     /// Begins a look whose outcome `caller` is told.
     pub(super) fn reload_for(&mut self, caller: oneshot::Sender<api::Reload>) {
         self.loaded.callers.push(caller);
-        self.reload(true);
+        self.reload(Why::Asked);
     }
 
     /// Takes note of what a look came to.
-    pub(super) fn loaded(&mut self, Looked(found): Looked) {
+    pub(super) fn loaded(&mut self, Looked(why, found): Looked) {
         self.loaded.unreadable = matches!(found, Found::Unreadable(_));
+        if why != Why::Changed || !matches!(found, Found::Same) {
+            self.loaded.resolved = Instant::now();
+        }
         match found {
             Found::Same => {}
             Found::Unreadable(diagnostics) => self.keep(diagnostics),
@@ -183,11 +217,16 @@ impl Daemon {
                 self.watch.set(&paths);
                 let restart = self.keep_what_needs_a_restart(Arc::make_mut(&mut good.conf));
                 good.diagnostics.extend(restart);
-                self.put_in_force(good);
+                let nothing_new = why == Why::Names
+                    && self.loaded.ok
+                    && good.conf == self.shared.table.load().conf;
+                if !nothing_new {
+                    self.put_in_force(good, why);
+                }
             }
         }
-        if let Some(always) = self.loaded.again.take() {
-            return self.reload(always);
+        if let Some(why) = self.loaded.again.take() {
+            return self.reload(why);
         }
         self.answer_callers();
     }
@@ -195,17 +234,17 @@ impl Daemon {
     /// Tries again what could not be read, or what the kernel would not take.
     pub(super) fn retry_reload(&mut self) {
         if let Some(good) = self.loaded.waiting.take() {
-            self.put_in_force(good);
+            self.put_in_force(good, Why::Asked);
         } else if self.loaded.unreadable {
-            self.reload(false);
+            self.reload(Why::Changed);
         }
     }
 
-    fn put_in_force(&mut self, good: Box<Good>) {
+    fn put_in_force(&mut self, good: Box<Good>, why: Why) {
         // Whatever waited is of the past: this set came later.
         self.loaded.waiting = None;
         let old = self.shared.table.load_full();
-        let table = Table::build(Arc::clone(&good.conf), Some(&old));
+        let table = Table::build(Arc::clone(&good.conf), Some(&old), Instant::now());
         // Who listens where, as it is now and with the ports of the new set.
         self.steerer.look(&table.conf);
         let refusal = self
@@ -236,11 +275,15 @@ impl Daemon {
         } = *good;
         (self.set_log_level)(&table.conf);
         let (generation, mappings) = (table.generation, table.conf.mappings.len());
+        let addresses = changed_names(&old.conf, &table.conf);
         self.shared.table.store(Arc::new(table));
         drop(old);
         self.steer();
         for found in &diagnostics {
-            warn!("{found}");
+            // Nobody touched the files: what was said of them needs no second time.
+            if why != Why::Names || !self.loaded.diagnostics.contains(found) {
+                warn!("{found}");
+            }
         }
         let ports = self.steerer.port_counts();
         info!(
@@ -248,6 +291,7 @@ impl Daemon {
             mappings,
             steered = ports.steer,
             refused = ports.refuse,
+            addresses,
             "configuration in force"
         );
         self.loaded.ok = true;
@@ -341,11 +385,11 @@ impl Daemon {
 
     /// Listeners were taken because the ports were few: a set with many is not for them.
     fn too_many_listeners(&self, table: &Table) -> Option<Diagnostic> {
-        let ports = table.services().count();
+        let ports = wanted_listeners(table);
         let most = max_listeners(self.started_with.steering);
         (self.steerer.mechanism() == "listeners" && ports > most).then(|| {
             let message = format!(
-                "{ports} mapped ports are too many for one listener each (at most {most}): \
+                "{ports} ports are too many for one listener each (at most {most}): \
                  start snproxy where it may use eBPF"
             );
             Diagnostic::of_file(&table.conf.files.mappings, Severity::Error, message)

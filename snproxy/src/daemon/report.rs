@@ -1,12 +1,15 @@
 //! What the daemon tells about itself.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
 use crate::addr::Action;
 use crate::admin::api;
 use crate::conf::SendProxy;
+use crate::route::health::Health;
+use crate::route::peers::Standing;
 use crate::route::plan::{Lot, Reason};
 
 use super::Daemon;
@@ -37,6 +40,8 @@ impl Daemon {
                 up: pod.upstream.is_up(),
             })
         });
+        let others = table.peers.list();
+        let up = others.iter().filter(|peer| peer.is_up()).count();
         api::Status {
             state: if self.draining { "draining" } else { "running" }.to_owned(),
             pid: std::process::id(),
@@ -47,6 +52,10 @@ impl Daemon {
             host: self.started_with.host.to_string(),
             port: self.started_with.port,
             ports: self.steerer.port_counts(),
+            hosts: api::HostCounts {
+                up,
+                down: others.len() - up,
+            },
             connections: api::Connections {
                 live: shared.live.now(),
                 total: shared.live.total(),
@@ -123,4 +132,47 @@ impl Daemon {
         }
         api::Ports { ranges }
     }
+
+    pub(super) fn routes(&self) -> api::Routes {
+        let peers = Arc::clone(&self.shared.table.load().peers);
+        let now = Instant::now();
+        let hosts = peers.list().iter().map(|peer| api::Host {
+            name: peer.name.to_string(),
+            address: peer.addr().to_string(),
+            up: peer.is_up(),
+            retry_ms: match peer.upstream.health() {
+                Health::Up => None,
+                Health::Down { retry, .. } => Some(millis(retry.saturating_duration_since(now))),
+            },
+            counts_pods: !peers.is_plain(peer, now),
+        });
+        let mut routes = Vec::new();
+        for (port, answers) in peers.remembered() {
+            for remembered in answers.remembered(now) {
+                let (answer, pods) = match remembered.standing {
+                    Standing::Unknown if remembered.live == 0 => continue,
+                    Standing::Unknown => ("unknown", 0),
+                    Standing::Serves(pods) => ("serves", pods),
+                    Standing::Busy => ("busy", 0),
+                    Standing::NotHere => ("not here", 0),
+                };
+                routes.push(api::Route {
+                    port,
+                    host: peers.list()[remembered.peer].name.to_string(),
+                    answer: answer.to_owned(),
+                    pods,
+                    age_ms: millis(remembered.age),
+                    live: remembered.live,
+                });
+            }
+        }
+        api::Routes {
+            hosts: hosts.collect(),
+            routes,
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

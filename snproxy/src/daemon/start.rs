@@ -19,7 +19,7 @@ use crate::sys::privileges;
 
 use super::control_socket;
 use super::reload::Good;
-use super::steer::{Mechanism, Steerer, chain, max_listeners};
+use super::steer::{Mechanism, Steerer, chain, max_listeners, wanted_listeners};
 use super::world::Names;
 
 /// All that needs privileges or may fail, made before the first thread starts: capabilities belong to
@@ -46,7 +46,7 @@ pub enum StartError {
     #[error("{}", chain(.0))]
     Steering(SteeringError),
     #[error(
-        "STEERING auto: eBPF cannot be used ({why}), and {ports} mapped ports are too many for one \
+        "STEERING auto: eBPF cannot be used ({why}), and {ports} ports are too many for one \
          listener each (at most {most}); give snproxy CAP_BPF and CAP_NET_ADMIN on a kernel of at \
          least 5.9, or ask for `STEERING listeners`"
     )]
@@ -56,7 +56,7 @@ pub enum StartError {
         most: usize,
     },
     #[error(
-        "STEERING listeners: {ports} mapped ports are too many for one listener each (at most {most}, \
+        "STEERING listeners: {ports} ports are too many for one listener each (at most {most}, \
          half of the descriptors): raise the limit (`ulimit -Hn`), or let snproxy use eBPF"
     )]
     TooFewDescriptors { ports: usize, most: usize },
@@ -83,7 +83,7 @@ impl Start {
         let listener =
             listener::bind(addr).map_err(|source| StartError::Listen { addr, source })?;
         let control = bind_control(&conf);
-        let table = Table::build(Arc::clone(&conf), None);
+        let table = Table::build(Arc::clone(&conf), None, since);
         let steerer = steer(&conf, &table, &listener, addr)?;
         give_up_privileges(&conf, steerer.mechanism())?;
         crate::sys::memory::trim();
@@ -106,7 +106,7 @@ fn steer(
     listener: &TcpListener,
     addr: SocketAddr,
 ) -> Result<Steerer, StartError> {
-    let (ports, most) = (table.services().count(), max_listeners(conf.steering));
+    let (ports, most) = (wanted_listeners(table), max_listeners(conf.steering));
     let mechanism = match conf.steering {
         Steering::Listeners if ports > most => {
             return Err(StartError::TooFewDescriptors { ports, most });

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::addr::{Action, PortSet};
 use crate::admin::api;
-use crate::conf::{Conf, Conflict, Steering};
+use crate::conf::{Conf, Conflict, Steering, Unmapped};
 use crate::flow::{self, Shared};
 use crate::net::listener;
 use crate::route::Table;
@@ -200,7 +200,8 @@ impl Steerer {
         } else {
             self.owners.keys().copied().collect()
         };
-        Plan::build(&table.conf, table, &taken)
+        let one_by_one = matches!(self.mechanism, Mechanism::Listeners(_));
+        Plan::build(&table.conf, table, &taken, one_by_one)
     }
 
     /// Tells the kernel what differs from `table`'s plan. A failure is kept, and retried by the next call.
@@ -328,6 +329,14 @@ fn open_port(addr: SocketAddr, shared: Option<&Arc<Shared>>) -> io::Result<OpenP
         inode,
         accepting: accepting.abort_handle(),
     })
+}
+
+/// Ports that want a listener each, where there is no eBPF.
+pub(super) fn wanted_listeners(table: &Table) -> usize {
+    match table.conf.unmapped {
+        Unmapped::Steer => table.conf.cluster_ports.len(),
+        Unmapped::Auto | Unmapped::Refuse => table.services().count(),
+    }
 }
 
 /// Most ports that may have a listener each. Half of the descriptors at most: without one that is

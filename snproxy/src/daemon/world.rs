@@ -43,8 +43,11 @@ impl Names {
         match answer {
             Ok(addrs) => {
                 known.silent = None;
-                known.addrs.insert(name.to_owned(), addrs.clone());
-                Ok(addrs)
+                let kept = known.addrs.entry(name.to_owned()).or_default();
+                if !same_addresses(kept, &addrs) {
+                    *kept = addrs;
+                }
+                Ok(kept.clone())
             }
             Err(error) => {
                 if error.kind() == io::ErrorKind::TimedOut && !resting {
@@ -54,6 +57,17 @@ impl Names {
             }
         }
     }
+}
+
+/// Whether two answers differ in their order at most: name services turn it with each answer.
+fn same_addresses(before: &[IpAddr], now: &[IpAddr]) -> bool {
+    let sorted = |addrs: &[IpAddr]| {
+        let mut addrs = addrs.to_vec();
+        addrs.sort_unstable();
+        addrs.dedup();
+        addrs
+    };
+    sorted(before) == sorted(now)
 }
 
 /// Asks the name service. The call itself knows no limit, so it is left behind on a thread of its own.
@@ -136,6 +150,13 @@ mod tests {
     fn loopback_is_local_and_a_documentation_address_is_not() {
         assert!(is_local([127, 0, 0, 1].into()));
         assert!(!is_local([192, 0, 2, 1].into()));
+    }
+
+    #[test]
+    fn an_answer_in_another_order_is_no_change() {
+        let [a, b]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+        assert!(same_addresses(&[a, b], &[b, a]));
+        assert!(!same_addresses(&[a, b], &[a]) && !same_addresses(&[], &[a]));
     }
 
     #[test]

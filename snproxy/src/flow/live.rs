@@ -31,7 +31,7 @@ impl Alive {
         Self(shared)
     }
 
-    pub fn shared(&self) -> &Shared {
+    pub fn shared(&self) -> &Arc<Shared> {
         &self.0
     }
 }

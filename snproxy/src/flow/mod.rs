@@ -1,11 +1,15 @@
 //! One connection, from accept to its [`End`].
 
+mod call;
 pub mod cluster;
 pub mod end;
 pub mod header;
 pub mod live;
 pub mod peer;
+pub mod questions;
+mod reach;
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,6 +29,7 @@ use crate::route::service::Upstream;
 
 use end::{End, Ends};
 use live::{Alive, Live};
+use questions::Questions;
 
 /// What every connection shares with the daemon.
 pub struct Shared {
@@ -37,6 +42,9 @@ pub struct Shared {
     strangers: peer::Strangers,
     /// Told when a dial changed what is known of an upstream.
     pub health_changed: Notify,
+    /// Told when a host said what it has for a port, or will not say it.
+    pub answered: Notify,
+    pub questions: Questions,
     ids: AtomicU64,
 }
 
@@ -49,6 +57,8 @@ impl Shared {
             waiting: peer::Room::default(),
             strangers: peer::Strangers::default(),
             health_changed: Notify::new(),
+            answered: Notify::new(),
+            questions: Questions::default(),
             // Two processes of one host give different ids to a pod's log.
             ids: AtomicU64::new(u64::from(std::process::id()) << 32),
         }
@@ -130,7 +140,7 @@ pub fn serve(
     async move { carry(alive.shared(), client, addr).await }
 }
 
-async fn carry(shared: &Shared, client: TcpStream, addr: SocketAddr) {
+async fn carry(shared: &Arc<Shared>, client: TcpStream, addr: SocketAddr) {
     let start = Instant::now();
     let addr = canonical(addr);
     let (opened, closed) = match client.local_addr().map(canonical) {
@@ -145,7 +155,7 @@ async fn carry(shared: &Shared, client: TcpStream, addr: SocketAddr) {
 
 /// PORT is for peers; every other port that reaches us is a cluster port.
 async fn route(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     client: &TcpStream,
     addr: SocketAddr,
     asked: SocketAddr,
@@ -171,6 +181,12 @@ async fn route(
     (opened, closed)
 }
 
+/// Uniform bits for one pick.
+fn random() -> u64 {
+    // Each RandomState differs from the last one of its thread; hashing spreads the difference.
+    RandomState::new().hash_one(0u8)
+}
+
 /// The one closing event of a connection.
 fn report(opened: &Opened, closed: &Closed, duration: Duration) {
     let Opened {
@@ -190,10 +206,13 @@ fn report(opened: &Opened, closed: &Closed, duration: Duration) {
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     // Clean ends are the bulk of a busy host's connections, and strangers have a line of their own now and then: these
     // are there for who asks.
-    if matches!(
-        end,
-        End::Clean | End::Client | End::Upstream | End::Stranger | End::Unused
-    ) {
+    let is_quiet = match end {
+        End::Clean | End::Client | End::Upstream | End::Stranger | End::Unused => true,
+        // Other proxies ask around.
+        End::NotMapped => peer.is_some(),
+        _ => false,
+    };
+    if is_quiet {
         debug!(client, peer, cluster_port, upstream, bytes_in, bytes_out, duration_ms, %end, "closed");
     } else {
         info!(client, peer, cluster_port, upstream, bytes_in, bytes_out, duration_ms, %end, "closed");

@@ -25,9 +25,9 @@ use crate::route::Table;
 use crate::wire::Decoded;
 use crate::wire::peer::{Reply, Request, decode_request};
 
-use super::cluster::{connect, random};
 use super::end::End;
-use super::{Closed, Shared, header};
+use super::reach::connect;
+use super::{Closed, Shared, header, questions, random};
 
 pub use room::Room;
 pub use strangers::Strangers;
@@ -52,7 +52,7 @@ pub(super) struct Said {
 
 /// Answers a peer until it has its pod, and carries its connection to the end.
 pub(super) async fn carry(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     table: Arc<Table>,
     peer: &TcpStream,
     addr: SocketAddr,
@@ -85,7 +85,7 @@ pub(super) async fn carry(
 
 /// A peer, and what it sent that is not understood yet.
 struct Caller<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     peer: &'a TcpStream,
     addr: SocketAddr,
     asked: SocketAddr,
@@ -96,6 +96,7 @@ impl Caller<'_> {
     /// Errors: how it ends where no pod was connected, for the peer to hear as a close.
     async fn serve(&mut self, table: Arc<Table>, id: u64, said: &mut Said) -> Result<Closed, End> {
         self.check(&table)?;
+        questions::heard_from(self.shared, &table, self.addr.ip());
         // One that waits must not keep a table of each reload.
         drop(table);
         loop {
@@ -209,7 +210,8 @@ impl Caller<'_> {
         let meter = Meter::default();
         let cut = shared.live.cut_turn(random());
         let first = Box::pin(relay.decide(peer, std::mem::take(&mut self.bytes)));
-        let stop = pump::run(peer, &upstream, first, idle, cut, &meter).await;
+        let early = BytesMut::new();
+        let stop = pump::run(peer, &upstream, first, early, idle, cut, &meter).await;
         Ok(Closed::pumped(stop, upstream_addr, &meter))
     }
 

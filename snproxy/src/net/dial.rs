@@ -1,11 +1,13 @@
 //! Connecting to upstreams.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::sys;
 
 /// Why a dial did not give a connection.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +44,18 @@ impl DialError {
 ///
 /// Cancel safety: dropping it closes the half-made socket.
 pub async fn dial(addr: SocketAddr, limit: Duration) -> Result<TcpStream, DialError> {
-    let stream = match tokio::time::timeout(limit, TcpStream::connect(addr)).await {
+    dial_from(None, addr, limit).await
+}
+
+/// Connects to `addr` within `limit`, from the address `from` where that is one of this host's and of the same family.
+///
+/// Cancel safety: dropping it closes the half-made socket.
+pub async fn dial_from(
+    from: Option<IpAddr>,
+    addr: SocketAddr,
+    limit: Duration,
+) -> Result<TcpStream, DialError> {
+    let stream = match tokio::time::timeout(limit, connect(from, addr)).await {
         Err(_) => return Err(DialError::Timeout { addr, limit }),
         Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionReset => {
             return Err(DialError::Reset { addr });
@@ -56,6 +69,21 @@ pub async fn dial(addr: SocketAddr, limit: Duration) -> Result<TcpStream, DialEr
         return Err(DialError::Itself { addr });
     }
     Ok(stream)
+}
+
+async fn connect(from: Option<IpAddr>, addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    if let Some(from) = from.filter(|from| from.is_ipv4() == addr.is_ipv4()) {
+        // The port is picked at connect, by the whole pair of ends: 28,000 per destination rather than in all.
+        sys::socket::bind_address_no_port(&socket)?;
+        // An address that left the host meanwhile: the kernel picks another one.
+        let _ = socket.bind(SocketAddr::new(from, 0));
+    }
+    socket.connect(addr).await
 }
 
 /// Options of every proxied socket: no Nagle; keepalive after `keepalive` of silence.

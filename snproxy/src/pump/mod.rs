@@ -66,14 +66,15 @@ pub struct Meter {
 
 /// Pumps between `client` and `upstream` until both directions are done.
 ///
-/// `first` decides what the upstream gets first; bytes from the upstream flow meanwhile. Unless the
-/// result is [`Stop::Clean`], both sockets are set to reset on close.
+/// `first` decides what the upstream gets first; bytes from the upstream flow meanwhile, after those that are `early`:
+/// read from it already. Unless the result is [`Stop::Clean`], both sockets are set to reset on close.
 ///
 /// Cancel safety: dropping it loses bytes in flight; use `cut`.
 pub async fn run(
     client: &TcpStream,
     upstream: &TcpStream,
     first: impl Future<Output = First>,
+    early: BytesMut,
     idle: Option<Duration>,
     cut: impl Future<Output = ()>,
     meter: &Meter,
@@ -85,7 +86,7 @@ pub async fn run(
         }
     };
     let stop = tokio::select! {
-        stop = both_ways(client, upstream, first, meter, &stamp) => stop,
+        stop = both_ways(client, upstream, first, early, meter, &stamp) => stop,
         () = idle_for(idle, start, meter) => Stop::Idle,
         () = cut => Stop::Cut,
     };
@@ -113,6 +114,7 @@ async fn both_ways(
     client: &TcpStream,
     upstream: &TcpStream,
     first: impl Future<Output = First>,
+    early: BytesMut,
     meter: &Meter,
     stamp: &impl Fn(),
 ) -> Stop {
@@ -131,7 +133,8 @@ async fn both_ways(
         }
     });
     let mut down = pin!(async {
-        copy::one_way(upstream, client, BytesMut::new(), &meter.down, stamp)
+        meter.down.fetch_add(early.len() as u64, Relaxed);
+        copy::one_way(upstream, client, early, &meter.down, stamp)
             .await
             .map_err(|broken| match broken {
                 Broken::From => Stop::Reset(Side::Upstream),

@@ -34,12 +34,21 @@ async fn pumped(
     first: impl Future<Output = First> + Send + 'static,
     idle: Option<Duration>,
 ) -> Pumped {
+    pumped_behind(BytesMut::new(), first, idle).await
+}
+
+/// A pump whose caller has read `early` from the pod already.
+async fn pumped_behind(
+    early: BytesMut,
+    first: impl Future<Output = First> + Send + 'static,
+    idle: Option<Duration>,
+) -> Pumped {
     let (client, client_leg) = pair().await;
     let (pod, pod_leg) = pair().await;
     let stop = tokio::spawn(async move {
         let meter = Meter::default();
         let never = std::future::pending();
-        let stop = run(&client_leg, &pod_leg, first, idle, never, &meter).await;
+        let stop = run(&client_leg, &pod_leg, first, early, idle, never, &meter).await;
         (stop, meter.up.load(Relaxed), meter.down.load(Relaxed))
     });
     Pumped { client, pod, stop }
@@ -376,6 +385,23 @@ async fn the_first_bytes_go_ahead_and_the_answer_does_not_wait_for_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_were_read_ahead_reach_the_client_before_all_others() {
+    let Pumped { client, pod, stop } =
+        pumped_behind(BytesMut::from("early "), nothing_first(), None).await;
+    let (mut sender, mut reader) = (pod, client);
+    let got = blocking(move || {
+        sender.write_all(b"and late").unwrap();
+        drop(sender);
+        let mut got = String::new();
+        reader.read_to_string(&mut got).unwrap();
+        got
+    })
+    .await;
+    assert_eq!(got, "early and late");
+    assert_eq!(stop.await.unwrap(), (Stop::Clean, 0, 14));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_silence_reaches_the_idle_limit() {
     let limit = Duration::from_millis(400);
     let Pumped {
@@ -423,6 +449,7 @@ async fn what_a_pod_does_not_read_is_bounded_by_the_sockets_and_one_buffer() {
             &client_leg,
             &pod_leg,
             nothing_first(),
+            BytesMut::new(),
             None,
             std::future::pending(),
             &counted,

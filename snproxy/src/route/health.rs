@@ -40,6 +40,11 @@ impl Health {
         }
     }
 
+    /// Whether it is down for the first time only, and since less than `within`.
+    pub fn failed_within(self, within: Duration, now: Instant) -> bool {
+        matches!(self, Self::Down { retry, wait: FIRST_WAIT } if now + FIRST_WAIT < retry + within)
+    }
+
     /// Whether a probe is due.
     pub fn due(self, now: Instant) -> bool {
         matches!(self, Self::Down { retry, .. } if retry <= now)

@@ -5,18 +5,23 @@
 pub mod balance;
 pub mod health;
 pub mod load;
+pub mod peers;
 pub mod plan;
+pub mod search;
 pub mod service;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Instant;
 
 use crate::addr::{ClusterPort, HostPort};
 use crate::conf::{Conf, Mapping, SendProxy};
 
 use load::Load;
+use peers::{Answers, Peers};
+use search::Search;
 use service::{Pod, Service, Upstream};
 
 /// The routes of all cluster ports: immutable, swapped whole on reload.
@@ -27,6 +32,7 @@ pub struct Table {
     pub conf: Arc<Conf>,
     /// Counts accepted configurations from 1.
     pub generation: u64,
+    pub peers: Arc<Peers>,
     upstreams: Vec<(Arc<Upstream>, SendProxy)>,
     pods: Vec<Pod>,
     services: Vec<Row>,
@@ -45,8 +51,8 @@ struct Row {
 }
 
 impl Table {
-    /// The table of `conf`; loads and health of what `old` knows already are kept.
-    pub fn build(conf: Arc<Conf>, old: Option<&Self>) -> Self {
+    /// The table of `conf`; loads, health and answers of what `old` knows already are kept.
+    pub fn build(conf: Arc<Conf>, old: Option<&Self>, now: Instant) -> Self {
         let mut kept: HashMap<SocketAddr, Arc<Upstream>> = HashMap::new();
         let mut loads: HashMap<(ClusterPort, HostPort), Arc<Load>> = HashMap::new();
         if let Some(old) = old {
@@ -102,8 +108,13 @@ impl Table {
             .collect();
         let mut upstreams: Vec<_> = upstreams.into_values().collect();
         upstreams.sort_by_key(|(upstream, _)| upstream.addr);
+        let others = conf
+            .other_hosts()
+            .filter_map(|host| Some((&*host.name, host.addr()?)));
+        let peers = Peers::build(others, old.map(|old| &old.peers), now);
         Self {
             conf,
+            peers,
             generation: old.map_or(0, |old| old.generation) + 1,
             upstreams,
             pods,
@@ -124,6 +135,17 @@ impl Table {
     pub fn service(&self, port: u16) -> Option<Service<'_>> {
         let number = usize::from(self.index[usize::from(port)]).checked_sub(1)?;
         Some(self.view(&self.services[number]))
+    }
+
+    /// The way of a client's connection through all that may serve this port, on any host; `answers` are those for it.
+    pub fn search(&self, port: u16, answers: Arc<Answers>) -> Search<'_> {
+        Search::new(
+            self.service(port),
+            &self.peers,
+            answers,
+            self.conf.locality,
+            self.conf.balance,
+        )
     }
 
     fn turn(&self, port: ClusterPort) -> u32 {

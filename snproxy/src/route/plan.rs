@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::addr::{Action, PortSet};
-use crate::conf::Conf;
+use crate::conf::{Conf, Locality, Unmapped};
 
 use super::Table;
 
@@ -20,6 +20,8 @@ pub enum Reason {
     Conflict,
     /// A pod of this host serves it.
     Mapped,
+    /// No pod of this host can serve it, but another host may.
+    OtherHosts,
     /// Every pod of it is known to be dead.
     PodsDown,
     /// No pod of this host is mapped to it.
@@ -34,6 +36,7 @@ impl fmt::Display for Reason {
             Self::PodListens => "host port of a pod",
             Self::Conflict => "another program listens",
             Self::Mapped => "mapped",
+            Self::OtherHosts => "other hosts may serve it",
             Self::PodsDown => "all pods are down",
             Self::NotMapped => "not mapped",
         })
@@ -64,7 +67,19 @@ impl Plan {
     }
 
     /// The rules, first match first; `taken` are the ports that are left to other local programs.
-    pub fn build(conf: &Conf, table: &Table, taken: &PortSet) -> Self {
+    /// `one_by_one`: each steered port costs a listener, so that `auto` steers none that is not mapped.
+    pub fn build(conf: &Conf, table: &Table, taken: &PortSet, one_by_one: bool) -> Self {
+        let others = conf.locality != Locality::Only && conf.other_hosts().next().is_some();
+        let not_mapped = match conf.unmapped {
+            Unmapped::Refuse => (Action::Refuse, Reason::NotMapped),
+            Unmapped::Auto if others && !one_by_one => (Action::Steer, Reason::OtherHosts),
+            Unmapped::Steer if others => (Action::Steer, Reason::OtherHosts),
+            Unmapped::Steer => (Action::Steer, Reason::NotMapped),
+            // Not refused by us: without a listener the kernel does that by itself, at the first SYN too.
+            // The ephemeral ports are cluster ports by default, and a program that has just
+            // got one must be reachable at once.
+            Unmapped::Auto => (Action::Pass, Reason::NotMapped),
+        };
         let yielded = |port| taken.contains(port);
         let host_ports: PortSet = if conf.host.is_unspecified() || conf.host == conf.pod_host {
             conf.mappings
@@ -85,11 +100,9 @@ impl Plan {
             } else {
                 match table.service(port) {
                     Some(service) if service.alive() => (Action::Steer, Reason::Mapped),
+                    Some(_) if others => (Action::Steer, Reason::OtherHosts),
                     Some(_) => (Action::Refuse, Reason::PodsDown),
-                    // Not refused by us: without a listener the kernel does that by itself, at the first SYN too.
-                    // The ephemeral ports are cluster ports by default, and a program that has just
-                    // got one must be reachable at once.
-                    None => (Action::Pass, Reason::NotMapped),
+                    None => not_mapped,
                 }
             };
             plan.0[usize::from(port)] = Lot { action, reason };

@@ -150,6 +150,15 @@ impl<'t> Service<'t> {
         }
     }
 
+    /// How many pods have a place, of those that are up and not tried.
+    pub fn room(&self, tried: &Tried) -> u32 {
+        let has_place = |(at, pod): &(usize, &Pod)| {
+            pod.upstream.is_up() && pod.load.active() < pod.max_conn && !tried.contains(*at)
+        };
+        let pods = self.pods.iter().enumerate().filter(has_place).count();
+        u32::try_from(pods).unwrap_or(u32::MAX)
+    }
+
     /// Whether a connection to this port could be carried now, as far as is known.
     pub fn alive(&self) -> bool {
         self.pods.iter().any(|pod| pod.upstream.is_up())

@@ -11,6 +11,11 @@ use super::*;
 
 /// A configuration as its files give it; HOST is 10.0.0.1 and pods are at 127.0.0.1 unless `keys` say else.
 fn conf(keys: &str, mappings: &str) -> Arc<Conf> {
+    conf_among("10.0.0.1:32767\n", keys, mappings)
+}
+
+/// The same with these hosts.
+fn conf_among(hosts: &str, keys: &str, mappings: &str) -> Arc<Conf> {
     let source = |path: &str, text: String| Source {
         path: path.into(),
         text,
@@ -21,7 +26,7 @@ fn conf(keys: &str, mappings: &str) -> Arc<Conf> {
             format!("HOST 10.0.0.1\nPODHOST 127.0.0.1\nBALANCE ordered\n{keys}"),
         ),
         mappings: Some(source("portmappings.conf", mappings.to_owned())),
-        hosts: Some(source("hosts.conf", "10.0.0.1:32767\n".to_owned())),
+        hosts: Some(source("hosts.conf", hosts.to_owned())),
     };
     let world = World {
         resolve: &|name| Err(std::io::Error::other(format!("{name} is no address"))),
@@ -35,7 +40,7 @@ fn conf(keys: &str, mappings: &str) -> Arc<Conf> {
 }
 
 fn table(mappings: &str) -> Table {
-    Table::build(conf("", mappings), None)
+    Table::build(conf("", mappings), None, Instant::now())
 }
 
 fn port_of(pod: &Pod) -> u16 {
@@ -103,8 +108,8 @@ fn permits_count_on_through_reloads_even_of_a_mapping_that_left_for_a_while() {
         .unwrap()
         .take(0, &mut Tried::default())
         .unwrap();
-    let without = Table::build(conf("", "1024:30001:1:false"), Some(&first));
-    let back = Table::build(conf("", with), Some(&without));
+    let without = Table::build(conf("", "1024:30001:1:false"), Some(&first), Instant::now());
+    let back = Table::build(conf("", with), Some(&without), Instant::now());
     let service = back.service(1024).unwrap();
     let (pod, _held) = service.take(0, &mut Tried::default()).unwrap();
     assert_eq!(
@@ -129,11 +134,11 @@ fn loads_of_mappings_that_left_are_forgotten_when_nothing_holds_them() {
         .take(0, &mut Tried::default())
         .unwrap();
     for _ in 0..5 {
-        now = Table::build(conf("", "1025:30000:1:false"), Some(&now));
+        now = Table::build(conf("", "1025:30000:1:false"), Some(&now), Instant::now());
         assert_eq!(now.departed.len(), 1);
     }
     drop(permit);
-    now = Table::build(conf("", "1025:30000:1:false"), Some(&now));
+    now = Table::build(conf("", "1025:30000:1:false"), Some(&now), Instant::now());
     assert!(now.departed.is_empty());
 }
 
@@ -141,7 +146,7 @@ fn loads_of_mappings_that_left_are_forgotten_when_nothing_holds_them() {
 fn a_connection_that_looked_before_a_reload_counts_after_it() {
     let mappings = "1024:30000:1:false";
     let old = table(mappings);
-    let new = Table::build(conf("", mappings), Some(&old));
+    let new = Table::build(conf("", mappings), Some(&old), Instant::now());
     let late = old.service(1024).unwrap().take(0, &mut Tried::default());
     assert!(late.is_ok());
     let full = new.service(1024).unwrap().take(0, &mut Tried::default());
@@ -155,6 +160,7 @@ fn what_is_known_of_an_upstream_outlives_a_reload() {
     let second = Table::build(
         conf("", "1024:30000:5:true 1025:30000:5:true"),
         Some(&first),
+        Instant::now(),
     );
     assert!(!second.service(1024).unwrap().alive() && !second.service(1025).unwrap().alive());
     assert_eq!(second.upstreams().len(), 1, "two mappings, one upstream");
@@ -190,12 +196,12 @@ fn the_rules_of_the_plan_in_their_order() {
         "CLUSTERPORTS 1000-1009,32767",
         "1000:30000:1:false 1001:30001:1:false 1002:30000:1:false",
     );
-    let table = Table::build(Arc::clone(&conf), None);
+    let table = Table::build(Arc::clone(&conf), None, Instant::now());
     table.service(1001).unwrap().pods[0]
         .upstream
         .report(false, Instant::now());
     let taken: PortSet = [1002, 1003].into_iter().collect();
-    let plan = Plan::build(&conf, &table, &taken);
+    let plan = Plan::build(&conf, &table, &taken, false);
     check_lot(&plan, 999, Action::Pass, Reason::Foreign);
     check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
     check_lot(&plan, 1001, Action::Refuse, Reason::PodsDown);
@@ -211,8 +217,82 @@ fn a_pods_own_port_at_a_steered_address_is_never_steered() {
         "PODHOST 10.0.0.1\nCLUSTERPORTS 1000-1009",
         "1000:1005:1:false",
     );
-    let table = Table::build(Arc::clone(&same), None);
-    let plan = Plan::build(&same, &table, &[1005].into_iter().collect());
+    let table = Table::build(Arc::clone(&same), None, Instant::now());
+    let plan = Plan::build(&same, &table, &[1005].into_iter().collect(), false);
     check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
     check_lot(&plan, 1005, Action::Pass, Reason::PodListens);
+}
+
+#[track_caller]
+fn check_unmapped(hosts: &str, keys: &str, one_by_one: bool, action: Action, reason: Reason) {
+    let conf = conf_among(hosts, &format!("CLUSTERPORTS 1000-1009\n{keys}"), "");
+    let table = Table::build(Arc::clone(&conf), None, Instant::now());
+    let plan = Plan::build(&conf, &table, &PortSet::new(), one_by_one);
+    check_lot(&plan, 1004, action, reason);
+}
+
+const ALONE: &str = "10.0.0.1:32767\n";
+const TWO: &str = "10.0.0.1:32767\n10.0.0.2:32767\n";
+
+#[test]
+fn what_is_not_mapped_here_is_steered_where_other_hosts_may_serve_it() {
+    check_unmapped(TWO, "", false, Action::Steer, Reason::OtherHosts);
+    check_unmapped(ALONE, "", false, Action::Pass, Reason::NotMapped);
+    check_unmapped(TWO, "LOCALITY only", false, Action::Pass, Reason::NotMapped);
+    check_unmapped(
+        TWO,
+        "LOCALITY prefer",
+        false,
+        Action::Steer,
+        Reason::OtherHosts,
+    );
+    // A listener for each of 61,744 ports is not meant.
+    check_unmapped(TWO, "", true, Action::Pass, Reason::NotMapped);
+}
+
+#[test]
+fn unmapped_says_what_becomes_of_what_is_not_mapped_here() {
+    let steer = "UNMAPPED steer";
+    check_unmapped(TWO, steer, false, Action::Steer, Reason::OtherHosts);
+    check_unmapped(TWO, steer, true, Action::Steer, Reason::OtherHosts);
+    check_unmapped(ALONE, steer, false, Action::Steer, Reason::NotMapped);
+    for hosts in [ALONE, TWO] {
+        let refuse = "UNMAPPED refuse";
+        check_unmapped(hosts, refuse, false, Action::Refuse, Reason::NotMapped);
+    }
+}
+
+#[test]
+fn the_other_rules_stand_above_the_other_hosts() {
+    let conf = conf_among(
+        TWO,
+        "CLUSTERPORTS 1000-1009,32767\nPODHOST 10.0.0.1",
+        "1000:1005:1:false",
+    );
+    let table = Table::build(Arc::clone(&conf), None, Instant::now());
+    let plan = Plan::build(&conf, &table, &[1003].into_iter().collect(), false);
+    check_lot(&plan, 999, Action::Pass, Reason::Foreign);
+    check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
+    check_lot(&plan, 1003, Action::Pass, Reason::Conflict);
+    check_lot(&plan, 1005, Action::Pass, Reason::PodListens);
+    check_lot(&plan, 32767, Action::Pass, Reason::ProxyPort);
+}
+
+#[test]
+fn a_port_whose_pods_are_down_is_refused_only_where_no_other_host_can_serve_it() {
+    let lot = |hosts: &str, keys: &str| {
+        let conf = conf_among(hosts, keys, "1024:30000:1:false");
+        let table = Table::build(Arc::clone(&conf), None, Instant::now());
+        table.upstreams()[0].0.report(false, Instant::now());
+        let Lot { action, reason } = Plan::build(&conf, &table, &PortSet::new(), false).lot(1024);
+        (action, reason)
+    };
+    let refused = (Action::Refuse, Reason::PodsDown);
+    let steered = (Action::Steer, Reason::OtherHosts);
+    assert_eq!(lot(ALONE, ""), refused);
+    assert_eq!(lot(TWO, "LOCALITY only"), refused);
+    assert_eq!(lot(TWO, ""), steered);
+    assert_eq!(lot(TWO, "UNMAPPED refuse"), steered);
+    // A name without an address is no host that could serve.
+    assert_eq!(lot("10.0.0.1:32767\nb.example:32767\n", ""), refused);
 }

@@ -1,6 +1,6 @@
-//! What a socket still holds.
+//! What a socket still holds, and options that have no safe wrapper.
 
-#![expect(unsafe_code, reason = "the ioctl has no safe wrapper")]
+#![expect(unsafe_code, reason = "neither call has a safe wrapper")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -15,6 +15,29 @@ pub fn unsent(socket: &impl AsFd) -> io::Result<usize> {
     let done = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if done == 0 {
         Ok(usize::try_from(bytes).unwrap_or(0))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Lets `bind()` to port 0 leave the choice of the port to `connect()`.
+///
+/// Source: ip(7), `IP_BIND_ADDRESS_NO_PORT` (Linux 4.2), for both families.
+pub fn bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let size = libc::socklen_t::try_from(size_of_val(&on)).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for the length of the call, and the kernel reads one c_int, whose size it is told.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size,
+        )
+    };
+    if done == 0 {
+        Ok(())
     } else {
         Err(io::Error::last_os_error())
     }

@@ -4,6 +4,7 @@
 
 mod round_robin;
 mod two_choices;
+pub mod weighted;
 
 use crate::conf::Policy;
 

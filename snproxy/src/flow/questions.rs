@@ -1,0 +1,234 @@
+//! What other hosts are asked beside connections: how many pods they have for a port, and whether they are there.
+//!
+//! Answers are learnt ahead of the connections that need them, so that no client waits for a "no".
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info};
+
+use crate::addr::ClusterPort;
+use crate::route::Table;
+use crate::route::peers::{Answer, Answers, Peer, Peers};
+use crate::wire::peer::{Reply, Request};
+
+use super::Shared;
+use super::call::{self, Said};
+
+/// Longest wait for a connection that no client waits for: one SYN, and no second one to a host that is away.
+const CONNECT_LIMIT: Duration = Duration::from_millis(900);
+/// A host that says nothing for this long is away, or too busy to be of use.
+pub(super) const SILENCE: Duration = Duration::from_millis(750);
+/// How long a connection for questions is kept without one.
+const IDLE_LIMIT: Duration = Duration::from_secs(20);
+/// Questions to one host that wait; more are dropped: they will be asked again.
+const MAX_WAITING: usize = 1024;
+
+/// The connections for questions, one per host that is asked.
+#[derive(Debug, Default)]
+pub struct Questions(Mutex<HashMap<SocketAddr, mpsc::Sender<Question>>>);
+
+/// How many pods serve this port?
+#[derive(Debug)]
+struct Question {
+    port: ClusterPort,
+    answers: Arc<Answers>,
+}
+
+/// A host, and where its answers go.
+struct Asked {
+    shared: Arc<Shared>,
+    peers: Arc<Peers>,
+    at: usize,
+    from: Option<IpAddr>,
+}
+
+impl Asked {
+    fn peer(&self) -> &Peer {
+        &self.peers.list()[self.at]
+    }
+}
+
+/// Asks the hosts that `search` found worth asking about `port`. Returns at once.
+pub(super) fn ask(
+    shared: &Arc<Shared>,
+    table: &Table,
+    port: ClusterPort,
+    answers: &Arc<Answers>,
+    hosts: &[usize],
+) {
+    if hosts.is_empty() {
+        return;
+    }
+    let mut open = shared.questions.0.lock();
+    let open = open.as_mut().unwrap_or_else(|poisoned| poisoned.get_mut());
+    for &at in hosts {
+        let question = Question {
+            port,
+            answers: Arc::clone(answers),
+        };
+        let addr = table.peers.list()[at].addr();
+        let unasked = match open.get(&addr).map(|waiting| waiting.try_send(question)) {
+            Some(Ok(()) | Err(mpsc::error::TrySendError::Full(_))) => continue,
+            Some(Err(mpsc::error::TrySendError::Closed(question))) => question,
+            None => Question {
+                port,
+                answers: Arc::clone(answers),
+            },
+        };
+        let (waiting, questions) = mpsc::channel(MAX_WAITING);
+        // The channel is new: it has room.
+        let _ = waiting.try_send(unasked);
+        open.retain(|_, waiting| !waiting.is_closed());
+        open.insert(addr, waiting);
+        let asked = Asked {
+            shared: Arc::clone(shared),
+            peers: Arc::clone(&table.peers),
+            at,
+            from: table.conf.dial_from,
+        };
+        tokio::spawn(converse(asked, questions));
+    }
+}
+
+/// Asks one host, over one connection, for as long as there are questions.
+async fn converse(asked: Asked, mut questions: mpsc::Receiver<Question>) {
+    let shared = Arc::clone(&asked.shared);
+    let end = questions_over(&asked, &mut questions).await;
+    let peer = asked.peer();
+    match end {
+        Over::Idle => {}
+        Over::NoConnection(lives) => {
+            if let Some(lives) = lives {
+                note_host(peer, lives);
+            }
+        }
+        // Proxies that know no such question close, or take it for a port that nobody has.
+        Over::Plain => {
+            note_host(peer, true);
+            asked.peers.note_plain(peer, std::time::Instant::now());
+        }
+        Over::Silent => probe(&shared, &asked.peers, asked.at, asked.from),
+    }
+    // Whoever waits for an answer is not to wait for this one.
+    drop(questions);
+    shared.answered.notify_waiters();
+}
+
+/// Why a connection for questions ended.
+enum Over {
+    Idle,
+    /// What this says of the host: that it lives, that it does not, or nothing.
+    NoConnection(Option<bool>),
+    Plain,
+    Silent,
+}
+
+async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>) -> Over {
+    let stream = match call::connect(asked.peer(), asked.from, None, CONNECT_LIMIT).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            debug!(host = %asked.peer().name, %error, "ask");
+            return Over::NoConnection(error.upstream_lives());
+        }
+    };
+    call::settle_down(&stream);
+    let mut has_answered = false;
+    loop {
+        let question = tokio::select! {
+            question = timeout(IDLE_LIMIT, questions.recv()) => question,
+            () = retired(&stream) => {
+                return if has_answered { Over::Idle } else { Over::Plain };
+            }
+        };
+        let Ok(Some(Question { port, answers })) = question else {
+            return Over::Idle;
+        };
+        let request = Request::Count { cluster_port: port };
+        match call::ask(&stream, &request, Instant::now() + SILENCE).await {
+            Said::Reply(Reply::Pods(pods), rest) if rest.is_empty() => {
+                has_answered = true;
+                let pods = u16::try_from(pods).unwrap_or(u16::MAX);
+                answers.note(asked.at, Answer::Pods(pods), std::time::Instant::now());
+                note_host(asked.peer(), true);
+                asked.shared.answered.notify_waiters();
+            }
+            Said::Silent => return Over::Silent,
+            // It answered before: its proxy went away, or reloaded its PEERS. The next question finds out.
+            Said::Closed | Said::Lost(_) if has_answered => return Over::Idle,
+            // Its proxy died with the connection in its queue.
+            Said::Lost(_) => return Over::NoConnection(None),
+            Said::Reply(..) | Said::Closed | Said::Garbage => return Over::Plain,
+        }
+    }
+}
+
+/// Resolves when the other end closes, or says what it was not asked for.
+async fn retired(stream: &TcpStream) {
+    while stream.readable().await.is_ok() {
+        match stream.try_read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => return,
+        }
+    }
+}
+
+/// Finds out whether a host is there, unless that is under way: one connection, one question. Returns at once.
+pub fn probe(shared: &Arc<Shared>, peers: &Arc<Peers>, at: usize, from: Option<IpAddr>) {
+    let peer = Arc::clone(&peers.list()[at]);
+    let Some(turn) = peer.upstream.begin_probe() else {
+        return;
+    };
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let lives = lives(&peer, from).await;
+        if let Some(lives) = lives {
+            note_host(&peer, lives);
+        }
+        drop(turn);
+        shared.answered.notify_waiters();
+    });
+}
+
+/// A host that calls is there: one that is taken for away is asked at once. Returns at once.
+pub(super) fn heard_from(shared: &Arc<Shared>, table: &Table, source: IpAddr) {
+    for (at, peer) in table.peers.list().iter().enumerate() {
+        if !peer.is_up() && peer.addr().ip() == source {
+            probe(shared, &table.peers, at, table.conf.dial_from);
+        }
+    }
+}
+
+/// What a probe says: that the host lives, that it does not, or nothing.
+async fn lives(peer: &Peer, from: Option<IpAddr>) -> Option<bool> {
+    let stream = match call::connect(peer, from, None, CONNECT_LIMIT).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            debug!(host = %peer.name, %error, "probe");
+            return error.upstream_lives();
+        }
+    };
+    // Whatever it is: a port that exists, of which this host needs not have a pod.
+    let request = Request::Count {
+        cluster_port: ClusterPort::new(peer.addr().port())?,
+    };
+    match call::ask(&stream, &request, Instant::now() + SILENCE).await {
+        // A close is what a proxy says that knows no such question.
+        Said::Reply(..) | Said::Closed | Said::Garbage => Some(true),
+        Said::Silent | Said::Lost(_) => Some(false),
+    }
+}
+
+/// Notes whether another host's proxy was reached.
+pub(super) fn note_host(peer: &Peer, reached: bool) {
+    if peer.upstream.report(reached, std::time::Instant::now()) {
+        let state = if reached { "up" } else { "down" };
+        info!(host = %peer.name, addr = %peer.addr(), "host is {state}");
+    }
+}

@@ -1,0 +1,438 @@
+//! From a client's port to a connection that serves it: a pod of this host, or another host's proxy.
+//!
+//! Nobody who is slow holds up the client: the next candidate starts beside it, and the first to answer wins.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+
+use crate::addr::ClusterPort;
+use crate::conf::{Locality, SendProxy};
+use crate::net::dial::{DialError, dial};
+use crate::route::Table;
+use crate::route::load::Permit;
+use crate::route::peers::{Answer, Answers, Peer, Share};
+use crate::route::search::{Over, Search, Step};
+use crate::route::service::{Exhausted, Pod, Service, Tried, Upstream};
+use crate::wire::peer::{Reply, Request};
+
+use super::call::{self, Said};
+use super::end::End;
+use super::questions::{self, SILENCE, note_host};
+use super::{Shared, random};
+
+/// A candidate that has not connected by then does not hold up the next one.
+const STAGGER: Duration = Duration::from_millis(250);
+/// Longest wait for hosts to say whether they serve a port of which nothing is known.
+const ANSWER_WAIT: Duration = Duration::from_millis(250);
+/// Most pods of this host that one connection tries.
+const MAX_TRIES: usize = 32;
+/// Most dials and calls that one connection may wait for to their limit.
+const MAX_WAITS: u32 = 4;
+
+/// A connection to whoever serves the port.
+#[derive(Debug)]
+pub(super) struct Reached {
+    pub(super) upstream: TcpStream,
+    pub(super) addr: SocketAddr,
+    pub(super) send: SendProxy,
+    /// Bytes of the pod that came right behind a host's answer.
+    pub(super) early: BytesMut,
+    /// The places it takes; they end with the connection.
+    pub(super) held: Held,
+}
+
+/// A place under a pod's maxConn, and one in the books of how load is shared.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for what their drop does")]
+pub(super) struct Held(Option<Permit>, Option<Share>);
+
+/// Who asks, and for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) client: SocketAddr,
+    pub(super) asked: SocketAddr,
+}
+
+type Dialling = Pin<Box<dyn Future<Output = Option<Reached>> + Send>>;
+type Calling = Pin<Box<dyn Future<Output = Event> + Send>>;
+
+/// What became of a call.
+enum Event {
+    Connected(Call, TcpStream),
+    NotConnected(Call, DialError),
+    Said(Call, TcpStream, Said),
+}
+
+/// A call of one host.
+struct Call {
+    at: usize,
+    share: Share,
+    until: Instant,
+}
+
+/// What the newest candidate has yet to do.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Newest {
+    Pod,
+    Connects(usize),
+    Answers(usize),
+}
+
+/// All that is under way for one connection.
+struct Race<'t> {
+    shared: &'t Arc<Shared>,
+    table: &'t Table,
+    answers: Arc<Answers>,
+    request: Request,
+    pod: Option<Dialling>,
+    calls: FuturesUnordered<Calling>,
+    /// When the next candidate starts, whatever the newest one does.
+    patience: Option<(Newest, Instant)>,
+}
+
+/// Finds who serves the port, on this host or another.
+pub(super) async fn reach(
+    shared: &Arc<Shared>,
+    table: &Table,
+    port: ClusterPort,
+    wanted: Wanted,
+) -> Result<Reached, End> {
+    let now = std::time::Instant::now();
+    let local = || async {
+        let service = table.service(port.get()).ok_or(End::NotMapped)?;
+        let (pod, permit, upstream) = connect(shared, table, service).await?;
+        Ok(Reached {
+            addr: pod.upstream.addr,
+            upstream,
+            send: pod.send_proxy,
+            early: BytesMut::new(),
+            held: Held(Some(permit), None),
+        })
+    };
+    let answers = match table.peers.answers(port.get(), now) {
+        Some(answers) if table.conf.locality != Locality::Only => answers,
+        _ => return local().await,
+    };
+    let mut search = table.search(port.get(), Arc::clone(&answers));
+    let hosts = search.questions(now);
+    questions::ask(shared, table, port, &answers, &hosts);
+    let race = Race {
+        shared,
+        table,
+        answers,
+        request: Request::connect(port, wanted.client, wanted.asked),
+        pod: None,
+        calls: FuturesUnordered::new(),
+        patience: None,
+    };
+    race.run(&mut search).await
+}
+
+impl Race<'_> {
+    async fn run(mut self, search: &mut Search<'_>) -> Result<Reached, End> {
+        let conf = &self.table.conf;
+        let start = Instant::now();
+        let last = start + conf.connect_timeout.max(conf.peer_timeout) * MAX_WAITS;
+        let mut is_waiting = false;
+        let mut start_next = true;
+        let shared = Arc::clone(self.shared);
+        loop {
+            let mut answered = pin!(shared.answered.notified());
+            if is_waiting {
+                // Before the look, so that no answer is missed.
+                answered.as_mut().enable();
+            }
+            if start_next {
+                match search.next(self.pod.is_none(), random(), std::time::Instant::now()) {
+                    Step::Pod(pod, permit, share) => {
+                        is_waiting = false;
+                        self.dial(pod, permit, share);
+                    }
+                    Step::Peer(at, share) => {
+                        is_waiting = false;
+                        self.call(at, share);
+                    }
+                    Step::Await if is_waiting => {}
+                    Step::Await => {
+                        is_waiting = true;
+                        continue;
+                    }
+                    Step::Over(over) if self.pod.is_none() && self.calls.is_empty() => {
+                        return Err(match over {
+                            Over::NotMapped => End::NotMapped,
+                            Over::Busy => End::Busy,
+                            Over::NoUpstream => End::NoUpstream,
+                        });
+                    }
+                    // Whoever is under way may still answer.
+                    Step::Over(_) => self.patience = None,
+                }
+            }
+            tokio::select! {
+                Some(reached) = dialled(&mut self.pod) => {
+                    self.pod = None;
+                    match reached {
+                        Some(reached) => return Ok(reached),
+                        None => self.is_past(Newest::Pod),
+                    }
+                    search.note(Over::NoUpstream);
+                    start_next = self.patience.is_none();
+                }
+                Some(event) = self.calls.next() => {
+                    if let Some(reached) = self.note(event, search) {
+                        self.leave_the_verdict_to_the_dial();
+                        return Ok(reached);
+                    }
+                    start_next = self.patience.is_none();
+                }
+                newest = passed(self.patience) => {
+                    self.give_up_on(newest);
+                    start_next = true;
+                }
+                () = answered, if is_waiting => start_next = true,
+                () = sleep_until(start + ANSWER_WAIT), if is_waiting => {
+                    is_waiting = false;
+                    search.stop_waiting();
+                    start_next = true;
+                }
+                () = sleep_until(last) => return Err(End::NoUpstream),
+            }
+        }
+    }
+
+    fn dial(&mut self, pod: &Pod, permit: Permit, share: Share) {
+        let shared = Arc::clone(self.shared);
+        let upstream = Arc::clone(&pod.upstream);
+        let (send, limit) = (pod.send_proxy, self.table.conf.connect_timeout);
+        self.pod = Some(Box::pin(async move {
+            let stream = dial_pod(&shared, &upstream, limit).await?;
+            Some(Reached {
+                upstream: stream,
+                addr: upstream.addr,
+                send,
+                early: BytesMut::new(),
+                held: Held(Some(permit), Some(share)),
+            })
+        }));
+        self.patience = Some((Newest::Pod, Instant::now() + STAGGER));
+    }
+
+    fn call(&mut self, at: usize, share: Share) {
+        let conf = &self.table.conf;
+        let peer = Arc::clone(&self.table.peers.list()[at]);
+        let (from, keepalive, limit) = (conf.dial_from, conf.keepalive, conf.peer_timeout);
+        let call = Call {
+            at,
+            share,
+            until: Instant::now() + limit,
+        };
+        self.calls.push(Box::pin(async move {
+            match call::connect(&peer, from, keepalive, limit).await {
+                Ok(stream) => Event::Connected(call, stream),
+                Err(error) => Event::NotConnected(call, error),
+            }
+        }));
+        self.patience = Some((Newest::Connects(at), Instant::now() + STAGGER));
+    }
+
+    /// Takes note of what became of a call; a connection if it was taken.
+    fn note(&mut self, event: Event, search: &mut Search<'_>) -> Option<Reached> {
+        match event {
+            Event::Connected(call, stream) => {
+                if self.is_newest(Newest::Connects(call.at)) {
+                    let patience = Instant::now() + SILENCE;
+                    self.patience = Some((Newest::Answers(call.at), patience));
+                }
+                note_host(self.peer(call.at), true);
+                let request = self.request;
+                self.calls.push(Box::pin(async move {
+                    let said = call::ask(&stream, &request, call.until).await;
+                    Event::Said(call, stream, said)
+                }));
+                None
+            }
+            Event::NotConnected(call, error) => {
+                self.is_past(Newest::Connects(call.at));
+                let peer = self.peer(call.at);
+                debug!(host = %peer.name, %error, "call");
+                if let Some(lives) = error.upstream_lives() {
+                    note_host(peer, lives);
+                }
+                search.note(Over::NoUpstream);
+                None
+            }
+            Event::Said(call, stream, said) => {
+                self.is_past(Newest::Answers(call.at));
+                self.heard(call, stream, said, search)
+            }
+        }
+    }
+
+    fn heard(
+        &mut self,
+        call: Call,
+        stream: TcpStream,
+        said: Said,
+        search: &mut Search<'_>,
+    ) -> Option<Reached> {
+        let peer = self.peer(call.at);
+        let answer = match said {
+            Said::Reply(Reply::Accept { send_proxy }, early) => {
+                self.remember(call.at, Answer::Took);
+                call::settle_down(&stream);
+                return Some(Reached {
+                    upstream: stream,
+                    addr: peer.addr(),
+                    // The answer knows no versions; a host whose pod wants v2 makes it of the v1 that it gets.
+                    send: if send_proxy {
+                        SendProxy::V1
+                    } else {
+                        SendProxy::No
+                    },
+                    early,
+                    held: Held(None, Some(call.share)),
+                });
+            }
+            Said::Reply(Reply::Busy, _) => {
+                search.note(Over::Busy);
+                Answer::Busy
+            }
+            Said::Closed => Answer::NotHere,
+            Said::Reply(Reply::Pods(_), _) | Said::Garbage => {
+                search.note(Over::NoUpstream);
+                debug!(host = %peer.name, addr = %peer.addr(), "the answer is none of the protocol");
+                Answer::NotHere
+            }
+            unsaid @ (Said::Silent | Said::Lost(_)) => {
+                if let Said::Lost(error) = unsaid {
+                    debug!(host = %peer.name, %error, "call");
+                }
+                search.note(Over::NoUpstream);
+                self.probe(call.at);
+                Answer::NotHere
+            }
+        };
+        self.remember(call.at, answer);
+        None
+    }
+
+    /// The newest candidate takes too long: others of its kind are not to wait for it as well.
+    fn give_up_on(&mut self, newest: Newest) {
+        self.patience = None;
+        match newest {
+            Newest::Pod => {}
+            Newest::Connects(at) => {
+                note_host(self.peer(at), false);
+                self.probe(at);
+            }
+            // Its host may be well, and only the pod slow: the probe finds out.
+            Newest::Answers(at) => {
+                self.remember(at, Answer::NotHere);
+                self.probe(at);
+            }
+        }
+    }
+
+    /// Another one was faster; what becomes of the dial says how the pod is all the same.
+    fn leave_the_verdict_to_the_dial(&mut self) {
+        if let Some(dial) = self.pod.take() {
+            tokio::spawn(dial);
+        }
+    }
+
+    fn peer(&self, at: usize) -> &Peer {
+        &self.table.peers.list()[at]
+    }
+
+    fn remember(&self, at: usize, answer: Answer) {
+        self.answers.note(at, answer, std::time::Instant::now());
+    }
+
+    fn probe(&self, at: usize) {
+        questions::probe(
+            self.shared,
+            &self.table.peers,
+            at,
+            self.table.conf.dial_from,
+        );
+    }
+
+    fn is_newest(&self, newest: Newest) -> bool {
+        self.patience.is_some_and(|(is, _)| is == newest)
+    }
+
+    /// Nothing is waited for if this is what the newest candidate had to do.
+    fn is_past(&mut self, done: Newest) {
+        if self.is_newest(done) {
+            self.patience = None;
+        }
+    }
+}
+
+/// What becomes of the dial; `None` without one.
+async fn dialled(dial: &mut Option<Dialling>) -> Option<Option<Reached>> {
+    match dial {
+        Some(dial) => Some(dial.await),
+        None => None,
+    }
+}
+
+/// Resolves when the newest candidate has had its time; never without one.
+async fn passed(patience: Option<(Newest, Instant)>) -> Newest {
+    match patience {
+        Some((newest, until)) => {
+            sleep_until(until).await;
+            newest
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Dials pods of this host in the order of the policy until one answers.
+pub(super) async fn connect<'t>(
+    shared: &Shared,
+    table: &'t Table,
+    service: Service<'t>,
+) -> Result<(&'t Pod, Permit, TcpStream), End> {
+    let limit = table.conf.connect_timeout;
+    let deadline = Instant::now() + limit * MAX_WAITS;
+    let mut tried = Tried::default();
+    while tried.len() < MAX_TRIES && Instant::now() < deadline {
+        let (pod, permit) = service
+            .take(random(), &mut tried)
+            .map_err(|none| match none {
+                Exhausted::Full => End::Busy,
+                Exhausted::Tried => End::NoUpstream,
+            })?;
+        if let Some(upstream) = dial_pod(shared, &pod.upstream, limit).await {
+            return Ok((pod, permit, upstream));
+        }
+    }
+    Err(End::NoUpstream)
+}
+
+/// One dial, and what it says of the pod.
+async fn dial_pod(shared: &Shared, upstream: &Upstream, limit: Duration) -> Option<TcpStream> {
+    match dial(upstream.addr, limit).await {
+        Ok(stream) => {
+            shared.note(upstream, true);
+            Some(stream)
+        }
+        Err(error) => {
+            debug!(%error, "dial");
+            if let Some(lives) = error.upstream_lives() {
+                shared.note(upstream, lives);
+            }
+            None
+        }
+    }
+}

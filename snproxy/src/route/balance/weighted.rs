@@ -1,0 +1,49 @@
+//! Which of several groups of pods: each by its weight, the number of its pods.
+
+use crate::conf::Policy;
+
+use super::{Draw, below};
+
+/// The group to take; groups of weight 0 are out. `load` is live connections.
+///
+/// `None` when all weights are 0. `ordered` takes the first.
+pub fn pick(
+    policy: Policy,
+    weights: &[u32],
+    load: impl Fn(usize) -> u32,
+    draw: Draw,
+) -> Option<usize> {
+    let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+    match policy {
+        Policy::Ordered => weights.iter().position(|weight| *weight > 0),
+        Policy::Rr => at(weights, u64::from(draw.turn).checked_rem(total)?),
+        Policy::Random => at(weights, drawn(draw.random, total)?),
+        Policy::P2c => {
+            let first = at(weights, drawn(draw.random, total)?)?;
+            let second = at(weights, drawn(draw.random.rotate_left(32), total)?)?;
+            // Connections per pod, compared by cross-multiplication.
+            let per =
+                |group: usize, other: usize| u64::from(load(group)) * u64::from(weights[other]);
+            Some(if per(second, first) < per(first, second) {
+                second
+            } else {
+                first
+            })
+        }
+    }
+}
+
+/// A place among all pods.
+fn drawn(random: u64, total: u64) -> Option<u64> {
+    below(random, usize::try_from(total).ok()?).map(|place| place as u64)
+}
+
+/// The group in which this place falls.
+fn at(weights: &[u32], mut place: u64) -> Option<usize> {
+    weights.iter().position(|weight| {
+        let weight = u64::from(*weight);
+        let inside = place < weight;
+        place = place.saturating_sub(weight);
+        inside
+    })
+}

@@ -1,0 +1,399 @@
+//! The other hosts: whether their proxies are reached, and what each of them answered for each port.
+//!
+//! Answers age: one is true for a while, then nothing is known. A changed hosts.conf forgets all of them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+
+use super::service::Upstream;
+
+/// How long an answer is true.
+const SERVES_FOR: Duration = Duration::from_secs(30);
+const BUSY_FOR: Duration = Duration::from_secs(1);
+const NOT_HERE_FOR: Duration = Duration::from_secs(5);
+/// Age at which an answer that is in use is asked for again.
+const STALE_SERVES: Duration = Duration::from_secs(2);
+const STALE_NO: Duration = Duration::from_secs(1);
+/// Time between two questions to one host about one port.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Time between two looks for stale answers of one port.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long a proxy that does not count its pods is not asked to.
+const PLAIN_FOR: Duration = Duration::from_mins(1);
+/// Answers that are remembered (24 bytes each): 65,536 ports of four other hosts, or 2,600 ports of a hundred.
+const MAX_CELLS: usize = 1 << 18;
+
+/// Another host's proxy.
+#[derive(Debug)]
+pub struct Peer {
+    pub name: Box<str>,
+    /// Where it is dialled, and whether it answers.
+    pub upstream: Arc<Upstream>,
+    /// Until when it is not asked for its pods, in milliseconds of [`Peers`]: it does not count them.
+    plain_until: AtomicU64,
+}
+
+/// The other hosts in the order of hosts.conf, and their answers.
+pub struct Peers {
+    list: Box<[Arc<Peer>]>,
+    start: Instant,
+    /// By cluster port; made when first asked for. Read by every connection, so without a lock.
+    answers: Box<[ArcSwapOption<Answers>]>,
+    count: AtomicUsize,
+    max_ports: usize,
+}
+
+/// What the other hosts answered for one port, and what we sent where.
+#[derive(Debug)]
+pub struct Answers {
+    start: Instant,
+    used: AtomicU64,
+    looked: AtomicU64,
+    cells: Box<[Cell]>,
+    /// Live connections of our own clients to pods of this host.
+    here: AtomicU32,
+    turn: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    answer: AtomicU64,
+    asked: AtomicU64,
+    /// Live connections of our own clients by way of this host.
+    live: AtomicU32,
+}
+
+/// What a host said of a port.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// It took a connection.
+    Took,
+    /// So many of its pods may take connections; none: it does not serve the port.
+    Pods(u16),
+    /// All of its pods have `maxConn` connections.
+    Busy,
+    /// It does not serve the port, or cannot now.
+    NotHere,
+}
+
+/// What is known of a host and a port now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    Unknown,
+    /// With so many pods; a host that does not say counts as one.
+    Serves(u16),
+    Busy,
+    NotHere,
+}
+
+/// One live connection in the books of its port; dropping it takes it off.
+#[derive(Debug)]
+pub struct Share {
+    answers: Arc<Answers>,
+    /// `None`: a pod of this host.
+    peer: Option<usize>,
+}
+
+/// One remembered answer, for `snproxy routes`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Remembered {
+    pub peer: usize,
+    pub standing: Standing,
+    pub age: Duration,
+    pub live: u32,
+}
+
+impl Peers {
+    /// The hosts of `list`; where these are the hosts of `old`, that is `old` itself with all that it remembers.
+    pub fn build<'h>(
+        list: impl Iterator<Item = (&'h str, SocketAddr)>,
+        old: Option<&Arc<Self>>,
+        now: Instant,
+    ) -> Arc<Self> {
+        let list: Vec<_> = list.collect();
+        let known = |addr| old.and_then(|old| old.list.iter().find(|peer| peer.addr() == addr));
+        let same = |old: &&Arc<Self>| {
+            let old = old.list.iter().map(|peer| (&*peer.name, peer.addr()));
+            old.eq(list.iter().copied())
+        };
+        if let Some(old) = old.filter(same) {
+            return Arc::clone(old);
+        }
+        let list: Box<[_]> = list
+            .iter()
+            .map(|(name, addr)| {
+                Arc::new(Peer {
+                    name: (*name).into(),
+                    // Whether a host is reached stays known: that is not in the file.
+                    upstream: known(*addr).map_or_else(
+                        || Arc::new(Upstream::new(*addr)),
+                        |peer| Arc::clone(&peer.upstream),
+                    ),
+                    plain_until: AtomicU64::new(0),
+                })
+            })
+            .collect();
+        let ports = if list.is_empty() { 0 } else { 65_536 };
+        Arc::new(Self {
+            max_ports: MAX_CELLS / list.len().max(1),
+            list,
+            start: now,
+            answers: (0..ports).map(|_| ArcSwapOption::empty()).collect(),
+            count: AtomicUsize::new(0),
+        })
+    }
+
+    pub fn list(&self) -> &[Arc<Peer>] {
+        &self.list
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The answers for a port; `None` without other hosts.
+    pub fn answers(&self, port: u16, now: Instant) -> Option<Arc<Answers>> {
+        let slot = self.answers.get(usize::from(port))?;
+        let millis = millis(now.saturating_duration_since(self.start));
+        let answers = slot.load_full().unwrap_or_else(|| {
+            if self.count.load(Relaxed) >= self.max_ports {
+                self.forget_oldest();
+            }
+            let new = Arc::new(Answers {
+                start: self.start,
+                used: AtomicU64::new(millis),
+                looked: AtomicU64::new(0),
+                cells: self.list.iter().map(|_| Cell::default()).collect(),
+                here: AtomicU32::new(0),
+                turn: AtomicU32::new(0),
+            });
+            let before = slot.compare_and_swap(&None::<Arc<Answers>>, Some(Arc::clone(&new)));
+            if let Some(answers) = &*before {
+                return Arc::clone(answers);
+            }
+            self.count.fetch_add(1, Relaxed);
+            new
+        });
+        answers.used.store(millis, Relaxed);
+        Some(answers)
+    }
+
+    /// Ports with answers, ascending.
+    pub fn remembered(&self) -> impl Iterator<Item = (u16, Arc<Answers>)> + '_ {
+        let answers = (0..=u16::MAX).zip(&self.answers);
+        answers.filter_map(|(port, slot)| Some((port, slot.load_full()?)))
+    }
+
+    /// Drops the quarter of the answers that was not used for longest. Their live connections keep their own.
+    fn forget_oldest(&self) {
+        let mut used: Vec<u64> = self
+            .remembered()
+            .map(|(_, answers)| answers.used.load(Relaxed))
+            .collect();
+        if used.is_empty() {
+            return;
+        }
+        let quarter = used.len() / 4;
+        let (_, oldest, _) = used.select_nth_unstable(quarter);
+        for slot in &self.answers {
+            let old = slot
+                .load()
+                .as_ref()
+                .is_some_and(|answers| answers.used.load(Relaxed) <= *oldest);
+            if old && slot.swap(None).is_some() {
+                self.count.fetch_sub(1, Relaxed);
+            }
+        }
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.start))
+    }
+
+    /// Notes that a host does not count its pods: for a minute it is asked for none.
+    pub fn note_plain(&self, peer: &Peer, now: Instant) {
+        let until = self.at(now) + millis(PLAIN_FOR);
+        peer.plain_until.store(until, Relaxed);
+    }
+
+    /// Whether a host is known not to count its pods.
+    pub fn is_plain(&self, peer: &Peer, now: Instant) -> bool {
+        peer.plain_until.load(Relaxed) > self.at(now)
+    }
+}
+
+impl Peer {
+    pub fn addr(&self) -> SocketAddr {
+        self.upstream.addr
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.upstream.is_up()
+    }
+}
+
+impl Answers {
+    fn at(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.start))
+    }
+
+    /// What is known of this host now.
+    pub fn standing(&self, peer: usize, now: Instant) -> Standing {
+        let (kind, pods, age) = self.entry(peer, now);
+        match kind {
+            Kind::Busy if age <= BUSY_FOR => Standing::Busy,
+            // Of one that was busy places come free.
+            Kind::Serves | Kind::Busy if age <= SERVES_FOR => Standing::Serves(pods),
+            Kind::NotHere if age <= NOT_HERE_FOR => Standing::NotHere,
+            _ => Standing::Unknown,
+        }
+    }
+
+    /// Takes note of an answer.
+    pub fn note(&self, peer: usize, answer: Answer, now: Instant) {
+        let (_, pods, _) = self.entry(peer, now);
+        let known = pods.max(1);
+        let (kind, pods) = match answer {
+            Answer::Took => (Kind::Serves, known),
+            // That it has pods says nothing of free places.
+            Answer::Pods(pods @ 1..) if self.standing(peer, now) == Standing::Busy => {
+                return self.keep_time(peer, pods);
+            }
+            Answer::Pods(pods @ 1..) => (Kind::Serves, pods),
+            Answer::Pods(0) | Answer::NotHere => (Kind::NotHere, 0),
+            Answer::Busy => (Kind::Busy, known),
+        };
+        if let Some(cell) = self.cells.get(peer) {
+            cell.answer.store(pack(kind, pods, self.at(now)), Relaxed);
+        }
+    }
+
+    /// A new number of pods beside the old kind and time.
+    fn keep_time(&self, peer: usize, pods: u16) {
+        if let Some(cell) = self.cells.get(peer) {
+            let (kind, _, at) = unpack(cell.answer.load(Relaxed));
+            cell.answer.store(pack(kind, pods, at), Relaxed);
+        }
+    }
+
+    /// Whether it is time to look for stale answers of this port: true for one of many callers.
+    pub fn begin_look(&self, now: Instant) -> bool {
+        let (now, before) = (self.at(now), self.looked.load(Relaxed));
+        (before == 0 || now >= before + millis(LOOK_AGAIN))
+            && self
+                .looked
+                .compare_exchange(before, now.max(1), Relaxed, Relaxed)
+                .is_ok()
+    }
+
+    /// Whether this host is to be asked for its pods now; true takes note of it.
+    pub fn begin_question(&self, peer: usize, now: Instant) -> bool {
+        let Some(cell) = self.cells.get(peer) else {
+            return false;
+        };
+        let (kind, _, age) = self.entry(peer, now);
+        let stale = match kind {
+            Kind::None => true,
+            Kind::Serves => age >= STALE_SERVES,
+            Kind::Busy | Kind::NotHere => age >= STALE_NO,
+        };
+        let (now, asked) = (self.at(now), cell.asked.load(Relaxed));
+        stale
+            && (asked == 0 || now >= asked + millis(ASK_AGAIN))
+            && cell
+                .asked
+                .compare_exchange(asked, now.max(1), Relaxed, Relaxed)
+                .is_ok()
+    }
+
+    /// Live connections of our own clients: by way of a host, or (`None`) to pods of this one.
+    pub fn live(&self, peer: Option<usize>) -> u32 {
+        self.counter(peer).map_or(0, |live| live.load(Relaxed))
+    }
+
+    /// Enters a connection in the books.
+    pub fn share(self: &Arc<Self>, peer: Option<usize>) -> Share {
+        if let Some(live) = self.counter(peer) {
+            live.fetch_add(1, Relaxed);
+        }
+        Share {
+            answers: Arc::clone(self),
+            peer,
+        }
+    }
+
+    /// Counts choices of this port from 0.
+    pub fn next_turn(&self) -> u32 {
+        self.turn.fetch_add(1, Relaxed)
+    }
+
+    /// All that is remembered, in the order of the hosts.
+    pub fn remembered(&self, now: Instant) -> impl Iterator<Item = Remembered> + '_ {
+        (0..self.cells.len()).map(move |peer| Remembered {
+            peer,
+            standing: self.standing(peer, now),
+            age: self.entry(peer, now).2,
+            live: self.live(Some(peer)),
+        })
+    }
+
+    fn counter(&self, peer: Option<usize>) -> Option<&AtomicU32> {
+        match peer {
+            Some(peer) => self.cells.get(peer).map(|cell| &cell.live),
+            None => Some(&self.here),
+        }
+    }
+
+    fn entry(&self, peer: usize, now: Instant) -> (Kind, u16, Duration) {
+        let answer = self
+            .cells
+            .get(peer)
+            .map_or(0, |cell| cell.answer.load(Relaxed));
+        let (kind, pods, at) = unpack(answer);
+        let age = Duration::from_millis(self.at(now).saturating_sub(at));
+        (kind, pods, age)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(live) = self.answers.counter(self.peer) {
+            live.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    None,
+    Serves,
+    Busy,
+    NotHere,
+}
+
+/// Shape: milliseconds in the upper 40 bits (34 years), pods in 16, the kind in 8.
+fn pack(kind: Kind, pods: u16, millis: u64) -> u64 {
+    millis << 24 | u64::from(pods) << 8 | kind as u64
+}
+
+fn unpack(answer: u64) -> (Kind, u16, u64) {
+    let kind = match answer & 0xff {
+        1 => Kind::Serves,
+        2 => Kind::Busy,
+        3 => Kind::NotHere,
+        _ => Kind::None,
+    };
+    let pods = u16::try_from(answer >> 8 & 0xffff).unwrap_or(u16::MAX);
+    (kind, pods, answer >> 24)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+use super::*;
+use crate::addr::ClusterPort;
+use crate::conf::SendProxy;
+use crate::route::load::Load;
+use crate::route::peers::Answer;
+use crate::route::service::Upstream;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU32;
+
+/// Pods here and other hosts, as one connection sees them.
+struct Cluster {
+    pods: Vec<Pod>,
+    turn: AtomicU32,
+    peers: Arc<Peers>,
+    answers: Arc<Answers>,
+    now: Instant,
+    locality: Locality,
+    policy: Policy,
+}
+
+impl Cluster {
+    /// `pods` pods here with room for `max_conn` each, and hosts of which nothing is known.
+    fn new(pods: u16, max_conn: u32, hosts: u16) -> Self {
+        let addr = |port| ([127, 0, 0, 1], port).into();
+        let now = Instant::now();
+        let peers = (0..hosts).map(|host| ("host", addr(40_000 + host)));
+        let peers = Peers::build(peers, None, now);
+        Self {
+            pods: (0..pods)
+                .map(|pod| Pod {
+                    upstream: Arc::new(Upstream::new(addr(30_000 + pod))),
+                    load: Arc::new(Load::default()),
+                    max_conn,
+                    send_proxy: SendProxy::No,
+                })
+                .collect(),
+            turn: AtomicU32::new(0),
+            answers: peers.answers(61_000, now).unwrap(),
+            peers,
+            now,
+            locality: Locality::Balance,
+            policy: Policy::P2c,
+        }
+    }
+
+    fn search(&self) -> Search<'_> {
+        let service = Service {
+            port: ClusterPort::new(61_000).unwrap(),
+            policy: self.policy,
+            pods: &self.pods,
+            turn: &self.turn,
+        };
+        Search::new(
+            (!self.pods.is_empty()).then_some(service),
+            &self.peers,
+            Arc::clone(&self.answers),
+            self.locality,
+            self.policy,
+        )
+    }
+
+    fn note(&self, host: usize, answer: Answer) -> &Self {
+        self.answers.note(host, answer, self.now);
+        self
+    }
+
+    fn down(&self, host: usize) -> &Self {
+        self.peers.list()[host].upstream.report(false, self.now);
+        self
+    }
+
+    /// The steps of one connection of which every candidate fails.
+    fn all_steps(&self, random: u64) -> Vec<String> {
+        let mut search = self.search();
+        let mut steps = Vec::new();
+        loop {
+            let step = match search.next(true, random, self.now) {
+                Step::Pod(pod, ..) => format!("pod {}", pod.upstream.addr.port()),
+                Step::Peer(host, _) => format!("host {host}"),
+                Step::Await => {
+                    search.stop_waiting();
+                    "wait".to_owned()
+                }
+                Step::Over(over) => {
+                    steps.push(format!("{over:?}"));
+                    return steps;
+                }
+            };
+            steps.push(step);
+        }
+    }
+}
+
+#[test]
+fn a_port_that_all_hosts_deny_is_nobodys_without_a_call() {
+    let cluster = Cluster::new(0, 0, 2);
+    cluster.note(0, Answer::NotHere).note(1, Answer::Pods(0));
+    assert_eq!(cluster.all_steps(7), ["NotMapped"]);
+}
+
+#[test]
+fn hosts_of_which_nothing_is_known_are_waited_for_and_then_tried() {
+    let cluster = Cluster::new(0, 0, 2);
+    let steps = cluster.all_steps(7);
+    assert_eq!(steps[0], "wait");
+    assert!(steps[1..3].contains(&"host 0".to_owned()));
+    assert!(steps[1..3].contains(&"host 1".to_owned()));
+    assert_eq!(steps[3..], ["NotMapped"]);
+
+    // Whoever serves it for sure is not kept waiting by the others.
+    cluster.note(1, Answer::Pods(3));
+    assert_eq!(cluster.all_steps(7)[..2], ["host 1", "wait"]);
+    // One that counts no pods can only be tried.
+    let plain = Cluster::new(0, 0, 1);
+    plain.peers.note_plain(&plain.peers.list()[0], plain.now);
+    assert_eq!(plain.all_steps(7), ["host 0", "NotMapped"]);
+}
+
+#[test]
+fn hosts_that_are_away_are_left_out_unless_they_may_be_the_only_ones() {
+    let cluster = Cluster::new(0, 0, 3);
+    cluster.note(0, Answer::Pods(1)).note(1, Answer::NotHere);
+    // Hosts 0 and 2 failed just now: they may be slow and no more.
+    cluster.down(0).down(2).note(2, Answer::NotHere);
+    assert_eq!(cluster.all_steps(7), ["host 0", "host 2", "NoUpstream"]);
+    let later = Cluster {
+        now: cluster.now + DOUBT + Duration::from_secs(3),
+        ..cluster
+    };
+    // Host 0 served it less than 30 s ago; of the others nothing is known that is worth a wait.
+    later.note(1, Answer::NotHere);
+    assert_eq!(later.all_steps(7), ["host 0", "NoUpstream"]);
+}
+
+#[test]
+fn busy_everywhere_is_busy() {
+    let cluster = Cluster::new(1, 0, 2);
+    cluster.note(0, Answer::Busy).note(1, Answer::NotHere);
+    assert_eq!(cluster.all_steps(7), ["Busy"]);
+    let mut search = cluster.search();
+    search.note(Over::NoUpstream);
+    assert!(matches!(
+        search.next(true, 7, cluster.now),
+        Step::Over(Over::Busy)
+    ));
+}
+
+#[test]
+fn prefer_goes_elsewhere_only_without_a_place_here() {
+    let mut cluster = Cluster::new(2, 1, 1);
+    cluster.locality = Locality::Prefer;
+    cluster.note(0, Answer::Pods(100));
+    let mut held = Vec::new();
+    let mut steps = Vec::new();
+    for random in 0..4 {
+        match cluster.search().next(true, random << 60, cluster.now) {
+            Step::Pod(pod, permit, _) => {
+                held.push(permit);
+                steps.push(pod.upstream.addr.port());
+            }
+            Step::Peer(host, _) => steps.push(u16::try_from(host).unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+    steps[..2].sort_unstable();
+    assert_eq!(steps, [30_000, 30_001, 0, 0]);
+}
+
+#[test]
+fn a_dial_under_way_leaves_only_other_hosts() {
+    let cluster = Cluster::new(2, 9, 1);
+    cluster.note(0, Answer::Pods(1));
+    let mut search = cluster.search();
+    assert!(matches!(
+        search.next(false, 7, cluster.now),
+        Step::Peer(0, _)
+    ));
+    assert!(matches!(search.next(false, 7, cluster.now), Step::Over(_)));
+    assert!(matches!(search.next(true, 7, cluster.now), Step::Pod(..)));
+}
+
+/// Where 12,000 connections go that end at once, or that all stay: by group, this host first.
+fn spread(cluster: &Cluster, stay: bool) -> Vec<u32> {
+    let mut random = 88_172_645_463_325_252_u64;
+    let mut shares = Vec::new();
+    let mut counts = BTreeMap::new();
+    for _ in 0..12_000 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let (group, held) = match cluster.search().next(true, random, cluster.now) {
+            Step::Pod(_, permit, share) => (0, (Some(permit), share)),
+            Step::Peer(host, share) => (host + 1, (None, share)),
+            other => panic!("{other:?}"),
+        };
+        *counts.entry(group).or_insert(0) += 1;
+        if stay {
+            shares.push(held);
+        }
+    }
+    counts.into_values().collect()
+}
+
+#[test]
+fn connections_are_shared_out_by_the_pods_of_each_host() {
+    for policy in [Policy::P2c, Policy::Rr, Policy::Random] {
+        for stay in [false, true] {
+            let mut cluster = Cluster::new(1, u32::MAX, 2);
+            cluster.policy = policy;
+            cluster.note(0, Answer::Pods(3)).note(1, Answer::Took);
+            let counts = spread(&cluster, stay);
+            for (count, fair) in counts.iter().zip([2400, 7200, 2400]) {
+                let off = count.abs_diff(fair) * 100 / fair;
+                assert!(off <= 5, "{policy:?}, stay {stay}: {counts:?}");
+            }
+        }
+    }
+    let mut cluster = Cluster::new(1, u32::MAX, 2);
+    cluster.policy = Policy::Ordered;
+    cluster.note(0, Answer::Pods(3)).note(1, Answer::Took);
+    assert_eq!(spread(&cluster, false), [12_000]);
+}
+
+#[test]
+fn questions_go_to_hosts_that_are_there_and_count_their_pods() {
+    let cluster = Cluster::new(0, 0, 4);
+    cluster.down(1).note(3, Answer::Pods(1));
+    cluster
+        .peers
+        .note_plain(&cluster.peers.list()[2], cluster.now);
+    let later = cluster.now + Duration::from_millis(1);
+    assert_eq!(cluster.search().questions(later), [0]);
+    assert!(
+        cluster.search().questions(later).is_empty(),
+        "asked already"
+    );
+}
