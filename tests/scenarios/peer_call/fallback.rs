@@ -1,6 +1,8 @@
 //! Where one host says no, or says nothing, the next one is asked.
 
-use super::{FALSE, LONGEST_LINE, MOMENT, SOON, TRUE, WAYS, check, forget, line_for, says_no};
+use super::{
+    FALSE, LONGEST_LINE, MOMENT, SOON, TRUE, WAYS, check, forget, got_no_payload, line_for, says_no,
+};
 use snproxy_tests::{Conn, Ended, Figure, Guest, Host, Net, Peer, Pod, eventually, print_figure};
 use std::{
     thread::sleep,
@@ -57,8 +59,7 @@ fn after_a_no_in_any_form_the_next_host_serves() {
         assert!(bad.calls().len() > before, "way {way} was never met");
     }
     for call in bad.calls() {
-        call.wait_for_end();
-        check(&call.payload(), b"");
+        got_no_payload(&call);
         assert!(call.line().len() <= LONGEST_LINE);
     }
 }
@@ -222,7 +223,7 @@ fn a_local_pod_is_reached_without_a_second_hop() {
         "one connection came in, not a second from ourselves"
     );
     // Where nobody serves a port we do not ask ourselves either.
-    assert!(a.is_refused(2000));
+    assert!(a.is_refused(2000) && a.is_reset(1025));
     eventually(SOON, "the dead pod is known", || a.action(1025) == "refuse");
-    assert!(live() <= 2);
+    assert_eq!(live(), 2);
 }
