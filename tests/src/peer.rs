@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread::sleep,
@@ -30,7 +30,10 @@ pub struct Peer {
 struct Heard {
     calls: Mutex<Vec<Arc<Call>>>,
     questions: AtomicUsize,
+    on_question: OnceLock<Answer>,
 }
+
+type Answer = Box<dyn Fn(&Guest) + Send + Sync>;
 
 /// A connection that asked for a cluster port.
 pub struct Call {
@@ -53,6 +56,9 @@ impl Peer {
             };
             if line.ends_with(b" 0\r\n") {
                 remembered.questions.fetch_add(1, Relaxed);
+                if let Some(answer) = remembered.on_question.get() {
+                    answer(guest);
+                }
                 return;
             }
             let port = cluster_port(&line);
@@ -84,6 +90,14 @@ impl Peer {
     /// Takes every line and says nothing until the caller gives up.
     pub fn silent() -> Self {
         Self::scripted(|_, guest| drop(guest.read_all()))
+    }
+
+    /// Does this with a connection that asks how many pods there are, in place of a close.
+    #[must_use]
+    pub fn questioned(self, answer: impl Fn(&Guest) + Send + Sync + 'static) -> Self {
+        let set = self.heard.on_question.set(Box::new(answer));
+        assert!(set.is_ok(), "this peer answers questions already");
+        self
     }
 
     /// Connections that asked for a cluster port, in the order their lines were read.

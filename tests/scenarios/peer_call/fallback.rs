@@ -5,6 +5,7 @@ use super::{
 };
 use snproxy_tests::{Conn, Ended, Figure, Guest, Host, Net, Peer, Pod, eventually, print_figure};
 use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -158,6 +159,47 @@ fn half_an_answer_and_silence_is_no_answer() {
     );
     peer.call(0).wait_for_end();
     check(&peer.call(0).payload(), b"");
+}
+
+#[test]
+fn answers_to_questions_that_make_no_sense_keep_nobody_from_being_served() {
+    let net = Net::hosts(["a", "b", "c"]);
+    let turn = AtomicUsize::new(0);
+    let senseless = Peer::closing().questioned(move |guest| {
+        let answer = match turn.fetch_add(1, Relaxed) {
+            0 => return drop(guest.send(b"PODS=65535\r\n")),
+            1 => b"PODS=99999999999999999999\r\n".to_vec(),
+            2 => b"PODS=1\r\n".repeat(100_000),
+            3 => vec![b'P'; 1 << 20],
+            4 => b"SENDPROXY=false\r\nBUSY\r\n".to_vec(),
+            5 => b"PODS=".to_vec(),
+            _ => return guest.reset_on_close(),
+        };
+        let _ = guest.send(&answer);
+        guest.read_all();
+    });
+    let good = Peer::answering([FALSE, b"pod\n"].concat());
+    let a = two_peers(&net, &senseless, &good);
+    let memory = a.rss();
+
+    for turn in 0..6 {
+        forget(a, &HOSTS, turn);
+        for port in 2000 + turn * 10..2005 + turn * 10 {
+            let conn = a.open(port);
+            assert_eq!(conn.send("payload").line(), "pod");
+            check(&good.call_for(port).wait_for_payload(7), b"payload");
+        }
+        eventually(SOON, "it is asked", || {
+            senseless.questions() > usize::from(turn)
+        });
+    }
+    // Half an answer makes it worth a look whether the host is there.
+    eventually(SOON, "it is looked at", || senseless.questions() > 6);
+    print_figure(
+        "memory after answers that make no sense",
+        Figure::Bytes(a.rss().saturating_sub(memory)),
+        Figure::Bytes(2 << 20),
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Both sides are ours: a client on one host, its pod on the other.
 
 use super::{MOMENT, SOON, check};
-use snproxy_tests::{Ended, Figure, Host, Net, Pod, eventually, print_figure};
+use snproxy_tests::{Conn, Ended, Figure, Host, Net, Pod, eventually, print_figure};
 use std::thread;
 
 /// Hosts `a`, which has no pods, and `b`, which has this one on ports 1024 to 1026: without a header, with v1, with v2.
@@ -134,4 +134,43 @@ fn many_clients_of_two_hosts_keep_their_own_bytes() {
         }
     });
     assert_eq!(pod.accepted(), 80);
+}
+
+#[test]
+fn a_burst_of_clients_reaches_the_other_host_without_a_loss() {
+    const CLIENTS: usize = 600;
+    let net = Net::hosts(["a", "b"]);
+    let (a, b, _) = two_proxies(&net, Pod::answering("pod"));
+    b.reloaded_after(|b| b.mappings("1024:30000:900:false\n"));
+
+    let to = a.port(1024);
+    for _ in 0..3 {
+        let conns: Vec<Conn> = net.client().run(|| {
+            (0..CLIENTS)
+                .map(|_| Conn::connect(to, SOON).expect("connect"))
+                .collect()
+        });
+        for conn in &conns {
+            assert_eq!(conn.greeting(), "pod");
+        }
+        drop(conns);
+        eventually(SOON, "all are gone", || a.count("/connections/live") == 0);
+    }
+    assert_eq!(a.ends("clean"), 3 * CLIENTS as u64);
+}
+
+#[test]
+fn a_port_that_nobody_has_sends_nobody_in_circles() {
+    let net = Net::hosts(["a", "b"]);
+    let (a, b, _) = two_proxies(&net, Pod::answering("pod"));
+    for _ in 0..5 {
+        for host in [a, b] {
+            assert!(host.is_reset(2000));
+        }
+    }
+    // Its clients, and a few of the other proxy.
+    for host in [a, b] {
+        let total = host.count("/connections/total");
+        assert!(total <= 5 + 8, "{total} on {}", host.name());
+    }
 }
