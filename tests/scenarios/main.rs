@@ -22,3 +22,4 @@ mod proxy_header;
 mod refusal;
 mod reload;
 mod steering;
+mod unmapped;

@@ -233,13 +233,6 @@ pub(super) fn peers(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Pee
         let message = "`any` is everybody: the others change nothing";
         findings.warning(value.place, message);
     }
-    if !any && !hosts && networks.is_empty() {
-        findings.error(
-            value.place,
-            format_args!("expected {expected}, found {value}"),
-        );
-        return None;
-    }
     Some(Peers {
         hosts,
         any,

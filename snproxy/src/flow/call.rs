@@ -51,13 +51,19 @@ pub(super) fn settle_down(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_linger(None);
 }
 
-/// Sends `request` and reads what is said to it until `deadline`.
-pub(super) async fn ask(stream: &TcpStream, request: &Request, deadline: Instant) -> Said {
-    let mut line = BytesMut::with_capacity(peer::MAX_SENT);
-    request.encode(&mut line);
-    // In one write: a fresh connection has room for it.
-    match stream.try_write(&line) {
-        Ok(written) if written == line.len() => {}
+/// Sends `requests` in one write, and reads what is said to the first of them until `deadline`.
+pub(super) async fn ask(
+    stream: &TcpStream,
+    requests: impl IntoIterator<Item = Request>,
+    deadline: Instant,
+) -> Said {
+    let mut lines = BytesMut::new();
+    for request in requests {
+        request.encode(&mut lines);
+    }
+    // The other end has read all that came before: there is room.
+    match stream.try_write(&lines) {
+        Ok(written) if written == lines.len() => {}
         Ok(_) => return Said::Lost(io::ErrorKind::WriteZero.into()),
         Err(error) => return Said::Lost(error),
     }

@@ -255,3 +255,6 @@ pub fn version(send: SendProxy) -> Option<Version> {
         SendProxy::V2 => Some(Version::V2),
     }
 }
+
+#[cfg(test)]
+mod tests;

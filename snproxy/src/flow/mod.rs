@@ -143,10 +143,15 @@ pub fn serve(
 async fn carry(shared: &Arc<Shared>, client: TcpStream, addr: SocketAddr) {
     let start = Instant::now();
     let addr = canonical(addr);
-    let (opened, closed) = match client.local_addr().map(canonical) {
-        Ok(asked) => route(shared, &client, addr, asked).await,
+    let (opened, closed) = if let Ok(asked) = client.local_addr().map(canonical) {
+        route(shared, &client, addr, asked).await
+    } else {
         // The client reset while it waited in the accept queue.
-        Err(_) => (Opened::default(), Closed::silently(End::Client)),
+        let opened = Opened {
+            client: Some(addr),
+            ..Opened::default()
+        };
+        (opened, Closed::silently(End::Client))
     };
     drop(client);
     shared.ends.count(closed.end);

@@ -108,7 +108,8 @@ impl Caller<'_> {
                 Request::Connect { cluster_port, ends } => {
                     said.cluster_port = Some(cluster_port);
                     said.client = ends.map(|(client, _)| client);
-                    return self.connect(table, cluster_port, id).await;
+                    // Boxed: one that waits must not hold the room for it.
+                    return Box::pin(self.connect(table, cluster_port, id)).await;
                 }
                 Request::Count { cluster_port } => {
                     self.say(Reply::Pods(pods(&table, cluster_port))).await?;
@@ -124,6 +125,8 @@ impl Caller<'_> {
 
     /// The next request; silence before it is spent in the waiting room.
     async fn request(&mut self) -> Result<Request, End> {
+        // A peer that asks and asks must not keep its worker from the others.
+        coop::consume_budget().await;
         if self.bytes.is_empty() {
             self.wait().await?;
         } else if self.shared.waiting.is_closed() {
@@ -152,8 +155,6 @@ impl Caller<'_> {
 
     /// Waits for the first byte of a line.
     async fn wait(&mut self) -> Result<(), End> {
-        // A peer that asks and asks must not keep its worker from the others.
-        coop::consume_budget().await;
         let start = Instant::now();
         // The host of many clients connects so often at once that its own lines, still under way, would be displaced.
         let mut read = header::read(self.peer, &mut self.bytes, Some(start + UNDER_WAY)).await;

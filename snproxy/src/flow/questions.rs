@@ -29,6 +29,8 @@ pub(super) const SILENCE: Duration = Duration::from_millis(750);
 const IDLE_LIMIT: Duration = Duration::from_secs(20);
 /// Questions to one host that wait; more are dropped: they will be asked again.
 const MAX_WAITING: usize = 1024;
+/// Questions that go out in one segment.
+const MAX_BATCH: usize = 32;
 
 /// The connections for questions, one per host that is asked.
 #[derive(Debug, Default)]
@@ -140,32 +142,52 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
     };
     call::settle_down(&stream);
     let mut has_answered = false;
+    let mut batch = Vec::new();
     loop {
-        let question = tokio::select! {
-            question = timeout(IDLE_LIMIT, questions.recv()) => question,
+        batch.clear();
+        tokio::select! {
+            asked = timeout(IDLE_LIMIT, questions.recv_many(&mut batch, MAX_BATCH)) => {
+                if !matches!(asked, Ok(1..)) {
+                    return Over::Idle;
+                }
+            }
             () = retired(&stream) => {
                 return if has_answered { Over::Idle } else { Over::Plain };
             }
-        };
-        let Ok(Some(Question { port, answers })) = question else {
-            return Over::Idle;
-        };
-        let request = Request::Count { cluster_port: port };
-        match call::ask(&stream, &request, Instant::now() + SILENCE).await {
-            Said::Reply(Reply::Pods(pods), rest) if rest.is_empty() => {
-                has_answered = true;
-                let pods = u16::try_from(pods).unwrap_or(u16::MAX);
-                answers.note(asked.at, Answer::Pods(pods), std::time::Instant::now());
-                note_host(asked.peer(), true);
-                asked.shared.answered.notify_waiters();
-            }
-            Said::Silent => return Over::Silent,
-            // It answered before: its proxy went away, or reloaded its PEERS. The next question finds out.
-            Said::Closed | Said::Lost(_) if has_answered => return Over::Idle,
-            // Its proxy died with the connection in its queue.
-            Said::Lost(_) => return Over::NoConnection(None),
-            Said::Reply(..) | Said::Closed | Said::Garbage => return Over::Plain,
         }
+        let requests = batch.iter().map(|question| Request::Count {
+            cluster_port: question.port,
+        });
+        let mut said = call::ask(&stream, requests, Instant::now() + SILENCE).await;
+        for (at, question) in (1..).zip(&batch) {
+            let rest = match said {
+                Said::Reply(Reply::Pods(pods), rest) => {
+                    let pods = u16::try_from(pods).unwrap_or(u16::MAX);
+                    let answer = Answer::Pods(pods);
+                    question
+                        .answers
+                        .note(asked.at, answer, std::time::Instant::now());
+                    rest
+                }
+                Said::Silent => return Over::Silent,
+                // It answered before: its proxy went away, or reloaded its PEERS. The next question finds out.
+                Said::Closed | Said::Lost(_) if has_answered => return Over::Idle,
+                // Its proxy died with the connection in its queue.
+                Said::Lost(_) => return Over::NoConnection(None),
+                Said::Reply(..) | Said::Closed | Said::Garbage => return Over::Plain,
+            };
+            has_answered = true;
+            if at == batch.len() {
+                if rest.is_empty() {
+                    break;
+                }
+                // More than it was asked for.
+                return Over::Plain;
+            }
+            said = call::reply(&stream, rest, Instant::now() + SILENCE).await;
+        }
+        note_host(asked.peer(), true);
+        asked.shared.answered.notify_waiters();
     }
 }
 
@@ -218,7 +240,7 @@ async fn lives(peer: &Peer, from: Option<IpAddr>) -> Option<bool> {
     let request = Request::Count {
         cluster_port: ClusterPort::new(peer.addr().port())?,
     };
-    match call::ask(&stream, &request, Instant::now() + SILENCE).await {
+    match call::ask(&stream, [request], Instant::now() + SILENCE).await {
         // A close is what a proxy says that knows no such question.
         Said::Reply(..) | Said::Closed | Said::Garbage => Some(true),
         Said::Silent | Said::Lost(_) => Some(false),

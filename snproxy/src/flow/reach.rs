@@ -255,7 +255,7 @@ impl Race<'_> {
                 note_host(self.peer(call.at), true);
                 let request = self.request;
                 self.calls.push(Box::pin(async move {
-                    let said = call::ask(&stream, &request, call.until).await;
+                    let said = call::ask(&stream, [request], call.until).await;
                     Event::Said(call, stream, said)
                 }));
                 None

@@ -1,6 +1,6 @@
 //! Who may use PORT, and what is said of who may not.
 
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use tracing::warn;
 
 use crate::conf::Conf;
 use crate::flow::end::End;
+use crate::net::own::is_own;
 
 /// Time between two lines about strangers.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
@@ -52,23 +53,6 @@ impl Strangers {
     }
 }
 
-/// Whether an address is one of this host. Nothing is sent.
-///
-/// A bind alone says yes to every address under `ip_nonlocal_bind`.
-fn is_own(ip: IpAddr) -> bool {
-    match ip {
-        // From an address of others there is no route.
-        IpAddr::V4(_) => {
-            UdpSocket::bind((ip, 0)).is_ok_and(|socket| socket.connect((ip, 1)).is_ok())
-        }
-        // An own address is reached from itself (RFC 6724, rule 1).
-        IpAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok_and(|socket| {
-            let connected = socket.connect((ip, 1)).and_then(|()| socket.local_addr());
-            connected.is_ok_and(|local| local.ip() == ip)
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,14 +67,5 @@ mod tests {
         assert_eq!(after(9), None);
         assert_eq!(after(10), Some(3));
         assert_eq!(after(11), None);
-    }
-
-    #[test]
-    fn only_an_address_of_this_host_is_own() {
-        assert!(is_own("127.0.0.7".parse().unwrap()));
-        assert!(is_own("::1".parse().unwrap()));
-        // For documentation: no host has them.
-        assert!(!is_own("192.0.2.1".parse().unwrap()));
-        assert!(!is_own("2001:db8::1".parse().unwrap()));
     }
 }

@@ -1,1 +1,179 @@
+use std::io::{Read, Write};
+use std::net::IpAddr;
 
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::addr::PortSet;
+use crate::conf::{self, Conf, Sources, World};
+use crate::diag::Source;
+
+/// Far above what anything here takes: only a hang reaches it.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn conf(mappings: &str) -> Arc<Conf> {
+    let source = |path: &str, text: &str| Source {
+        path: path.into(),
+        text: text.to_owned(),
+    };
+    let sources = Sources {
+        proxy: source("proxy.conf", "HOST 10.0.0.1\nPODHOST 127.0.0.1\n"),
+        mappings: Some(source("portmappings.conf", mappings)),
+        hosts: Some(source("hosts.conf", "10.0.0.1:32767\n")),
+    };
+    let world = World {
+        resolve: &|name| Err(std::io::Error::other(format!("{name} is no address"))),
+        is_local: &|ip| ip == IpAddr::from([10, 0, 0, 1]),
+        ephemeral: None,
+        reserved: PortSet::new(),
+    };
+    let parsed = conf::parse(&sources, &world);
+    assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);
+    Arc::new(parsed.value.unwrap())
+}
+
+fn shared(mappings: &str) -> Arc<Shared> {
+    Arc::new(Shared::new(Table::build(
+        conf(mappings),
+        None,
+        std::time::Instant::now(),
+    )))
+}
+
+fn reload(shared: &Shared, mappings: &str) {
+    let old = shared.table.load_full();
+    let table = Table::build(conf(mappings), Some(&old), std::time::Instant::now());
+    shared.table.store(Arc::new(table));
+}
+
+/// A peer's end, and the connection as it was accepted.
+async fn pair() -> (std::net::TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    peer.set_read_timeout(Some(LIMIT)).unwrap();
+    (peer, listener.accept().await.unwrap().0)
+}
+
+async fn answered(shared: &Arc<Shared>, accepted: &TcpStream) -> (Said, Closed) {
+    let (addr, asked) = (
+        accepted.peer_addr().unwrap(),
+        accepted.local_addr().unwrap(),
+    );
+    carry(shared, shared.table.load_full(), accepted, addr, asked, 1).await
+}
+
+fn count(port: u16) -> String {
+    format!("PROXY TCP4 1.2.3.4 1.2.3.4 {port} 0\r\n")
+}
+
+/// All that came, once the other side has closed.
+fn rest(mut peer: std::net::TcpStream) -> String {
+    let mut got = String::new();
+    peer.read_to_string(&mut got).unwrap();
+    got
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_has_a_minute() {
+    let (_peer, accepted) = pair().await;
+    let start = Instant::now();
+    let (_, closed) = answered(&shared(""), &accepted).await;
+    assert_eq!(closed.end, End::Unused);
+    assert!((SILENCE..SILENCE + LINE_LIMIT).contains(&start.elapsed()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_does_not_end_has_three_seconds() {
+    let (mut peer, accepted) = pair().await;
+    peer.write_all(&count(1024).as_bytes()[..20]).unwrap();
+    let start = Instant::now();
+    let (_, closed) = answered(&shared(""), &accepted).await;
+    assert_eq!(closed.end, End::Request);
+    // No upper bound closer than this: a paused clock jumps while bytes are under way.
+    assert!((LINE_LIMIT..SILENCE).contains(&start.elapsed()));
+}
+
+#[tokio::test]
+async fn only_pods_that_can_take_connections_are_counted() {
+    let shared = shared("1024:30000:1:false 1024:30001:5:v2 1024:30002:0:true 1025:30003:1:false");
+    for (upstream, _) in shared.table.load().upstreams() {
+        shared.note(upstream, upstream.addr.port() != 30001);
+    }
+    let (mut peer, accepted) = pair().await;
+    for port in [1024, 1025, 1026] {
+        peer.write_all(count(port).as_bytes()).unwrap();
+    }
+    peer.shutdown(Shutdown::Write).unwrap();
+    let (_, closed) = answered(&shared, &accepted).await;
+    assert_eq!(closed.end, End::Unused);
+    drop(accepted);
+    assert_eq!(rest(peer), "PODS=1\r\nPODS=1\r\nPODS=0\r\n");
+}
+
+#[tokio::test]
+async fn each_line_is_answered_from_the_table_of_its_time() {
+    let shared = shared("");
+    let (peer, accepted) = pair().await;
+    let peer_side = tokio::task::spawn_blocking({
+        let shared = Arc::clone(&shared);
+        let mut peer = peer;
+        move || {
+            let mut got = [0; "PODS=0\r\n".len()];
+            let mut answers = Vec::new();
+            for mappings in [
+                "",
+                "1024:30000:1:false",
+                "1024:30000:1:false 1024:30001:1:false",
+            ] {
+                reload(&shared, mappings);
+                peer.write_all(count(1024).as_bytes()).unwrap();
+                peer.read_exact(&mut got).unwrap();
+                answers.push(String::from_utf8(got.to_vec()).unwrap());
+            }
+            answers
+        }
+    });
+    answered(&shared, &accepted).await;
+    let answers = peer_side.await.unwrap();
+    assert_eq!(answers, ["PODS=0\r\n", "PODS=1\r\n", "PODS=2\r\n"]);
+}
+
+#[tokio::test]
+async fn a_line_that_came_before_the_drain_is_still_answered() {
+    let shared = shared("1024:30000:0:false");
+    let (mut peer, accepted) = pair().await;
+    peer.write_all(b"PROXY TCP4 1.2.3.4 1.2.3.4 123 1024\r\nand payload")
+        .unwrap();
+    shared.waiting.close();
+    let peer_side = tokio::task::spawn_blocking(move || rest(peer));
+    let (said, closed) = answered(&shared, &accepted).await;
+    assert_eq!(closed.end, End::Busy);
+    assert_eq!(said.cluster_port, ClusterPort::new(1024));
+    assert_eq!(peer_side.await.unwrap(), "BUSY\r\n");
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_no_peer_that_counts_without_end() {
+    let shared = shared("");
+    let (mut peer, accepted) = pair().await;
+    peer.write_all(count(1024).repeat(2).as_bytes()).unwrap();
+    shared.waiting.close();
+    let (_, closed) = answered(&shared, &accepted).await;
+    assert_eq!(closed.end, End::Unused);
+    drop(accepted);
+    assert_eq!(rest(peer), "PODS=0\r\n");
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_no_answers_is_given_up() {
+    let shared = shared("");
+    let (mut peer, accepted) = pair().await;
+    let asks = tokio::task::spawn_blocking(move || {
+        let lines = count(1024).repeat(1000);
+        while peer.write_all(lines.as_bytes()).is_ok() {}
+    });
+    let (_, closed) = answered(&shared, &accepted).await;
+    assert_eq!(closed.end, End::Client);
+    drop(accepted);
+    asks.await.unwrap();
+}
