@@ -118,6 +118,38 @@ fn a_pod_of_another_host_that_does_not_read_stops_its_client() {
 }
 
 #[test]
+fn a_client_that_does_not_read_stops_a_pod_of_another_host() {
+    let net = Net::hosts(["a", "b"]);
+    let pouring = Pod::serving(|guest| {
+        let chunk = vec![0x5a; 64 << 10];
+        // 256 MiB, were they read.
+        for _ in 0..4096 {
+            if guest.send(&chunk).is_err() {
+                break;
+            }
+        }
+    });
+    let (a, b, pod) = two_proxies(&net, pouring);
+    let before = [a, b].map(Host::rss);
+
+    let conns: Vec<_> = (0..4).map(|_| a.open(1024)).collect();
+    eventually(SOON, "all are paired", || pod.accepted() == 4);
+    thread::sleep(2 * MOMENT);
+    assert_eq!(pod.inside(), 4, "none of them is done");
+    for (host, before) in [a, b].into_iter().zip(before) {
+        print_figure(
+            "memory that each proxy holds for four that do not read",
+            Figure::Bytes(host.rss().saturating_sub(before)),
+            Figure::Bytes(2 << 20),
+        );
+    }
+    let (got, ended) = conns[0].rest(SOON);
+    assert_eq!((got.len(), ended), (256 << 20, Ended::Eof));
+    drop(conns);
+    eventually(SOON, "the pod hears of it", || pod.inside() == 0);
+}
+
+#[test]
 fn many_clients_of_two_hosts_keep_their_own_bytes() {
     let net = Net::hosts(["a", "b"]);
     let (a, b, pod) = two_proxies(&net, Pod::echo());
