@@ -4,6 +4,7 @@
 
 mod cli;
 mod conflict;
+mod container;
 mod drain;
 mod fidelity;
 mod fixture;
@@ -21,5 +22,7 @@ mod programs;
 mod proxy_header;
 mod refusal;
 mod reload;
+mod service;
+mod simplenetes;
 mod steering;
 mod unmapped;

@@ -1,7 +1,9 @@
 //! The tasks of this workspace: `cargo xtask <task>`.
 #![expect(clippy::print_stdout, reason = "tasks talk to whoever runs them")]
 
+mod dist;
 mod ebpf;
+mod manifests;
 mod root;
 mod run;
 mod steps;
@@ -50,6 +52,10 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Make dist/: static executable, image, and what deploys them.
+    Dist,
+    /// Check the Kubernetes manifests against the schemas of Kubernetes.
+    Manifests,
     /// The part of `run` that needs root.
     #[command(hide = true)]
     Demonstrate {
@@ -75,6 +81,8 @@ fn main() -> ExitCode {
         } => test::run(fast, strict, filter.as_deref()),
         Task::Tidy => tidy::run(),
         Task::Ebpf { check } => ebpf::run(check),
+        Task::Dist => dist::run(),
+        Task::Manifests => manifests::run(),
         Task::Demonstrate { snproxy } => run::demonstrate(&snproxy),
         Task::Pod(pod) => pod.serve(),
         Task::Get { url } => run::pod::get(&url),

@@ -70,7 +70,11 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
 
 /// Builds with cargo and gives the path of the executable of this target; what cargo prints is seen.
 pub(crate) fn build(words: &[&str], target: &str) -> anyhow::Result<PathBuf> {
-    let mut command = cargo(words);
+    build_with(cargo(words), target)
+}
+
+/// The same with a command that says more than words.
+pub(crate) fn build_with(mut command: Command, target: &str) -> anyhow::Result<PathBuf> {
     command.args(["--locked", "--message-format=json-render-diagnostics"]);
     let output = command
         .stderr(Stdio::inherit())

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything, visibly.
 
 use crate::{
+    dist,
     root::{as_root, build, cargo, is_root, run as run_command},
     steps::Steps,
     tools,
@@ -36,10 +37,14 @@ fn units(filter: Option<&str>) -> anyhow::Result<()> {
 }
 
 fn scenarios(steps: &mut Steps, strict: bool, filter: Option<&str>) -> anyhow::Result<()> {
-    steps.step("programs that the scenarios use", tools::install_missing)?;
-    // Figures of a debug build would mean nothing.
-    let release = ["build", "--release", "--package", "snproxy"];
-    let snproxy = steps.step("build snproxy (release)", || build(&release, "snproxy"))?;
+    steps.step("programs that the scenarios use", || {
+        tools::install_missing(tools::IMAGE)?;
+        tools::install_missing(tools::SCENARIOS)
+    })?;
+    // What is tested is what `cargo xtask dist` gives out. Figures of a debug build would mean nothing.
+    let snproxy = steps.step("build snproxy (release, static)", dist::static_binary)?;
+    let image = snproxy.with_file_name("snproxy.oci.tar");
+    steps.step("build the image", || dist::image(&snproxy, &image))?;
     let test = [
         "test",
         "--package",
@@ -60,6 +65,7 @@ fn scenarios(steps: &mut Steps, strict: bool, filter: Option<&str>) -> anyhow::R
         // sudo clears the environment.
         let mut command = as_root("env")?;
         command.arg(format!("SNPROXY_BIN={}", snproxy.display()));
+        command.arg(format!("SNPROXY_IMAGE={}", image.display()));
         command.arg(format!("SNPROXY_FIGURES={}", figures.display()));
         command.arg(format!("SNPROXY_TEST_STRICT={}", u8::from(strict)));
         command

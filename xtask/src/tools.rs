@@ -5,7 +5,13 @@ use anyhow::bail;
 use std::{fs, path::Path};
 
 /// What must be there (a program, or a file by its path) and the Debian package that brings it.
-const NEEDED: &[(&str, &str)] = &[
+type Needed = &'static [(&'static str, &'static str)];
+
+/// For the image.
+pub(crate) const IMAGE: Needed = &[("buildah", "buildah")];
+
+/// For the scenarios.
+pub(crate) const SCENARIOS: Needed = &[
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("setpriv", "util-linux"),
@@ -26,6 +32,10 @@ const NEEDED: &[(&str, &str)] = &[
     ("ssh", "openssh-client"),
     // Its programs are where PATH does not lead.
     ("/usr/share/doc/postgresql", "postgresql"),
+    ("setcap", "libcap2-bin"),
+    ("podman", "podman"),
+    ("runc", "runc"),
+    ("systemd-analyze", "systemd"),
 ];
 
 /// Installs packages, and keeps Debian from starting the services in them: a web server on this machine's port 80
@@ -46,22 +56,26 @@ apt-get install --yes --no-install-recommends "$@" || {
 }
 "#;
 
-pub(crate) fn install_missing() -> anyhow::Result<()> {
-    let missing = missing();
+pub(crate) fn install_missing(needed: Needed) -> anyhow::Result<()> {
+    let missing = missing(needed);
     if missing.is_empty() {
         println!("all there");
         return Ok(());
     }
     println!("missing: {}", missing.join(" "));
+    install(&missing)
+}
+
+pub(crate) fn install(missing: &[&str]) -> anyhow::Result<()> {
     if find("apt-get").is_none() {
         bail!("no apt-get here: install {} by hand", missing.join(", "));
     }
     let lists = if has_lists() { "fresh" } else { "missing" };
     let mut install = as_root("sh")?;
-    run(install.args(["-ec", INSTALL, "sh", lists]).args(&missing))
+    run(install.args(["-ec", INSTALL, "sh", lists]).args(missing))
 }
 
-fn missing() -> Vec<&'static str> {
+fn missing(needed: Needed) -> Vec<&'static str> {
     let is_there = |what: &str| {
         if what.starts_with('/') {
             Path::new(what).exists()
@@ -69,7 +83,7 @@ fn missing() -> Vec<&'static str> {
             find(what).is_some()
         }
     };
-    let mut packages: Vec<_> = NEEDED
+    let mut packages: Vec<_> = needed
         .iter()
         .filter(|(what, _)| !is_there(what))
         .map(|&(_, package)| package)

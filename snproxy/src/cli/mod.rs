@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 use crate::diag::{Diagnostic, Severity};
 use crate::steering;
-use crate::sys::signal;
+use crate::sys::{names, signal};
 
 /// The work was done.
 const DONE: u8 = 0;
@@ -102,6 +102,7 @@ pub fn main() -> ExitCode {
         .conf
         .or(cli.file)
         .unwrap_or_else(|| PathBuf::from(DEFAULT_CONF));
+    names::ask_only_what_is_built_in();
     if cli.command.is_some() {
         signal::die_of_broken_pipes();
     }

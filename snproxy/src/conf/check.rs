@@ -34,7 +34,7 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
     } = draft;
     let served = match host {
         Some(field) => written(field, world, &mut all.proxy),
-        None => first_line(&mut conf, all),
+        None => own_line(&mut conf, all),
     };
     let dialled = match pod_host {
         Some(field) => written(field, world, &mut all.proxy),
@@ -88,25 +88,34 @@ fn written(field: Field<'_>, world: &World<'_>, findings: &mut Findings<'_>) -> 
     }
 }
 
-/// HOST where it is not set.
-fn first_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
+/// HOST where it is not set: line 1 where that is this host, as Simplenetes writes it; else the line that is, so that all
+/// hosts may share one file.
+fn own_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
     let Some(first) = conf.hosts.first() else {
         let message = "no address to serve on: expected this host on line 1, or HOST in proxy.conf";
         all.hosts.whole(Severity::Error, message);
         return None;
     };
-    if first.ip().is_none() {
+    let ours = |host: &&HostAddr| {
+        let is_loopback = host.ip().is_some_and(|ip| ip.is_loopback());
+        host.is_local && host.port == conf.port && !is_loopback
+    };
+    let own = if first.is_local {
+        first
+    } else {
+        conf.hosts.iter().find(ours).unwrap_or(first)
+    };
+    if own.ip().is_none() {
         let message = "no address to serve on: HOST is not set and this does not resolve";
-        all.hosts
-            .at(Severity::Error, first.line, first.col, message);
+        all.hosts.at(Severity::Error, own.line, own.col, message);
     }
     let place = format!(
         "{}:{}",
         printable(&conf.files.hosts.to_string_lossy()),
-        first.line
+        own.line
     );
     conf.origins.push(Origin { key: "HOST", place });
-    first.ip()
+    own.ip()
 }
 
 /// Findings that take the whole configuration.

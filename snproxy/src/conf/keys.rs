@@ -58,7 +58,7 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         name: "HOST",
-        unset: Unset::Derived("address in line 1 of hosts.conf"),
+        unset: Unset::Derived("address in this host's line of hosts.conf, else in line 1"),
         doc: "address on which PORT and the cluster ports are served: an IP, a name, `0.0.0.0` or `::` (both families)",
         apply: |draft, value, _| draft.host = Some(value),
         show: |conf| conf.host.to_string(),

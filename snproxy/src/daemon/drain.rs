@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::admin::Asked;
 use crate::flow;
 
-use super::{Daemon, Signals};
+use super::{Daemon, Signals, notify};
 
 /// How long connections that are cut may take to be gone and counted.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -52,6 +52,7 @@ impl Daemon {
             limit_seconds = conf.drain_timeout.as_secs(),
             "draining: no new connections; INT ends at once"
         );
+        notify::stopping(conf.drain_timeout + 2 * LAST_MOMENT, live.now());
         let mut cutting = false;
         loop {
             tokio::select! {

@@ -2,6 +2,7 @@
 
 mod drain;
 mod names;
+mod notify;
 mod pods;
 mod reload;
 mod report;
@@ -153,7 +154,10 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
             looked = daemon.loaded.looked() => daemon.loaded(looked),
             () = shared.health_changed.notified() => daemon.steer(),
             Some(question) = asked.recv() => daemon.answer(question),
-            _ = signals.hangup.recv() => daemon.reload(Why::Asked),
+            _ = signals.hangup.recv() => {
+                notify::reloading();
+                daemon.reload(Why::Asked);
+            }
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
         }
@@ -217,6 +221,7 @@ impl Daemon {
             ports.pass,
             conf.pod_host,
         );
+        notify::ready(&self.summary());
     }
 
     fn answer(&mut self, question: Asked) {

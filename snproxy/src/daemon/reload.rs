@@ -17,6 +17,7 @@ use crate::sys::memory;
 
 use super::Daemon;
 use super::names::changed_names;
+use super::notify;
 use super::steer::{chain, max_listeners, wanted_listeners};
 use super::world::Names;
 
@@ -229,12 +230,16 @@ impl Daemon {
             return self.reload(why);
         }
         self.answer_callers();
+        notify::ready(&self.summary());
     }
 
     /// Tries again what could not be read, or what the kernel would not take.
     pub(super) fn retry_reload(&mut self) {
         if let Some(good) = self.loaded.waiting.take() {
             self.put_in_force(good, Why::Asked);
+            if self.loaded.waiting.is_none() {
+                notify::ready(&self.summary());
+            }
         } else if self.loaded.unreadable {
             self.reload(Why::Changed);
         }
@@ -394,6 +399,22 @@ impl Daemon {
             );
             Diagnostic::of_file(&table.conf.files.mappings, Severity::Error, message)
         })
+    }
+
+    /// What holds until the next reload, in one line.
+    pub(super) fn summary(&self) -> String {
+        let table = self.shared.table.load();
+        let newer = match (self.loaded.ok, self.loaded.waiting.is_some()) {
+            (true, _) => "",
+            (false, true) => "; newer files wait",
+            (false, false) => "; NEWER FILES ARE NOT USED, see `snproxy status`",
+        };
+        format!(
+            "{} mappings, {} hosts, generation {}{newer}",
+            table.conf.mappings.len(),
+            table.conf.hosts.len(),
+            table.generation,
+        )
     }
 
     /// How the last reload went.

@@ -1,7 +1,7 @@
 //! A connection on PORT: another proxy asks for a pod of ours, or how many there are.
 //!
 //! The peer adds or strips PROXY headers; from the answer on the pod's side is a blind pipe, but for one case in
-//! [`header`](super::header). A "no" is a close without a byte, never a reset: the peer goes on to the next host.
+//! `flow/header.rs`. A "no" is a close without a byte, never a reset: the peer goes on to the next host.
 
 mod room;
 mod strangers;

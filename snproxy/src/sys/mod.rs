@@ -4,6 +4,7 @@
 pub mod bpf;
 pub mod kernel;
 pub mod memory;
+pub mod names;
 pub mod privileges;
 pub mod signal;
 pub mod socket;

@@ -101,7 +101,7 @@ fn a_pod_of_another_host_that_does_not_read_stops_its_client() {
     print_figure(
         "taken of 256 MiB for a pod of another host that does not read",
         Figure::Bytes(taken),
-        Figure::Bytes(32 << 20),
+        Figure::Bytes(64 << 20),
     );
     for (host, before) in [a, b].into_iter().zip(before) {
         print_figure(
