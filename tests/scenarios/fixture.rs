@@ -1,6 +1,8 @@
 //! The ground the other scenarios stand on, without snproxy: what a word promises, it does.
 
-use snproxy_tests::{Attempt, Conn, Ended, Namespace, Net, Pod, eventually};
+use snproxy_tests::{
+    Attempt, Conn, Ended, Namespace, Net, PROXY_PORT, Peer, Pod, eventually, request_for,
+};
 use std::{
     fs::{self, Permissions},
     net::SocketAddr,
@@ -415,4 +417,38 @@ fn thousands_of_connections_at_once() {
     assert!(conns.iter().all(|conn| conn.greeting() == "a"));
     drop(conns);
     eventually(SOON, "all are out", || pod.inside() == 0);
+}
+
+#[test]
+fn a_scripted_peer_reads_a_line_answers_and_remembers() {
+    let net = Net::hosts(["a", "b"]);
+    let (a, b) = (net.host("a"), net.host("b"));
+    let peer = b.peer(Peer::scripted(|port, guest| {
+        if port == 1024 {
+            guest.dribble(b"SENDPROXY=false\r\n");
+            guest.read_all();
+        }
+    }));
+
+    let conn = a.call(b);
+    conn.send(request_for(1024) + "early");
+    assert_eq!(conn.line(), "SENDPROXY=false");
+    conn.send(" and late");
+    let call = peer.call_for(1024);
+    assert_eq!(call.wait_for_payload(14), b"early and late");
+    conn.reset();
+    assert_eq!(call.line(), b"PROXY TCP4 1.2.3.4 1.2.3.4 123 1024\r\n");
+    assert_eq!((call.reads(), call.from().ip()), (1, a.v4()));
+    assert_eq!(call.wait_for_end(), Ended::Reset);
+
+    for no in [&request_for(1025), "PROXY TCP4 1.2.3.4 1.2.3.4 1024 0\r\n"] {
+        let conn = a.call(b);
+        assert_eq!(conn.send(no).rest(SOON), (Vec::new(), Ended::Eof));
+    }
+    assert_eq!((peer.calls().len(), peer.questions()), (2, 1));
+    // A line in pieces, from elsewhere.
+    let conn = net.client().open(b.port(PROXY_PORT));
+    conn.dribble(request_for(1024));
+    assert!(peer.call(2).reads() > 1);
+    assert_eq!(peer.call(2).from(), conn.local());
 }

@@ -3,12 +3,15 @@ use std::{
     fmt,
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    thread::sleep,
     time::{Duration, Instant},
 };
 
 /// Longest wait for one read or write unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(15);
 const LONGEST_LINE: usize = 64 << 10;
+/// Between bytes that are segments of their own.
+pub(crate) const PIECE: Duration = Duration::from_millis(2);
 
 /// One end of a TCP connection. Reads and writes that must succeed panic when they do not, or when nothing moves for 15 s.
 pub struct Conn {
@@ -61,6 +64,16 @@ impl Conn {
         (&self.stream)
             .write_all(bytes.as_ref())
             .unwrap_or_else(|error| panic!("send on {self:?}: {error}"));
+        self
+    }
+
+    /// Sends each byte as a segment of its own.
+    #[track_caller]
+    pub fn dribble(&self, bytes: impl AsRef<[u8]>) -> &Self {
+        for byte in bytes.as_ref().chunks(1) {
+            self.send(byte);
+            sleep(PIECE);
+        }
         self
     }
 

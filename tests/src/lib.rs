@@ -1,8 +1,9 @@
 //! The words that scenarios are written in.
 //!
 //! A [`Net`] is a small cluster: namespaces of their own, joined by a switch. Each [`Host`] in it runs one snproxy and
-//! any number of [`Pod`]s; a [`Client`] opens connections from another namespace. Nothing here touches the namespace that
-//! the tests were started in, and every guard takes back what it made when it is dropped, also while a test panics.
+//! any number of [`Pod`]s; a [`Peer`] stands in for the proxy of a host; a [`Client`] opens connections from another
+//! namespace. Nothing here touches the namespace that the tests were started in, and every guard takes back what it made
+//! when it is dropped, also while a test panics.
 //!
 //! Scenarios may run in parallel: names are unique, and equal addresses in two nets never meet.
 
@@ -13,6 +14,7 @@ mod figure;
 mod host;
 mod namespace;
 mod net;
+mod peer;
 mod pod;
 mod process;
 mod programs;
@@ -25,6 +27,7 @@ pub use figure::{Figure, print_figure};
 pub use host::{Host, snproxy_binary};
 pub use namespace::Namespace;
 pub use net::Net;
+pub use peer::{Call, PROXY_PORT, Peer, request_for};
 pub use pod::{Guest, Pod, Visit};
 pub use process::Process;
 pub use watch::Watch;

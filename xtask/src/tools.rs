@@ -25,6 +25,13 @@ pub(crate) const SCENARIOS: Needed = &[
     ("curl", "curl"),
     ("bpftool", "bpftool"),
     ("kill", "procps"),
+    ("redis-server", "redis-server"),
+    ("redis-benchmark", "redis-tools"),
+    ("iperf3", "iperf3"),
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
+    // Its programs are where PATH does not lead.
+    ("/usr/share/doc/postgresql", "postgresql"),
     ("setcap", "libcap2-bin"),
     ("podman", "podman"),
     ("runc", "runc"),

@@ -32,6 +32,8 @@ use super::{Closed, Shared, header, questions, random};
 pub use room::Room;
 pub use strangers::Strangers;
 
+/// How long a line may be under way: until then its connection counts as none of the silent.
+const UNDER_WAY: Duration = Duration::from_secs(1);
 /// How long a peer may say nothing.
 const SILENCE: Duration = Duration::from_mins(1);
 /// How long a line may take from its first byte on, and an answer to be taken.
@@ -153,16 +155,21 @@ impl Caller<'_> {
 
     /// Waits for the first byte of a line.
     async fn wait(&mut self) -> Result<(), End> {
-        let mut seat = self.shared.waiting.enter(self.addr.ip());
-        let deadline = Instant::now() + SILENCE;
-        tokio::select! {
-            // What has come already is served, though the room is being closed.
-            biased;
-            read = header::read(self.peer, &mut self.bytes, Some(deadline)) => match read {
-                Some(Ok(1..)) => Ok(()),
-                _ => Err(End::Unused),
-            },
-            () = seat.taken() => Err(End::Unused),
+        let start = Instant::now();
+        // The host of many clients connects so often at once that its own lines, still under way, would be displaced.
+        let mut read = header::read(self.peer, &mut self.bytes, Some(start + UNDER_WAY)).await;
+        if read.is_none() {
+            let mut seat = self.shared.waiting.enter(self.addr.ip());
+            read = tokio::select! {
+                // What has come already is served, though the room is being closed.
+                biased;
+                read = header::read(self.peer, &mut self.bytes, Some(start + SILENCE)) => read,
+                () = seat.taken() => None,
+            };
+        }
+        match read {
+            Some(Ok(1..)) => Ok(()),
+            _ => Err(End::Unused),
         }
     }
 

@@ -6,7 +6,8 @@ mod launch;
 mod proxy;
 
 use crate::{
-    Attempt, Client, Conn, Ended, Namespace, Pod, Process, net::Addresses, process::locked,
+    Attempt, Client, Conn, Ended, Namespace, PROXY_PORT, Pod, Process, net::Addresses,
+    process::locked,
 };
 use launch::Launch;
 
@@ -22,7 +23,6 @@ use std::{
 };
 use tempfile::TempDir;
 
-const PROXY_PORT: u16 = 32767;
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// One machine of the cluster: its namespace, its configuration, its pods, and the snproxy on it.

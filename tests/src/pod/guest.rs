@@ -48,7 +48,7 @@ impl Guest {
         }
     }
 
-    pub(super) fn share_visit(&self) -> Arc<Visit> {
+    pub(crate) fn share_visit(&self) -> Arc<Visit> {
         Arc::clone(&self.visit)
     }
 
