@@ -62,6 +62,7 @@ pub struct Answers {
 #[derive(Debug, Default)]
 struct Cell {
     answer: AtomicU64,
+    /// When it was asked for its pods last, or said how many they are.
     asked: AtomicU64,
     /// Live connections of our own clients by way of this host.
     live: AtomicU32,
@@ -257,6 +258,9 @@ impl Answers {
     pub fn note(&self, peer: usize, answer: Answer, now: Instant) {
         let (_, pods, _) = self.entry(peer, now);
         let known = pods.max(1);
+        if let (Answer::Pods(_), Some(cell)) = (answer, self.cells.get(peer)) {
+            cell.asked.store(self.at(now).max(1), Relaxed);
+        }
         let (kind, pods) = match answer {
             Answer::Took => (Kind::Serves, known),
             // That it has pods says nothing of free places.
