@@ -87,5 +87,6 @@ fn is_self(conf: &Conf, host: &HostAddr) -> bool {
     } else {
         host.ip() == Some(conf.host)
     };
-    served && host.port == conf.port
+    // At a cluster port it would be steered to us.
+    served && (host.port == conf.port || conf.cluster_ports.contains(host.port))
 }
