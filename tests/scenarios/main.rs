@@ -3,6 +3,7 @@
 //! One file per area. `cargo xtask test` installs what they need, builds what they run, and runs them as root.
 
 mod cli;
+mod cluster;
 mod conflict;
 mod container;
 mod drain;

@@ -10,7 +10,7 @@ use std::{
 
 const SOON: Duration = Duration::from_secs(10);
 const CLIENTS: usize = 50;
-const LIMIT: usize = 7;
+pub(crate) const LIMIT: usize = 7;
 const RELOADS: usize = 10;
 
 /// How long a client stays inside: longer than a pod takes to believe that there is one too many.
@@ -32,22 +32,16 @@ fn ask(client: &Client, to: SocketAddr) -> Option<Conn> {
     }
 }
 
-#[test]
-fn fifty_clients_never_overfill_two_pods_of_seven() {
-    let net = Net::one();
-    let (host, client) = (net.host("host"), net.client());
-    let pods =
-        [30000, 30001].map(|port| host.pod(port, Pod::answering("a").expecting_at_most(LIMIT)));
-    let mappings = format!("1024:30000:{LIMIT}:false\n1024:30001:{LIMIT}:false\n");
-    host.mappings(&mappings).start();
-
-    let to = host.port(1024);
+/// A crowd that wants in at these addresses, each client at one after the other: everybody twice before `meanwhile`,
+/// again and again during it, and twice after. Gives how many were let in, and how often somebody was not.
+pub(crate) fn crowd(client: &Client, to: &[SocketAddr], meanwhile: impl FnOnce()) -> (usize, u64) {
     let (served, refused, rounds) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicUsize::new(0));
-    let get_in = || {
+    let get_in = |turn: &mut usize| {
         let start = Instant::now();
         loop {
-            if let Some(conn) = ask(client, to) {
-                assert_eq!(conn.greeting(), "a");
+            *turn += 1;
+            if let Some(conn) = ask(client, to[*turn % to.len()]) {
+                conn.greeting();
                 sleep(STAY);
                 served.fetch_add(1, Relaxed);
                 return;
@@ -57,20 +51,20 @@ fn fifty_clients_never_overfill_two_pods_of_seven() {
             sleep(AWAY);
         }
     };
-    // Everybody gets in twice before, again and again during, and twice after the reloads.
-    let reloads_are_over = AtomicBool::new(false);
+    let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let ending = Ending(&reloads_are_over);
-        for _ in 0..CLIENTS {
-            scope.spawn(|| {
-                get_in();
-                get_in();
+        let ending = Ending(&is_over);
+        for mut turn in 0..CLIENTS {
+            let (get_in, rounds, is_over) = (&get_in, &rounds, &is_over);
+            scope.spawn(move || {
+                get_in(&mut turn);
+                get_in(&mut turn);
                 rounds.fetch_add(1, Relaxed);
-                while !reloads_are_over.load(Relaxed) {
-                    get_in();
+                while !is_over.load(Relaxed) {
+                    get_in(&mut turn);
                 }
-                get_in();
-                get_in();
+                get_in(&mut turn);
+                get_in(&mut turn);
             });
         }
         eventually(6 * SOON, "all were in twice", || {
@@ -78,19 +72,32 @@ fn fifty_clients_never_overfill_two_pods_of_seven() {
         });
         assert!(refused.load(Relaxed) > 0, "there was no crowd");
         let before = served.load(Relaxed);
-        for reload in 0..RELOADS {
-            host.reloaded_after(|host| {
-                host.mappings(&format!("{mappings}{}:30000:1:false\n", 2000 + reload));
-            });
-        }
+        meanwhile();
         assert!(
             served.load(Relaxed) > before,
             "nobody came during the reloads"
         );
         drop(ending);
     });
+    (served.into_inner(), refused.into_inner())
+}
 
-    let (served, refused) = (served.into_inner(), refused.into_inner());
+#[test]
+fn fifty_clients_never_overfill_two_pods_of_seven() {
+    let net = Net::one();
+    let (host, client) = (net.host("host"), net.client());
+    let pods =
+        [30000, 30001].map(|port| host.pod(port, Pod::answering("a").expecting_at_most(LIMIT)));
+    let mappings = format!("1024:30000:{LIMIT}:false\n1024:30001:{LIMIT}:false\n");
+    host.mappings(&mappings).start();
+
+    let (served, refused) = crowd(client, &[host.port(1024)], || {
+        for reload in 0..RELOADS {
+            host.reloaded_after(|host| {
+                host.mappings(&format!("{mappings}{}:30000:1:false\n", 2000 + reload));
+            });
+        }
+    });
     assert_eq!(pods.iter().map(Pod::accepted).sum::<usize>(), served);
     for pod in &pods {
         assert_eq!(pod.most_inside(), LIMIT, "full, and never more");

@@ -18,6 +18,7 @@ mod peer;
 mod pod;
 mod process;
 mod programs;
+mod watch;
 
 pub use client::{Attempt, Client};
 pub use conn::{Conn, Ended};
@@ -29,3 +30,4 @@ pub use net::Net;
 pub use peer::{Call, PROXY_PORT, Peer, request_for};
 pub use pod::{Guest, Pod, Visit};
 pub use process::Process;
+pub use watch::Watch;

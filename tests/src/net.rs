@@ -14,7 +14,7 @@ pub struct Net {
     // Fields drop in this order: what runs inside first, the switch last.
     hosts: Vec<Host>,
     clients: Vec<Arc<Client>>,
-    _switch: Namespace,
+    switch: Namespace,
 }
 
 impl Net {
@@ -58,7 +58,7 @@ impl Net {
         Self {
             hosts,
             clients,
-            _switch: switch,
+            switch,
         }
     }
 
@@ -68,6 +68,29 @@ impl Net {
             .iter()
             .find(|host| host.name() == name)
             .unwrap_or_else(|| panic!("no host {name} in this net"))
+    }
+
+    /// All hosts, in the order given.
+    pub fn all_hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// Pulls the cable of a host: it reaches nobody, and nobody is told.
+    #[track_caller]
+    pub fn unplug(&self, host: &str) {
+        self.set_port(host, "down");
+    }
+
+    /// Puts the cable of a host back.
+    #[track_caller]
+    pub fn plug(&self, host: &str) {
+        self.set_port(host, "up");
+    }
+
+    #[track_caller]
+    fn set_port(&self, host: &str, state: &str) {
+        let port = switch_port(self.host(host).addresses());
+        self.switch.ip(&format!("link set {port} {state}"));
     }
 
     /// The first client.
@@ -101,10 +124,15 @@ impl Addresses {
     }
 }
 
+/// Name of the switch's end of a member's cable.
+fn switch_port(at: Addresses) -> String {
+    format!("port{}", at.v4.octets()[3])
+}
+
 /// A new namespace with a cable to the switch.
 fn join(switch: &Namespace, name: &str, at: Addresses) -> Namespace {
     let member = Namespace::new(name);
-    let port = format!("port{}", at.v4.octets()[3]);
+    let port = switch_port(at);
     switch.ip(&format!(
         "link add {port} type veth peer name eth0 netns {}",
         member.name()

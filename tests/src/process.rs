@@ -14,6 +14,8 @@ use tempfile::TempDir;
 /// Lines of a log that a failing scenario shows.
 const SHOWN: usize = 200;
 const LAST_LINES: Duration = Duration::from_millis(500);
+/// Time for all threads to stand still.
+const STILL: Duration = Duration::from_secs(5);
 
 /// A running program in a namespace. What it prints is kept, and shown when the scenario panics; dropped, it is killed.
 pub struct Process {
@@ -161,6 +163,22 @@ impl Process {
         drop(child);
         self.wait_for_the_last_lines();
         status
+    }
+
+    /// Stops it where it stands: its sockets stay open, and nobody reads from them. [`thaw`](Self::thaw) lets it go on.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let status = format!("/proc/{}/status", self.pid());
+        eventually(STILL, &format!("{} stands still", self.name), || {
+            let status = fs::read_to_string(&status).expect("a running process");
+            status.lines().any(|line| line.starts_with("State:\tT"))
+        });
+    }
+
+    #[track_caller]
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
     }
 
     /// Resident memory in bytes.

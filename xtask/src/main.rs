@@ -11,7 +11,7 @@ mod test;
 mod tidy;
 mod tools;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, value_parser};
 use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Parser)]
@@ -27,10 +27,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Show snproxy at work on a host of its own, or run it with your configuration.
+    /// Show snproxy at work on a cluster of its own, or run it with your configuration.
     Run {
+        /// Hosts of the cluster, 1 to 9.
+        #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u8).range(1..=9))]
+        hosts: u8,
         /// Run this proxy.conf in the foreground, through sudo where needed.
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", conflicts_with = "hosts")]
         conf: Option<PathBuf>,
     },
     /// Run all tests: units, then scenarios in network namespaces (as root, through sudo where needed).
@@ -61,6 +64,8 @@ enum Task {
     Demonstrate {
         #[arg(long)]
         snproxy: PathBuf,
+        #[arg(long, value_parser = value_parser!(u8).range(1..=9))]
+        hosts: u8,
     },
     /// A small HTTP server: a pod of `run`.
     #[command(hide = true)]
@@ -72,8 +77,10 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
-        Task::Run { conf: None } => run::demonstrate_as_root(),
-        Task::Run { conf: Some(conf) } => run::foreground(&conf),
+        Task::Run { hosts, conf: None } => run::demonstrate_as_root(hosts),
+        Task::Run {
+            conf: Some(conf), ..
+        } => run::foreground(&conf),
         Task::Test {
             fast,
             strict,
@@ -83,7 +90,7 @@ fn main() -> ExitCode {
         Task::Ebpf { check } => ebpf::run(check),
         Task::Dist => dist::run(),
         Task::Manifests => manifests::run(),
-        Task::Demonstrate { snproxy } => run::demonstrate(&snproxy),
+        Task::Demonstrate { snproxy, hosts } => run::demonstrate(&snproxy, hosts),
         Task::Pod(pod) => pod.serve(),
         Task::Get { url } => run::pod::get(&url),
     };

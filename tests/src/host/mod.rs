@@ -90,6 +90,10 @@ impl Host {
         &self.name
     }
 
+    pub(crate) fn addresses(&self) -> Addresses {
+        self.at
+    }
+
     pub fn v4(&self) -> IpAddr {
         self.at.v4.into()
     }

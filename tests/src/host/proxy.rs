@@ -117,6 +117,12 @@ impl Host {
         self.asked(&["ports", "--json"])
     }
 
+    /// `snproxy routes --json`
+    #[track_caller]
+    pub fn routes(&self) -> Value {
+        self.asked(&["routes", "--json"])
+    }
+
     /// `snproxy reload`: what it printed, and whether it exited well.
     #[track_caller]
     pub fn reload(&self) -> Output {

@@ -1,5 +1,6 @@
-//! Two namespaces, a folder and some processes, all of which go again.
+//! Namespaces joined by a bridge, a folder and some programs, all of which go again.
 
+use super::program::{Program, own_group};
 use crate::root::run;
 use anyhow::{Context, bail};
 use signal_hook::{
@@ -9,37 +10,28 @@ use signal_hook::{
 use std::{
     env,
     fs::{self, DirBuilder},
-    io::{BufRead, BufReader, Read},
-    os::unix::{fs::DirBuilderExt, process::CommandExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio, id},
+    process::{Command, Output, Stdio, id},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::{Receiver, RecvTimeoutError, channel},
+        mpsc::RecvTimeoutError,
     },
-    thread::{sleep, spawn},
+    thread::sleep,
     time::{Duration, Instant},
 };
 
 const BEAT: Duration = Duration::from_millis(50);
-/// Time for a process to end by TERM before it is killed.
-const GRACE: Duration = Duration::from_secs(3);
+const SWITCH: &str = "switch";
 
 /// Holds only what it made itself, and takes it back on [`clean_up`](Self::clean_up) or, failing that, on drop.
 pub(super) struct Ground {
     interrupted: Arc<AtomicBool>,
     folder: PathBuf,
-    host: String,
-    client: String,
-    /// In the order they were made.
+    /// In the order they were made; the switch is the first.
     namespaces: Vec<String>,
-    running: Vec<Running>,
-}
-
-struct Running {
-    name: &'static str,
-    child: Child,
+    running: Vec<Program>,
 }
 
 impl Ground {
@@ -54,12 +46,9 @@ impl Ground {
             .mode(0o755)
             .create(&folder)
             .with_context(|| format!("create {}", folder.display()))?;
-        let [host, client] = ["host", "client"].map(|name| format!("snproxy-{name}-{}", id()));
         Ok(Self {
             interrupted,
             folder,
-            host,
-            client,
             namespaces: Vec::new(),
             running: Vec::new(),
         })
@@ -67,11 +56,6 @@ impl Ground {
 
     pub(super) fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// Name of the client's namespace.
-    pub(super) fn client(&self) -> &str {
-        &self.client
     }
 
     pub(super) fn interrupted(&self) -> bool {
@@ -85,69 +69,67 @@ impl Ground {
         Ok(())
     }
 
+    /// Writes a file of the folder, and the folder that it lies in.
     pub(super) fn write(&self, file: &str, text: &str) -> anyhow::Result<()> {
-        fs::write(self.folder.join(file), text).with_context(|| format!("write {file}"))
+        let file = self.folder.join(file);
+        let within = file.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(within)
+            .and_then(|()| fs::write(&file, text))
+            .with_context(|| format!("write {}", file.display()))
     }
 
-    /// Makes both namespaces and joins them.
-    pub(super) fn add_namespaces(
-        &mut self,
-        host_address: &str,
-        client_address: &str,
-    ) -> anyhow::Result<()> {
-        for name in [self.host.clone(), self.client.clone()] {
-            self.go_on()?;
-            ip(&["netns", "add", &name])?;
-            self.namespaces.push(name);
+    /// Name of the namespace of this member.
+    pub(super) fn namespace(member: &str) -> String {
+        format!("snproxy-{member}-{}", id())
+    }
+
+    /// Makes the namespace of a member, with this address and a cable to the switch.
+    pub(super) fn add_member(&mut self, member: &str, address: &str) -> anyhow::Result<()> {
+        let switch = Self::namespace(SWITCH);
+        if self.namespaces.is_empty() {
+            self.add_namespace(&switch)?;
+            ip(&switch, "link add switch type bridge forward_delay 0")?;
+            ip(&switch, "link set switch up")?;
         }
-        let (host, client) = (self.host.as_str(), self.client.as_str());
-        ip(&[
-            "-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns",
-            client,
-        ])?;
-        for (name, address) in [(host, host_address), (client, client_address)] {
-            ip(&[
-                "-n",
-                name,
-                "address",
-                "add",
-                &format!("{address}/24"),
-                "dev",
-                "eth0",
-            ])?;
-            ip(&["-n", name, "link", "set", "lo", "up"])?;
-            ip(&["-n", name, "link", "set", "eth0", "up"])?;
-        }
+        let name = Self::namespace(member);
+        self.add_namespace(&name)?;
+        ip(
+            &switch,
+            &format!("link add {member} type veth peer name eth0 netns {name}"),
+        )?;
+        ip(&switch, &format!("link set {member} master switch up"))?;
+        ip(&name, &format!("address add {address}/24 dev eth0"))?;
+        ip(&name, "link set lo up")?;
+        ip(&name, "link set eth0 up")
+    }
+
+    fn add_namespace(&mut self, name: &str) -> anyhow::Result<()> {
+        self.go_on()?;
+        run(own_group(Command::new("ip").args(["netns", "add", name])))?;
+        self.namespaces.push(name.to_owned());
         Ok(())
     }
 
-    pub(super) fn on_host(&self, program: &Path) -> Command {
-        inside(&self.host, program)
-    }
-
-    pub(super) fn on_client(&self, program: &Path) -> Command {
-        inside(&self.client, program)
+    /// A command in the namespace of a member.
+    pub(super) fn inside(member: &str, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &Self::namespace(member)])
+            .arg(program);
+        command
     }
 
     /// Starts a program whose log is shown from here on, and waits for a line with `ready` in it.
     pub(super) fn start(
         &mut self,
-        name: &'static str,
-        command: &mut Command,
+        name: &str,
+        command: Command,
         ready: &'static str,
         limit: Duration,
     ) -> anyhow::Result<()> {
         self.go_on()?;
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = own_group(command)
-            .spawn()
-            .with_context(|| format!("start {name}"))?;
-        let log = child.stderr.take();
-        self.running.push(Running { name, child });
-        let is_ready = show_log(name, log.context("log of a child")?, ready);
+        let (program, is_ready) = Program::start(name, command, ready)?;
+        self.running.push(program);
         let end = Instant::now() + limit;
         loop {
             match is_ready.recv_timeout(BEAT) {
@@ -159,6 +141,13 @@ impl Ground {
                 Err(RecvTimeoutError::Timeout) => self.go_on()?,
             }
         }
+    }
+
+    pub(super) fn pid(&self, name: &str) -> Option<u32> {
+        self.running
+            .iter()
+            .find(|program| program.name() == name)
+            .and_then(Program::pid)
     }
 
     /// Runs a command to its end; past the limit it is killed.
@@ -183,15 +172,11 @@ impl Ground {
         Ok(child.wait_with_output()?)
     }
 
-    /// Stays until Ctrl+C.
-    ///
-    /// Errors: one of the programs ended by itself.
+    /// Stays until Ctrl+C; a program that ends meanwhile comes back.
     pub(super) fn wait(&mut self) -> anyhow::Result<()> {
         while !self.interrupted() {
-            for Running { name, child } in &mut self.running {
-                if let Some(status) = child.try_wait()? {
-                    bail!("{name} ended: {status}");
-                }
+            for program in &mut self.running {
+                program.watch()?;
             }
             sleep(BEAT);
         }
@@ -209,15 +194,18 @@ impl Ground {
 
     fn take_back(&mut self) -> Vec<String> {
         let mut failures = Vec::new();
-        // The proxy before its pods.
-        for Running { name, child } in self.running.iter_mut().rev() {
-            if let Err(error) = stop(child) {
-                failures.push(format!("stop {name}: {error:#}"));
+        for end in [Program::ask_to_end, Program::wait_for_end] {
+            // The proxies before their pods.
+            for program in self.running.iter_mut().rev() {
+                if let Err(error) = end(program) {
+                    failures.push(format!("stop {}: {error:#}", program.name()));
+                }
             }
         }
         self.running.clear();
         for name in self.namespaces.drain(..).rev() {
-            if let Err(error) = ip(&["netns", "del", &name]) {
+            let removed = run(own_group(Command::new("ip").args(["netns", "del", &name])));
+            if let Err(error) = removed {
                 failures.push(format!("{error:#}"));
             }
         }
@@ -238,58 +226,9 @@ impl Drop for Ground {
     }
 }
 
-fn inside(namespace: &str, program: &Path) -> Command {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace]).arg(program);
-    command
-}
-
-/// Out of reach of the terminal's Ctrl+C: we end our children in order.
-fn own_group(command: &mut Command) -> &mut Command {
-    command.process_group(0)
-}
-
-fn ip(words: &[&str]) -> anyhow::Result<()> {
-    run(own_group(Command::new("ip").args(words)))
-}
-
-/// `ip netns exec` becomes the program itself, so the child's pid is the program's.
-fn stop(child: &mut Child) -> anyhow::Result<()> {
-    if child.try_wait()?.is_some() {
-        return Ok(());
-    }
-    run(own_group(
-        Command::new("kill").args(["-TERM", &child.id().to_string()]),
-    ))?;
-    let end = Instant::now() + GRACE;
-    while child.try_wait()?.is_none() {
-        if Instant::now() > end {
-            child.kill()?;
-            child.wait()?;
-        }
-        sleep(Duration::from_millis(10));
-    }
-    Ok(())
-}
-
-/// Prints a log line by line; the receiver hears of the line with `ready` in it, and of the log's end.
-fn show_log(
-    name: &'static str,
-    log: impl Read + Send + 'static,
-    ready: &'static str,
-) -> Receiver<()> {
-    let (sender, receiver) = channel();
-    spawn(move || {
-        let mut sender = Some(sender);
-        for line in BufReader::new(log).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line);
-            println!("  {name} | {line}");
-            if line.contains(ready)
-                && let Some(sender) = sender.take()
-            {
-                let _ = sender.send(());
-            }
-        }
-    });
-    receiver
+/// Runs `ip` with these words in a namespace.
+fn ip(namespace: &str, words: &str) -> anyhow::Result<()> {
+    let mut ip = Command::new("ip");
+    ip.args(["-n", namespace]).args(words.split_whitespace());
+    run(own_group(&mut ip))
 }

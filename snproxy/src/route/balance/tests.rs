@@ -103,3 +103,31 @@ fn round_robin_goes_round() {
         [Some(0), Some(1), Some(2), Some(0), Some(1), Some(2)]
     );
 }
+
+/// How often each of two groups is picked where the connections of the second one stay in the books for `stay` picks.
+fn spread_over_groups(weights: [u32; 2], stay: usize) -> [u32; 2] {
+    let mut counts = [0; 2];
+    let mut crossing = std::collections::VecDeque::from(vec![false; stay]);
+    for (turn, random) in (0..12_000).zip(bits(7)) {
+        let live = crossing.iter().filter(|crosses| **crosses).count();
+        let live = u32::try_from(live).expect("few");
+        let load = |group| if group == 0 { 0 } else { live };
+        let draw = Draw { random, turn };
+        let group = weighted::pick(Policy::P2c, &weights, load, draw).expect("one has weight");
+        counts[group] += 1;
+        crossing.pop_front();
+        crossing.push_back(group == 1);
+    }
+    counts
+}
+
+#[test]
+fn a_host_whose_connections_end_a_little_later_keeps_its_share() {
+    for (weights, fair) in [([1, 1], 6000), ([1, 2], 4000), ([3, 1], 9000)] {
+        let [here, _] = spread_over_groups(weights, 2);
+        assert!(here.abs_diff(fair) < 200, "{weights:?}: {here}, not {fair}");
+    }
+    // Many that stay are load.
+    let [here, there] = spread_over_groups([1, 1], 100);
+    assert!(here > there * 2, "{here} here, {there} there");
+}

@@ -4,6 +4,13 @@ use crate::conf::Policy;
 
 use super::{Draw, below};
 
+/// A group has more load than another only if it has so many connections more per pod, and such a part of its own.
+///
+/// The end of a connection that crosses to another host is seen a round trip later. Without a slack such a host would
+/// get half of its share of short connections (seen: 68 of 100, 166 for the pod of this host).
+const SLACK: u64 = 2;
+const SLACK_PART: u64 = 8;
+
 /// The group to take; groups of weight 0 are out. `load` is live connections.
 ///
 /// `None` when all weights are 0. `ordered` takes the first.
@@ -24,7 +31,9 @@ pub fn pick(
             // Connections per pod, compared by cross-multiplication.
             let per =
                 |group: usize, other: usize| u64::from(load(group)) * u64::from(weights[other]);
-            Some(if per(second, first) < per(first, second) {
+            let (more, less) = (per(first, second), per(second, first));
+            let one = u64::from(weights[first]) * u64::from(weights[second]);
+            Some(if less + SLACK * one + more / SLACK_PART < more {
                 second
             } else {
                 first

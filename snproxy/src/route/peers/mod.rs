@@ -296,14 +296,15 @@ impl Answers {
             return false;
         };
         let (kind, _, age) = self.entry(peer, now);
-        let stale = match kind {
-            Kind::None => true,
-            Kind::Serves => age >= STALE_SERVES,
-            Kind::Busy | Kind::NotHere => age >= STALE_NO,
+        let (stale, pause) = match kind {
+            Kind::None => (true, ASK_AGAIN),
+            // Each connection that it takes is an answer too, and says nothing of how many pods it has by now.
+            Kind::Serves => (true, STALE_SERVES),
+            Kind::Busy | Kind::NotHere => (age >= STALE_NO, ASK_AGAIN),
         };
         let (now, asked) = (self.at(now), cell.asked.load(Relaxed));
         stale
-            && (asked == 0 || now >= asked + millis(ASK_AGAIN))
+            && (asked == 0 || now >= asked + millis(pause))
             && cell
                 .asked
                 .compare_exchange(asked, now.max(1), Relaxed, Relaxed)

@@ -141,3 +141,19 @@ fn a_proxy_that_counts_no_pods_is_asked_again_after_a_minute() {
     assert!(peers.is_plain(peer, now + Duration::from_secs(59)));
     assert!(!peers.is_plain(peer, now + Duration::from_secs(61)));
 }
+
+#[test]
+fn a_host_that_takes_connections_all_the_time_is_asked_for_its_pods_all_the_same() {
+    let start = Instant::now();
+    let at = |millis| start + Duration::from_millis(millis);
+    let peers = peers(1, None, start);
+    let answers = peers.answers(61_000, start).unwrap();
+    let mut asked = Vec::new();
+    for now in (10..6000).step_by(10) {
+        if answers.begin_question(0, at(now)) {
+            asked.push(now);
+        }
+        answers.note(0, Answer::Took, at(now));
+    }
+    assert_eq!(asked, [10, 2010, 4010]);
+}

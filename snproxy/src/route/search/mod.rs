@@ -16,6 +16,8 @@ use super::service::{Exhausted, Pod, Service, Tried};
 
 /// How long a host that failed once may still be tried where nobody else is left: it may just be slow.
 const DOUBT: Duration = Duration::from_secs(3);
+/// Most such hosts that one connection tries: each may cost it a wait.
+const MAX_DOUBTS: u8 = 3;
 
 /// One connection's way through the candidates.
 pub struct Search<'t> {
@@ -33,6 +35,8 @@ pub struct Search<'t> {
     over: Over,
     /// Hosts of which nothing is known are worth a try: there was time to ask them.
     waited: bool,
+    /// Hosts that were asked although they are known to be away.
+    doubts: u8,
 }
 
 /// What to do next.
@@ -77,6 +81,7 @@ impl<'t> Search<'t> {
             here_over: service.is_none(),
             over: Over::NotMapped,
             waited: false,
+            doubts: 0,
         }
     }
 
@@ -197,21 +202,29 @@ impl<'t> Search<'t> {
         Step::Peer(peer, self.answers.share(Some(peer)))
     }
 
-    /// Pods known to be down, then hosts that failed but served the port, or failed only just now: the knowledge may be
-    /// old.
+    /// Pods known to be down, then some hosts that failed but served the port, or failed only just now: the knowledge
+    /// may be old.
     fn last_resort(&mut self, pods: bool, random: u64, now: Instant) -> Step<'t> {
         if pods && let Some(step) = self.take(random) {
             return step;
         }
-        let mut hosts = self.peers.list().iter().enumerate();
-        let doubtful = hosts.find(|(at, peer)| {
-            !self.called[*at]
-                && !peer.is_up()
-                && (matches!(self.answers.standing(*at, now), Standing::Serves(_))
-                    || peer.upstream.health().failed_within(DOUBT, now))
-        });
-        if let Some((at, _)) = doubtful {
-            return self.call(at);
+        if self.doubts < MAX_DOUBTS {
+            let away = |at: &usize| !self.called[*at] && !self.peers.list()[*at].is_up();
+            let served =
+                |at: &usize| matches!(self.answers.standing(*at, now), Standing::Serves(_));
+            let new = |at: &usize| {
+                let health = self.peers.list()[*at].upstream.health();
+                health.failed_within(DOUBT, now)
+            };
+            let hosts = (0..self.called.len()).filter(away);
+            let doubtful = hosts
+                .clone()
+                .find(served)
+                .or_else(|| hosts.clone().find(new));
+            if let Some(at) = doubtful {
+                self.doubts += 1;
+                return self.call(at);
+            }
         }
         // Whoever is away may have had it.
         if self.peers.list().iter().any(|peer| !peer.is_up()) {

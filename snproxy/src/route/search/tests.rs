@@ -133,6 +133,17 @@ fn hosts_that_are_away_are_left_out_unless_they_may_be_the_only_ones() {
 }
 
 #[test]
+fn of_many_hosts_that_failed_just_now_few_are_tried() {
+    let cluster = Cluster::new(0, 0, 90);
+    for host in 0..90 {
+        cluster.down(host);
+    }
+    cluster.note(80, Answer::Pods(1));
+    let steps = cluster.all_steps(7);
+    assert_eq!(steps, ["host 80", "host 0", "host 1", "NoUpstream"]);
+}
+
+#[test]
 fn busy_everywhere_is_busy() {
     let cluster = Cluster::new(1, 0, 2);
     cluster.note(0, Answer::Busy).note(1, Answer::NotHere);
