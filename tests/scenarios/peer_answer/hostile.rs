@@ -155,7 +155,7 @@ fn thousands_of_silent_ones_from_many_sources_cost_little() {
     drop(silent);
     eventually(SOON, "all are gone", quiet);
     eventually(SOON, "descriptors as before", || {
-        a.snproxy().descriptors() == descriptors
+        a.snproxy().descriptors() <= descriptors
     });
     assert_eq!(a.ends("unused"), SILENT_OF_ALL as u64 + 20);
 }
@@ -316,7 +316,7 @@ fn peers_that_come_and_go_at_once_leave_nothing() {
     others_are_served(a, b, "those that come and go");
     eventually(SOON, "all are gone", || a.count("/connections/live") == 0);
     eventually(SOON, "descriptors as before", || {
-        a.snproxy().descriptors() == descriptors
+        a.snproxy().descriptors() <= descriptors
     });
 }
 
