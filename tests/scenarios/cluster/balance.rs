@@ -124,8 +124,7 @@ fn connections_that_stay_are_spread_as_well() {
             (0..COUNT).map(open).collect()
         });
         let inside: Vec<_> = pods.iter().map(Pod::inside).collect();
-        // A host takes the less loaded of two, by what it sent itself: the others' are not known to it, so each adds
-        // an error of its own.
+        // A host knows what it sent itself and lets small differences pass, so each adds an error of its own.
         is_fair(&format!("300 held open, to {whom}"), &inside, COUNT, 10);
         drop(held);
         eventually(SOON, "all have left", || {

@@ -122,7 +122,7 @@ fn make_requests(ground: &Ground, own: &Path, hosts: u8) -> anyhow::Result<()> {
     };
     let requests = [
         (API, 1, true, api),
-        (WEB, 2 + 2 * u32::from(hosts), true, web),
+        (WEB, 4 + hosts, true, web),
         (NOBODY, 1, false, nobody),
     ];
     for (port, times, is_served, why) in requests {
