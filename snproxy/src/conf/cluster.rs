@@ -87,6 +87,5 @@ fn is_self(conf: &Conf, host: &HostAddr) -> bool {
     } else {
         host.ip() == Some(conf.host)
     };
-    // At a cluster port it would be steered to us.
-    served && (host.port == conf.port || conf.cluster_ports.contains(host.port))
+    served && host.port == conf.port
 }
