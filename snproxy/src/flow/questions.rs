@@ -28,7 +28,7 @@ pub(super) const SILENCE: Duration = Duration::from_millis(750);
 /// How long a connection for questions is kept without one.
 const IDLE_LIMIT: Duration = Duration::from_secs(20);
 /// Connects at once.
-const MAX_CONNECTS: usize = 64;
+const MAX_CONNECTS: usize = 128;
 /// Connections that are kept for further questions.
 const MAX_STAYS: usize = 256;
 /// Questions to one host that wait; more are dropped: they will be asked again.
