@@ -268,9 +268,10 @@ fn an_idle_connection_ends_by_reset_and_a_busy_one_does_not() {
         "after {:?}",
         ended.1
     );
+    // At once: from here on it is idle as well.
+    assert_eq!(busy.half_close().ended(), Ended::Eof);
     assert_eq!(pod.visit(1).wait_for_end(), Ended::Reset);
     assert_eq!(host.ends("idle"), 1);
-    assert_eq!(busy.half_close().ended(), Ended::Eof);
 }
 
 #[test]

@@ -155,6 +155,7 @@ impl Daemon {
                     Standing::Serves(pods) => ("serves", pods),
                     Standing::Busy => ("busy", 0),
                     Standing::NotHere => ("not here", 0),
+                    Standing::Silent => ("silent", 0),
                 };
                 routes.push(api::Route {
                     port,

@@ -8,6 +8,7 @@ pub mod live;
 pub mod peer;
 pub mod questions;
 mod reach;
+mod seldom;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -20,9 +21,10 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::field::display;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::addr::{ClusterPort, canonical};
+use crate::net::dial::DialError;
 use crate::pump::{self, Meter, Side, Stop};
 use crate::route::Table;
 use crate::route::service::Upstream;
@@ -30,6 +32,7 @@ use crate::route::service::Upstream;
 use end::{End, Ends};
 use live::{Alive, Live};
 use questions::Questions;
+use seldom::Seldom;
 
 /// What every connection shares with the daemon.
 pub struct Shared {
@@ -39,7 +42,8 @@ pub struct Shared {
     pub ends: Ends,
     /// Where peers wait that have not asked for anything yet.
     pub waiting: peer::Room,
-    strangers: peer::Strangers,
+    strangers: Seldom,
+    exhausted: Seldom,
     /// Told when a dial changed what is known of an upstream.
     pub health_changed: Notify,
     /// Told when a host said what it has for a port, or will not say it.
@@ -55,12 +59,27 @@ impl Shared {
             live: Live::default(),
             ends: Ends::default(),
             waiting: peer::Room::default(),
-            strangers: peer::Strangers::default(),
+            strangers: Seldom::default(),
+            exhausted: Seldom::default(),
             health_changed: Notify::new(),
             answered: Notify::new(),
             questions: Questions::default(),
             // Two processes of one host give different ids to a pod's log.
             ids: AtomicU64::new(u64::from(std::process::id()) << 32),
+        }
+    }
+
+    /// Says now and then that this process or host has not what a connection takes.
+    fn note_exhausted(&self, error: &DialError) {
+        if !matches!(error, DialError::Exhausted { .. }) {
+            return;
+        }
+        if let Some(failed) = self.exhausted.count(std::time::Instant::now()) {
+            warn!(
+                %error, failed,
+                "connections fail for want of descriptors, memory or source ports of this host (more of the last: \
+                 net.ipv4.ip_local_port_range, net.ipv4.tcp_tw_reuse=1)"
+            );
         }
     }
 
@@ -213,8 +232,8 @@ fn report(opened: &Opened, closed: &Closed, duration: Duration) {
     // are there for who asks.
     let is_quiet = match end {
         End::Clean | End::Client | End::Upstream | End::Stranger | End::Unused => true,
-        // Other proxies ask around.
-        End::NotMapped => peer.is_some(),
+        // Other proxies ask around, and not all that connects to PORT is one.
+        End::NotMapped | End::Request => peer.is_some(),
         _ => false,
     };
     if is_quiet {

@@ -30,9 +30,8 @@ use super::reach::connect;
 use super::{Closed, Shared, header, questions, random};
 
 pub use room::Room;
-pub use strangers::Strangers;
 
-/// How long a line may be under way: until then its connection counts as none of the silent.
+/// How long a line may be under way: until then its connection is none of those that wait.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 /// How long a peer may say nothing.
 const SILENCE: Duration = Duration::from_mins(1);
@@ -73,7 +72,7 @@ pub(super) async fn carry(
         Err(end) => {
             let patience = match end {
                 // Nothing of theirs is waited for: they asked for nothing, or may not, or everything ends.
-                End::Stranger | End::Unused | End::Drain => Duration::ZERO,
+                End::Stranger | End::Request | End::Unused | End::Drain => Duration::ZERO,
                 _ => FAREWELL,
             };
             farewell(peer, patience).await;
@@ -81,6 +80,12 @@ pub(super) async fn carry(
         }
     };
     (said, closed)
+}
+
+/// Until when a peer may keep silent, and, once it began one, until when its line must be whole.
+struct Limit {
+    silence: Instant,
+    line: Option<Instant>,
 }
 
 /// A peer, and what it sent that is not understood yet.
@@ -100,6 +105,8 @@ impl Caller<'_> {
         // One that waits must not keep a table of each reload.
         drop(table);
         loop {
+            // A peer that asks and asks must not keep its worker from the others, however its lines fall into reads.
+            coop::consume_budget().await;
             let request = self.request().await?;
             // As it is now: the files may have changed since the last line.
             let table = self.shared.table.load_full();
@@ -119,20 +126,37 @@ impl Caller<'_> {
     }
 
     fn check(&self, table: &Table) -> Result<(), End> {
-        let strangers = &self.shared.strangers;
-        strangers.check(&table.conf, self.addr.ip(), self.asked.ip())
+        let said = &self.shared.strangers;
+        strangers::check(said, &table.conf, self.addr.ip(), self.asked.ip())
     }
 
-    /// The next request; silence before it is spent in the waiting room.
+    /// The next request; who lets us wait for it does so in the waiting room.
     async fn request(&mut self) -> Result<Request, End> {
-        // A peer that asks and asks must not keep its worker from the others.
-        coop::consume_budget().await;
-        if self.bytes.is_empty() {
-            self.wait().await?;
-        } else if self.shared.waiting.is_closed() {
+        if !self.bytes.is_empty() && self.shared.waiting.is_closed() {
             return Err(End::Unused);
         }
-        let deadline = Instant::now() + LINE_LIMIT;
+        let start = Instant::now();
+        let mut limit = Limit {
+            silence: start + SILENCE,
+            line: None,
+        };
+        // The host of many clients connects so often at once that its own lines, still under way, would be displaced.
+        if let Ok(line) = timeout_at(start + UNDER_WAY, self.line(&mut limit)).await {
+            return line;
+        }
+        let mut seat = self.shared.waiting.enter(self.addr.ip());
+        tokio::select! {
+            // What has come already is served, though the room is being closed.
+            biased;
+            line = self.line(&mut limit) => line,
+            () = seat.taken() => Err(End::Unused),
+        }
+    }
+
+    /// One whole line.
+    ///
+    /// Cancel safety: what was read stays in `bytes`, and how long it may take in `limit`.
+    async fn line(&mut self, limit: &mut Limit) -> Result<Request, End> {
         loop {
             match decode_request(&self.bytes) {
                 Ok(Decoded::Done { value, used }) => {
@@ -145,31 +169,20 @@ impl Caller<'_> {
                 Ok(Decoded::Partial) => {}
                 Err(_) => return Err(End::Request),
             }
-            match header::read(self.peer, &mut self.bytes, Some(deadline)).await {
-                None | Some(Ok(0)) => return Err(End::Request),
-                Some(Ok(_)) => {}
-                Some(Err(_)) => return Err(End::Client),
-            }
-        }
-    }
-
-    /// Waits for the first byte of a line.
-    async fn wait(&mut self) -> Result<(), End> {
-        let start = Instant::now();
-        // The host of many clients connects so often at once that its own lines, still under way, would be displaced.
-        let mut read = header::read(self.peer, &mut self.bytes, Some(start + UNDER_WAY)).await;
-        if read.is_none() {
-            let mut seat = self.shared.waiting.enter(self.addr.ip());
-            read = tokio::select! {
-                // What has come already is served, though the room is being closed.
-                biased;
-                read = header::read(self.peer, &mut self.bytes, Some(start + SILENCE)) => read,
-                () = seat.taken() => None,
+            let until = if self.bytes.is_empty() {
+                limit.silence
+            } else {
+                *limit
+                    .line
+                    .get_or_insert_with(|| Instant::now() + LINE_LIMIT)
             };
-        }
-        match read {
-            Some(Ok(1..)) => Ok(()),
-            _ => Err(End::Unused),
+            let before = self.bytes.len();
+            match header::read(self.peer, &mut self.bytes, Some(until)).await {
+                Some(Ok(1..)) => {}
+                None | Some(Ok(0)) if before > 0 => return Err(End::Request),
+                Some(Err(_)) if before > 0 => return Err(End::Client),
+                _ => return Err(End::Unused),
+            }
         }
     }
 

@@ -4,12 +4,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
@@ -27,14 +27,38 @@ const CONNECT_LIMIT: Duration = Duration::from_millis(900);
 pub(super) const SILENCE: Duration = Duration::from_millis(750);
 /// How long a connection for questions is kept without one.
 const IDLE_LIMIT: Duration = Duration::from_secs(20);
+/// Connects at once.
+const MAX_CONNECTS: usize = 128;
+/// Connections that are kept for further questions.
+const MAX_STAYS: usize = 256;
 /// Questions to one host that wait; more are dropped: they will be asked again.
 const MAX_WAITING: usize = 1024;
 /// Questions that go out in one segment.
 const MAX_BATCH: usize = 32;
 
 /// The connections for questions, one per host that is asked.
-#[derive(Debug, Default)]
-pub struct Questions(Mutex<HashMap<SocketAddr, mpsc::Sender<Question>>>);
+#[derive(Debug)]
+pub struct Questions {
+    open: Mutex<HashMap<Host, mpsc::Sender<Question>>>,
+    /// For connects that no client waits for: many hosts may be away at once.
+    connects: Semaphore,
+    /// For connections that stay after their first answers.
+    stays: Semaphore,
+}
+
+/// A place in the hosts of one hosts.conf. While its connection is open these are not freed, so no others have their
+/// address.
+type Host = (usize, usize);
+
+impl Default for Questions {
+    fn default() -> Self {
+        Self {
+            open: Mutex::default(),
+            connects: Semaphore::new(MAX_CONNECTS),
+            stays: Semaphore::new(MAX_STAYS),
+        }
+    }
+}
 
 /// How many pods serve this port?
 #[derive(Debug)]
@@ -68,15 +92,15 @@ pub(super) fn ask(
     if hosts.is_empty() {
         return;
     }
-    let mut open = shared.questions.0.lock();
+    let mut open = shared.questions.open.lock();
     let open = open.as_mut().unwrap_or_else(|poisoned| poisoned.get_mut());
     for &at in hosts {
         let question = Question {
             port,
             answers: Arc::clone(answers),
         };
-        let addr = table.peers.list()[at].addr();
-        let unasked = match open.get(&addr).map(|waiting| waiting.try_send(question)) {
+        let host = (Arc::as_ptr(&table.peers).addr(), at);
+        let unasked = match open.get(&host).map(|waiting| waiting.try_send(question)) {
             Some(Ok(()) | Err(mpsc::error::TrySendError::Full(_))) => continue,
             Some(Err(mpsc::error::TrySendError::Closed(question))) => question,
             None => Question {
@@ -88,7 +112,7 @@ pub(super) fn ask(
         // The channel is new: it has room.
         let _ = waiting.try_send(unasked);
         open.retain(|_, waiting| !waiting.is_closed());
-        open.insert(addr, waiting);
+        open.insert(host, waiting);
         let asked = Asked {
             shared: Arc::clone(shared),
             peers: Arc::clone(&table.peers),
@@ -133,6 +157,9 @@ enum Over {
 }
 
 async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>) -> Over {
+    let pool = &asked.shared.questions;
+    // Nobody closes the semaphore.
+    let connecting = pool.connects.acquire().await.ok();
     let stream = match call::connect(asked.peer(), asked.from, None, CONNECT_LIMIT).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -140,10 +167,15 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
             return Over::NoConnection(error.upstream_lives());
         }
     };
+    drop(connecting);
+    let stay = pool.stays.try_acquire();
     call::settle_down(&stream);
     let mut has_answered = false;
     let mut batch = Vec::new();
     loop {
+        if has_answered && stay.is_err() && questions.is_empty() {
+            return Over::Idle;
+        }
         batch.clear();
         tokio::select! {
             asked = timeout(IDLE_LIMIT, questions.recv_many(&mut batch, MAX_BATCH)) => {
@@ -209,7 +241,12 @@ pub fn probe(shared: &Arc<Shared>, peers: &Arc<Peers>, at: usize, from: Option<I
     };
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
+        let Ok(connecting) = shared.questions.connects.try_acquire() else {
+            // It stays due: the next look around tries again.
+            return;
+        };
         let lives = lives(&peer, from).await;
+        drop(connecting);
         if let Some(lives) = lives {
             note_host(&peer, lives);
         }

@@ -252,7 +252,6 @@ impl Race<'_> {
                     let patience = Instant::now() + SILENCE;
                     self.patience = Some((Newest::Answers(call.at), patience));
                 }
-                note_host(self.peer(call.at), true);
                 let request = self.request;
                 self.calls.push(Box::pin(async move {
                     let said = call::ask(&stream, [request], call.until).await;
@@ -264,6 +263,7 @@ impl Race<'_> {
                 self.is_past(Newest::Connects(call.at));
                 let peer = self.peer(call.at);
                 debug!(host = %peer.name, %error, "call");
+                self.shared.note_exhausted(&error);
                 if let Some(lives) = error.upstream_lives() {
                     note_host(peer, lives);
                 }
@@ -285,6 +285,10 @@ impl Race<'_> {
         search: &mut Search<'_>,
     ) -> Option<Reached> {
         let peer = self.peer(call.at);
+        // Not the connection: the kernel of a frozen host makes that too.
+        if matches!(said, Said::Reply(..) | Said::Closed | Said::Garbage) {
+            note_host(peer, true);
+        }
         let answer = match said {
             Said::Reply(Reply::Accept { send_proxy }, early) => {
                 self.remember(call.at, Answer::Took);
@@ -318,7 +322,7 @@ impl Race<'_> {
                 }
                 search.note(Over::NoUpstream);
                 self.probe(call.at);
-                Answer::NotHere
+                Answer::Silent
             }
         };
         self.remember(call.at, answer);
@@ -336,7 +340,7 @@ impl Race<'_> {
             }
             // Its host may be well, and only the pod slow: the probe finds out.
             Newest::Answers(at) => {
-                self.remember(at, Answer::NotHere);
+                self.remember(at, Answer::Silent);
                 self.probe(at);
             }
         }
@@ -429,6 +433,7 @@ async fn dial_pod(shared: &Shared, upstream: &Upstream, limit: Duration) -> Opti
         }
         Err(error) => {
             debug!(%error, "dial");
+            shared.note_exhausted(&error);
             if let Some(lives) = error.upstream_lives() {
                 shared.note(upstream, lives);
             }

@@ -109,7 +109,7 @@ fn a_stranger_learns_nothing_and_holds_nothing() {
     // They have not closed their side, and cost us nothing.
     quiet(a);
     eventually(SOON, "descriptors as before", || {
-        a.snproxy().descriptors() == descriptors
+        a.snproxy().descriptors() <= descriptors
     });
     assert_eq!(answer(&b.call(a), question).0, b"PODS=1\r\n");
     drop(conns);

@@ -1,4 +1,4 @@
-//! Where peers wait that have not asked for anything yet: so many of one source, so many in all.
+//! Where peers wait that have not asked for anything yet, or not to the end of a line: so many of one source, so many in all.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

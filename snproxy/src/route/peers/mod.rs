@@ -15,6 +15,7 @@ use super::service::Upstream;
 const SERVES_FOR: Duration = Duration::from_secs(30);
 const BUSY_FOR: Duration = Duration::from_secs(1);
 const NOT_HERE_FOR: Duration = Duration::from_secs(5);
+const SILENT_FOR: Duration = Duration::from_secs(1);
 /// Age at which an answer that is in use is asked for again.
 const STALE_SERVES: Duration = Duration::from_secs(2);
 const STALE_NO: Duration = Duration::from_secs(1);
@@ -79,6 +80,8 @@ pub enum Answer {
     Busy,
     /// It does not serve the port, or cannot now.
     NotHere,
+    /// It took the request and said nothing for long: its pod may be slow.
+    Silent,
 }
 
 /// What is known of a host and a port now.
@@ -89,6 +92,8 @@ pub enum Standing {
     Serves(u16),
     Busy,
     NotHere,
+    /// It kept a connection waiting just now.
+    Silent,
 }
 
 /// One live connection in the books of its port; dropping it takes it off.
@@ -250,6 +255,7 @@ impl Answers {
             // Of one that was busy places come free.
             Kind::Serves | Kind::Busy if age <= SERVES_FOR => Standing::Serves(pods),
             Kind::NotHere if age <= NOT_HERE_FOR => Standing::NotHere,
+            Kind::Silent if age <= SILENT_FOR => Standing::Silent,
             _ => Standing::Unknown,
         }
     }
@@ -264,12 +270,15 @@ impl Answers {
         let (kind, pods) = match answer {
             Answer::Took => (Kind::Serves, known),
             // That it has pods says nothing of free places.
-            Answer::Pods(pods @ 1..) if self.standing(peer, now) == Standing::Busy => {
+            Answer::Pods(pods @ 1..)
+                if matches!(self.standing(peer, now), Standing::Busy | Standing::Silent) =>
+            {
                 return self.keep_time(peer, pods);
             }
             Answer::Pods(pods @ 1..) => (Kind::Serves, pods),
             Answer::Pods(0) | Answer::NotHere => (Kind::NotHere, 0),
             Answer::Busy => (Kind::Busy, known),
+            Answer::Silent => (Kind::Silent, known),
         };
         if let Some(cell) = self.cells.get(peer) {
             cell.answer.store(pack(kind, pods, self.at(now)), Relaxed);
@@ -294,6 +303,11 @@ impl Answers {
                 .is_ok()
     }
 
+    /// Whether a no is old enough to be asked for again before it is believed.
+    pub fn is_doubtful(&self, peer: usize, now: Instant) -> bool {
+        self.entry(peer, now).2 >= STALE_NO
+    }
+
     /// Whether this host is to be asked for its pods now; true takes note of it.
     pub fn begin_question(&self, peer: usize, now: Instant) -> bool {
         let Some(cell) = self.cells.get(peer) else {
@@ -304,7 +318,7 @@ impl Answers {
             Kind::None => (true, ASK_AGAIN),
             // Each connection that it takes is an answer too, and says nothing of how many pods it has by now.
             Kind::Serves => (true, STALE_SERVES),
-            Kind::Busy | Kind::NotHere => (age >= STALE_NO, ASK_AGAIN),
+            Kind::Busy | Kind::NotHere | Kind::Silent => (age >= STALE_NO, ASK_AGAIN),
         };
         let (now, asked) = (self.at(now), cell.asked.load(Relaxed));
         stale
@@ -378,6 +392,7 @@ enum Kind {
     Serves,
     Busy,
     NotHere,
+    Silent,
 }
 
 /// Shape: milliseconds in the upper 40 bits (34 years), pods in 16, the kind in 8.
@@ -390,6 +405,7 @@ fn unpack(answer: u64) -> (Kind, u16, u64) {
         1 => Kind::Serves,
         2 => Kind::Busy,
         3 => Kind::NotHere,
+        4 => Kind::Silent,
         _ => Kind::None,
     };
     let pods = u16::try_from(answer >> 8 & 0xffff).unwrap_or(u16::MAX);

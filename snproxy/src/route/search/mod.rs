@@ -154,7 +154,13 @@ impl<'t> Search<'t> {
                         self.note(Over::Busy);
                         0
                     }
-                    Standing::NotHere => 0,
+                    Standing::Silent => 0,
+                    Standing::NotHere => {
+                        // A pod may just have come.
+                        unanswered |=
+                            self.answers.is_doubtful(at, now) && !self.peers.is_plain(peer, now);
+                        0
+                    }
                     Standing::Unknown if self.waited || self.peers.is_plain(peer, now) => 1,
                     Standing::Unknown => {
                         unanswered = true;
@@ -202,24 +208,30 @@ impl<'t> Search<'t> {
         Step::Peer(peer, self.answers.share(Some(peer)))
     }
 
-    /// Pods known to be down, then some hosts that failed but served the port, or failed only just now: the knowledge
-    /// may be old.
+    /// Pods known to be down, then some hosts that were slow, or failed but served the port, or failed only just now: the
+    /// knowledge may be old.
     fn last_resort(&mut self, pods: bool, random: u64, now: Instant) -> Step<'t> {
         if pods && let Some(step) = self.take(random) {
             return step;
         }
         if self.doubts < MAX_DOUBTS {
-            let away = |at: &usize| !self.called[*at] && !self.peers.list()[*at].is_up();
-            let served =
-                |at: &usize| matches!(self.answers.standing(*at, now), Standing::Serves(_));
+            let slow = |at: &usize| {
+                let is_silent = self.answers.standing(*at, now) == Standing::Silent;
+                is_silent && self.peers.list()[*at].is_up()
+            };
+            let served = |at: &usize| {
+                let standing = self.answers.standing(*at, now);
+                matches!(standing, Standing::Serves(_)) && !self.peers.list()[*at].is_up()
+            };
             let new = |at: &usize| {
                 let health = self.peers.list()[*at].upstream.health();
                 health.failed_within(DOUBT, now)
             };
-            let hosts = (0..self.called.len()).filter(away);
+            let hosts = (0..self.called.len()).filter(|at| !self.called[*at]);
             let doubtful = hosts
                 .clone()
-                .find(served)
+                .find(slow)
+                .or_else(|| hosts.clone().find(served))
                 .or_else(|| hosts.clone().find(new));
             if let Some(at) = doubtful {
                 self.doubts += 1;

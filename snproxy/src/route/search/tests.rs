@@ -133,6 +133,33 @@ fn hosts_that_are_away_are_left_out_unless_they_may_be_the_only_ones() {
 }
 
 #[test]
+fn a_host_that_was_slow_to_answer_is_left_out_unless_nobody_else_is_left() {
+    let cluster = Cluster::new(0, 0, 2);
+    cluster.note(0, Answer::Pods(1)).note(1, Answer::Pods(1));
+    cluster.note(0, Answer::Silent);
+    assert_eq!(cluster.all_steps(7), ["host 1", "host 0", "NotMapped"]);
+    let answers = &cluster.answers;
+    answers.note(0, Answer::Pods(1), cluster.now);
+    assert_eq!(
+        answers.standing(0, cluster.now),
+        Standing::Silent,
+        "that it counts its pods says nothing of them"
+    );
+}
+
+#[test]
+fn an_old_no_is_asked_for_again_before_it_is_believed() {
+    let cluster = Cluster::new(0, 0, 1);
+    cluster.note(0, Answer::NotHere);
+    assert_eq!(cluster.all_steps(7), ["NotMapped"]);
+    let later = Cluster {
+        now: cluster.now + Duration::from_millis(1500),
+        ..cluster
+    };
+    assert_eq!(later.all_steps(7), ["wait", "NotMapped"]);
+}
+
+#[test]
 fn of_many_hosts_that_failed_just_now_few_are_tried() {
     let cluster = Cluster::new(0, 0, 90);
     for host in 0..90 {
@@ -235,6 +262,7 @@ fn connections_are_shared_out_by_the_pods_of_each_host() {
 #[test]
 fn questions_go_to_hosts_that_are_there_and_count_their_pods() {
     let cluster = Cluster::new(0, 0, 4);
+    assert!(cluster.answers.begin_question(3, cluster.now));
     cluster.down(1).note(3, Answer::Pods(1));
     cluster
         .peers
