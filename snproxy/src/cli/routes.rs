@@ -42,7 +42,8 @@ fn print(routes: &Routes) {
         // Most hosts serve few of all ports: how many they are is enough.
         let without = routes.len() - said.len();
         if without > 0 {
-            said.push(format!("not on {without} hosts"));
+            let hosts = if without == 1 { "host" } else { "hosts" };
+            said.push(format!("not on {without} {hosts}"));
         }
         println!("{:<6} {}", routes[0].port, said.join("; "));
     }
@@ -59,6 +60,7 @@ fn said(route: &Route) -> String {
     let age = seconds(route.age_ms);
     match pods {
         0 => format!("{host} {answer} ({age:.1} s ago, {live} live)"),
+        1 => format!("{host} {answer} with 1 pod ({age:.1} s ago, {live} live)"),
         _ => format!("{host} {answer} with {pods} pods ({age:.1} s ago, {live} live)"),
     }
 }

@@ -142,6 +142,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     daemon.look_around();
     let accepting = tokio::spawn(accept(Arc::clone(&listener), Arc::clone(&shared)));
     daemon.announce();
+    pods::greet_hosts(&shared, &shared.table.load());
     // The watch began after the files were read: what changed in between is found here.
     daemon.reload(Why::Changed);
 

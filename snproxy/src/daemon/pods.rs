@@ -120,6 +120,13 @@ impl Pods {
     }
 }
 
+/// Calls all other hosts: who is away is known before a client comes, and they know that this one is back.
+pub(super) fn greet_hosts(shared: &Arc<Shared>, table: &Table) {
+    for at in 0..table.peers.list().len() {
+        questions::probe(shared, &table.peers, at, table.conf.dial_from);
+    }
+}
+
 /// Asks those of the other hosts that are away and due.
 pub(super) fn probe_hosts(shared: &Arc<Shared>, table: &Table, now: Instant) {
     for (at, peer) in table.peers.list().iter().enumerate() {

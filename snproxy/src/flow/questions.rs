@@ -241,10 +241,7 @@ pub fn probe(shared: &Arc<Shared>, peers: &Arc<Peers>, at: usize, from: Option<I
     };
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let Ok(connecting) = shared.questions.connects.try_acquire() else {
-            // It stays due: the next look around tries again.
-            return;
-        };
+        let connecting = shared.questions.connects.acquire().await.ok();
         let lives = lives(&peer, from).await;
         drop(connecting);
         if let Some(lives) = lives {
