@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::addr::ClusterPort;
-use crate::conf::{Locality, SendProxy};
+use crate::conf::SendProxy;
 use crate::net::dial::{DialError, dial};
 use crate::route::Table;
 use crate::route::load::Permit;
@@ -107,20 +107,16 @@ pub(super) async fn reach(
     wanted: Wanted,
 ) -> Result<Reached, End> {
     let now = std::time::Instant::now();
-    let local = || async {
+    let Some(answers) = table.peers.answers(port.get(), now) else {
         let service = table.service(port.get()).ok_or(End::NotMapped)?;
         let (pod, permit, upstream) = connect(shared, table, service).await?;
-        Ok(Reached {
+        return Ok(Reached {
             addr: pod.upstream.addr,
             upstream,
             send: pod.send_proxy,
             early: BytesMut::new(),
             held: Held(Some(permit), None),
-        })
-    };
-    let answers = match table.peers.answers(port.get(), now) {
-        Some(answers) if table.conf.locality != Locality::Only => answers,
-        _ => return local().await,
+        });
     };
     let mut search = table.search(port.get(), Arc::clone(&answers));
     let hosts = search.questions(now);

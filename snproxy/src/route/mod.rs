@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::addr::{ClusterPort, HostPort};
-use crate::conf::{Conf, Mapping, SendProxy};
+use crate::conf::{Conf, Locality, Mapping, SendProxy};
 
 use load::Load;
 use peers::{Answers, Peers};
@@ -32,6 +32,7 @@ pub struct Table {
     pub conf: Arc<Conf>,
     /// Counts accepted configurations from 1.
     pub generation: u64,
+    /// None with `LOCALITY only`.
     pub peers: Arc<Peers>,
     upstreams: Vec<(Arc<Upstream>, SendProxy)>,
     pods: Vec<Pod>,
@@ -110,6 +111,7 @@ impl Table {
         upstreams.sort_by_key(|(upstream, _)| upstream.addr);
         let others = conf
             .other_hosts()
+            .filter(|_| conf.locality != Locality::Only)
             .filter_map(|host| Some((&*host.name, host.addr()?)));
         let peers = Peers::build(others, old.map(|old| &old.peers), now);
         Self {

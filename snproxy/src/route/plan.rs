@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::addr::{Action, PortSet};
-use crate::conf::{Conf, Locality, Unmapped};
+use crate::conf::{Conf, Unmapped};
 
 use super::Table;
 
@@ -69,7 +69,7 @@ impl Plan {
     /// The rules, first match first; `taken` are the ports that are left to other local programs.
     /// `one_by_one`: each steered port costs a listener, so that `auto` steers none that is not mapped.
     pub fn build(conf: &Conf, table: &Table, taken: &PortSet, one_by_one: bool) -> Self {
-        let others = conf.locality != Locality::Only && conf.other_hosts().next().is_some();
+        let others = !table.peers.is_empty();
         let not_mapped = match conf.unmapped {
             Unmapped::Refuse => (Action::Refuse, Reason::NotMapped),
             Unmapped::Auto if others && !one_by_one => (Action::Steer, Reason::OtherHosts),

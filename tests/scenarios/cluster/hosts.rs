@@ -34,9 +34,11 @@ fn each_finds_itself_in_one_file_for_all() {
             assert_eq!(greeted(host).0, "b");
         }
         assert!(host.is_reset(2000));
-        // Nobody asked itself: what came to its PORT came from the two others.
-        let log = host.log();
-        assert!(!log.contains("host is down"), "{}: {log}", host.name());
+        // Nobody takes itself for another one.
+        let others = host.routes()["hosts"].clone();
+        let own = host.port(PROXY_PORT).to_string();
+        assert_eq!(others.as_array().map(Vec::len), Some(2), "{others}");
+        assert!(!others.to_string().contains(&own), "{others}");
     }
 }
 
