@@ -27,8 +27,9 @@ const CONNECT_LIMIT: Duration = Duration::from_millis(900);
 pub(super) const SILENCE: Duration = Duration::from_millis(750);
 /// How long a connection for questions is kept without one.
 const IDLE_LIMIT: Duration = Duration::from_secs(20);
-/// Connects at once.
+/// Connects at once, for questions and for probes.
 const MAX_CONNECTS: usize = 128;
+const MAX_PROBES: usize = 32;
 /// Connections that are kept for further questions.
 const MAX_STAYS: usize = 256;
 /// Questions to one host that wait; more are dropped: they will be asked again.
@@ -40,8 +41,9 @@ const MAX_BATCH: usize = 32;
 #[derive(Debug)]
 pub struct Questions {
     open: Mutex<HashMap<Host, mpsc::Sender<Question>>>,
-    /// For connects that no client waits for: many hosts may be away at once.
+    /// For connects: many hosts may be away at once. Probes have places of their own, for nobody waits for them.
     connects: Semaphore,
+    probes: Semaphore,
     /// For connections that stay after their first answers.
     stays: Semaphore,
 }
@@ -55,6 +57,7 @@ impl Default for Questions {
         Self {
             open: Mutex::default(),
             connects: Semaphore::new(MAX_CONNECTS),
+            probes: Semaphore::new(MAX_PROBES),
             stays: Semaphore::new(MAX_STAYS),
         }
     }
@@ -241,9 +244,9 @@ pub fn probe(shared: &Arc<Shared>, peers: &Arc<Peers>, at: usize, from: Option<I
     };
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let connecting = shared.questions.connects.acquire().await.ok();
+        let probing = shared.questions.probes.acquire().await.ok();
         let lives = lives(&peer, from).await;
-        drop(connecting);
+        drop(probing);
         if let Some(lives) = lives {
             note_host(&peer, lives);
         }
