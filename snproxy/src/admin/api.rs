@@ -48,6 +48,7 @@ pub struct HostCounts {
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Connections {
+    /// Other proxies' connections that ask for nothing now are among them.
     pub live: u64,
     pub total: u64,
 }

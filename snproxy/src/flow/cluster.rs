@@ -47,11 +47,12 @@ pub(super) async fn carry(
         Err(end) => return Closed::early(client, end),
     };
     let Reached {
+        // First, so that it is dropped last: a place is free once the pod's connection is closed.
+        held: _held,
         upstream,
         addr: upstream_addr,
         send,
         early,
-        held: _held,
     } = reached;
     tune(&upstream, conf.keepalive);
     let idle = conf.idle_timeout;
