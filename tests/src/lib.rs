@@ -7,6 +7,7 @@
 //!
 //! Scenarios may run in parallel: names are unique, and equal addresses in two nets never meet.
 
+mod check;
 mod client;
 mod conn;
 mod eventually;
@@ -20,6 +21,7 @@ mod process;
 mod programs;
 mod watch;
 
+pub use check::check;
 pub use client::{Attempt, Client};
 pub use conn::{Conn, Ended};
 pub use eventually::{Ending, eventually};

@@ -4,7 +4,7 @@ mod hostile;
 mod pipe;
 mod strangers;
 
-use snproxy_tests::{Conn, Ended, Host, Net, PROXY_PORT, Pod, eventually, request_for};
+use snproxy_tests::{Conn, Ended, Host, Net, PROXY_PORT, Pod, check, eventually, request_for};
 use std::{thread, time::Duration};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -38,16 +38,6 @@ fn answer(conn: &Conn, bytes: impl AsRef<[u8]>) -> (Vec<u8>, Ended) {
 /// Closed in order, without a byte: the wire protocol's no.
 fn no() -> (Vec<u8>, Ended) {
     (Vec::new(), Ended::Eof)
-}
-
-#[track_caller]
-fn check(got: &[u8], expected: &[u8]) {
-    assert!(
-        got == expected,
-        "got `{}`, expected `{}`",
-        got.escape_ascii(),
-        expected.escape_ascii()
-    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod fallback;
 mod header;
 mod whole;
 
-use snproxy_tests::{Call, Conn, Ended, Guest, Host, Net, Peer, eventually, request_for};
+use snproxy_tests::{Call, Conn, Ended, Guest, Host, Net, Peer, check, eventually, request_for};
 use std::{io::Write, net::SocketAddr, thread::sleep, time::Duration};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -19,16 +19,6 @@ fn caller<'n>(net: &'n Net, peer: &Peer) -> (&'n Host, &'n Host) {
     let (a, b) = (net.host("a"), net.host("b"));
     b.peer(peer.clone());
     (a, b)
-}
-
-#[track_caller]
-fn check(got: &[u8], expected: &[u8]) {
-    assert!(
-        got == expected,
-        "got `{}`, expected `{}`",
-        got.escape_ascii(),
-        expected.escape_ascii()
-    );
 }
 
 /// The line that names the client of this connection.

@@ -2,7 +2,7 @@
 
 mod client_proxy;
 
-use snproxy_tests::{Conn, Ended, Figure, Host, Net, Pod, print_figure};
+use snproxy_tests::{Conn, Ended, Figure, Host, Net, Pod, check, print_figure};
 use std::{
     thread,
     time::{Duration, Instant},
@@ -99,16 +99,6 @@ fn heard(host: &Host, port: u16, pod: &Pod, segments: &[&[u8]]) -> (Vec<u8>, Con
     conn.half_close();
     assert_eq!(pod.visit(visit).wait_for_end(), Ended::Eof);
     (pod.visit(visit).first_bytes(), conn)
-}
-
-#[track_caller]
-fn check(got: &[u8], expected: &[u8]) {
-    assert!(
-        got == expected,
-        "the pod got `{}`, expected `{}`",
-        got.escape_ascii(),
-        expected.escape_ascii()
-    );
 }
 
 #[test]
