@@ -125,10 +125,7 @@ impl<'t> Service<'t> {
             // A pod that fills up between pick and admit is not eligible in the next round.
             for _ in 0..=self.pods.len() {
                 let eligible = |pod: usize| {
-                    let candidate = &self.pods[pod];
-                    (down_too || candidate.upstream.is_up())
-                        && candidate.load.active() < candidate.max_conn
-                        && !tried.contains(pod)
+                    (down_too || self.pods[pod].upstream.is_up()) && self.has_place(pod, tried)
                 };
                 let load = |pod: usize| self.pods[pod].load.active();
                 let Some(picked) =
@@ -152,11 +149,14 @@ impl<'t> Service<'t> {
 
     /// How many pods have a place, of those that are up and not tried.
     pub fn room(&self, tried: &Tried) -> u32 {
-        let has_place = |(at, pod): &(usize, &Pod)| {
-            pod.upstream.is_up() && pod.load.active() < pod.max_conn && !tried.contains(*at)
-        };
-        let pods = self.pods.iter().enumerate().filter(has_place).count();
+        let open = |pod: &usize| self.pods[*pod].upstream.is_up() && self.has_place(*pod, tried);
+        let pods = (0..self.pods.len()).filter(open).count();
         u32::try_from(pods).unwrap_or(u32::MAX)
+    }
+
+    fn has_place(&self, pod: usize, tried: &Tried) -> bool {
+        let candidate = &self.pods[pod];
+        candidate.load.active() < candidate.max_conn && !tried.contains(pod)
     }
 
     /// Whether a connection to this port could be carried now, as far as is known.

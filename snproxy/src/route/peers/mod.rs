@@ -45,7 +45,6 @@ pub struct Peers {
     /// By cluster port; made when first asked for. Read by every connection, so without a lock.
     answers: Box<[ArcSwapOption<Answers>]>,
     count: AtomicUsize,
-    max_ports: usize,
 }
 
 /// What the other hosts answered for one port, and what we sent where.
@@ -145,7 +144,6 @@ impl Peers {
             .collect();
         let ports = if list.is_empty() { 0 } else { 65_536 };
         Arc::new(Self {
-            max_ports: MAX_CELLS / list.len().max(1),
             list,
             start: now,
             answers: (0..ports).map(|_| ArcSwapOption::empty()).collect(),
@@ -164,14 +162,14 @@ impl Peers {
     /// The answers for a port; `None` without other hosts.
     pub fn answers(&self, port: u16, now: Instant) -> Option<Arc<Answers>> {
         let slot = self.answers.get(usize::from(port))?;
-        let millis = millis(now.saturating_duration_since(self.start));
+        let now = self.at(now);
         let answers = slot.load_full().unwrap_or_else(|| {
-            if self.count.load(Relaxed) >= self.max_ports {
+            if self.count.load(Relaxed) >= MAX_CELLS / self.list.len() {
                 self.forget_oldest();
             }
             let new = Arc::new(Answers {
                 start: self.start,
-                used: AtomicU64::new(millis),
+                used: AtomicU64::new(now),
                 looked: AtomicU64::new(0),
                 cells: self.list.iter().map(|_| Cell::default()).collect(),
                 here: AtomicU32::new(0),
@@ -184,7 +182,7 @@ impl Peers {
             self.count.fetch_add(1, Relaxed);
             new
         });
-        answers.used.store(millis, Relaxed);
+        answers.used.store(now, Relaxed);
         Some(answers)
     }
 
