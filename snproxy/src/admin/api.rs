@@ -143,7 +143,7 @@ pub struct Route {
     pub port: u16,
     /// Name of the host.
     pub host: String,
-    /// `serves`, `busy`, `not here`; `unknown` where connections live on past their answer.
+    /// `serves`, `busy`, `silent`, `not here`; `unknown` where connections live on past their answer.
     pub answer: String,
     /// Pods that take connections there, as far as known.
     pub pods: u16,
