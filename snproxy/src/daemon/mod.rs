@@ -1,6 +1,7 @@
 //! The running proxy: owns everything, and reacts to one event after the other.
 
 mod drain;
+mod hosts;
 mod names;
 mod notify;
 mod pods;
@@ -142,7 +143,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     daemon.look_around();
     let accepting = tokio::spawn(accept(Arc::clone(&listener), Arc::clone(&shared)));
     daemon.announce();
-    pods::greet_hosts(&shared, &shared.table.load());
+    hosts::greet(&shared, &shared.table.load());
     // The watch began after the files were read: what changed in between is found here.
     daemon.reload(Why::Changed);
 
@@ -195,7 +196,7 @@ impl Daemon {
         for upstream in self.pods.look(&table, listening.as_deref(), Instant::now()) {
             self.pods.probe(&self.shared, &table, upstream);
         }
-        pods::probe_hosts(&self.shared, &table, Instant::now());
+        hosts::probe(&self.shared, &table, Instant::now());
         self.steerer.look_for_failures();
         if self.steerer.is_behind() {
             self.steerer.bring(&table);

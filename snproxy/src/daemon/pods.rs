@@ -1,5 +1,4 @@
-//! Whether the pods of this host live: what listening sockets tell, and probes where they tell of a change. And
-//! probes of the other hosts that are away.
+//! Whether the pods of this host live: what listening sockets tell, and probes where they tell of a change.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -12,7 +11,7 @@ use tokio::sync::Semaphore;
 use tracing::debug;
 
 use crate::conf::SendProxy;
-use crate::flow::{Shared, header, questions};
+use crate::flow::{Shared, header};
 use crate::net::dial::dial;
 use crate::route::Table;
 use crate::route::service::Upstream;
@@ -117,21 +116,5 @@ impl Pods {
             }
             drop((turn, place));
         });
-    }
-}
-
-/// Calls all other hosts: who is away is known before a client comes, and they know that this one is back.
-pub(super) fn greet_hosts(shared: &Arc<Shared>, table: &Table) {
-    for at in 0..table.peers.list().len() {
-        questions::probe(shared, &table.peers, at, table.conf.dial_from);
-    }
-}
-
-/// Asks those of the other hosts that are away and due.
-pub(super) fn probe_hosts(shared: &Arc<Shared>, table: &Table, now: Instant) {
-    for (at, peer) in table.peers.list().iter().enumerate() {
-        if peer.upstream.health().due(now) {
-            questions::probe(shared, &table.peers, at, table.conf.dial_from);
-        }
     }
 }

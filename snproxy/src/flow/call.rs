@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::net::dial::{DialError, dial_from, tune};
+use crate::net::dial::{DialError, dial_from};
 use crate::pump;
 use crate::route::peers::Peer;
 use crate::wire::Decoded;
@@ -37,11 +37,9 @@ pub(super) enum Said {
 pub(super) async fn connect(
     peer: &Peer,
     from: Option<IpAddr>,
-    keepalive: Option<Duration>,
     limit: Duration,
 ) -> Result<TcpStream, DialError> {
     let stream = dial_from(from, peer.addr(), limit).await?;
-    tune(&stream, keepalive);
     pump::reset_on_close(&stream);
     Ok(stream)
 }

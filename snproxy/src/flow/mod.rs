@@ -188,11 +188,11 @@ async fn route(
     let id = shared.ids.fetch_add(1, Relaxed);
     if asked.port() == table.conf.port {
         // Boxed: clients, which are many more, must not pay for its size.
-        let (said, closed) = Box::pin(peer::carry(shared, table, client, addr, asked, id)).await;
+        let (stated, closed) = Box::pin(peer::carry(shared, table, client, addr, asked, id)).await;
         let opened = Opened {
-            client: said.client.map(SocketAddr::V4),
+            client: stated.client.map(SocketAddr::V4),
             peer: Some(addr),
-            cluster_port: said.cluster_port.map(ClusterPort::get),
+            cluster_port: stated.cluster_port.map(ClusterPort::get),
         };
         return (opened, closed);
     }

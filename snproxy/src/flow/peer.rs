@@ -42,9 +42,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Most bytes of such a peer that are read and dropped.
 const FAREWELL_BYTES: usize = 64 * 1024;
 
-/// What a peer said of the connection that it wants carried.
+/// What a peer stated of the connection that it wants carried.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(super) struct Stated {
     pub(super) cluster_port: Option<ClusterPort>,
     pub(super) client: Option<SocketAddrV4>,
 }
@@ -57,9 +57,9 @@ pub(super) async fn carry(
     addr: SocketAddr,
     asked: SocketAddr,
     id: u64,
-) -> (Said, Closed) {
+) -> (Stated, Closed) {
     tune(peer, table.conf.keepalive);
-    let mut said = Said::default();
+    let mut stated = Stated::default();
     let mut caller = Caller {
         shared,
         peer,
@@ -67,7 +67,7 @@ pub(super) async fn carry(
         asked,
         bytes: BytesMut::new(),
     };
-    let closed = match caller.serve(table, id, &mut said).await {
+    let closed = match caller.serve(table, id, &mut stated).await {
         Ok(closed) => closed,
         Err(end) => {
             let patience = match end {
@@ -79,7 +79,7 @@ pub(super) async fn carry(
             Closed::silently(end)
         }
     };
-    (said, closed)
+    (stated, closed)
 }
 
 /// Until when a peer may keep silent, and, once it began one, until when its line must be whole.
@@ -99,7 +99,12 @@ struct Caller<'a> {
 
 impl Caller<'_> {
     /// Errors: how it ends where no pod was connected, for the peer to hear as a close.
-    async fn serve(&mut self, table: Arc<Table>, id: u64, said: &mut Said) -> Result<Closed, End> {
+    async fn serve(
+        &mut self,
+        table: Arc<Table>,
+        id: u64,
+        stated: &mut Stated,
+    ) -> Result<Closed, End> {
         self.check(&table)?;
         questions::heard_from(self.shared, &table, self.addr.ip());
         // One that waits must not keep a table of each reload.
@@ -113,8 +118,8 @@ impl Caller<'_> {
             self.check(&table)?;
             match request {
                 Request::Connect { cluster_port, ends } => {
-                    said.cluster_port = Some(cluster_port);
-                    said.client = ends.map(|(client, _)| client);
+                    stated.cluster_port = Some(cluster_port);
+                    stated.client = ends.map(|(client, _)| client);
                     // Boxed: one that waits must not hold the room for it.
                     return Box::pin(self.connect(table, cluster_port, id)).await;
                 }

@@ -132,18 +132,18 @@ async fn converse(asked: Asked, mut questions: mpsc::Receiver<Question>) {
     let end = questions_over(&asked, &mut questions).await;
     let peer = asked.peer();
     match end {
-        Over::Idle => {}
-        Over::NoConnection(lives) => {
+        Stopped::Idle => {}
+        Stopped::NoConnection(lives) => {
             if let Some(lives) = lives {
                 note_host(peer, lives);
             }
         }
         // Proxies that know no such question close, or take it for a port that nobody has.
-        Over::Plain => {
+        Stopped::Plain => {
             note_host(peer, true);
             asked.peers.note_plain(peer, std::time::Instant::now());
         }
-        Over::Silent => probe(&shared, &asked.peers, asked.at, asked.from),
+        Stopped::Silent => probe(&shared, &asked.peers, asked.at, asked.from),
     }
     // Whoever waits for an answer is not to wait for this one.
     drop(questions);
@@ -151,7 +151,7 @@ async fn converse(asked: Asked, mut questions: mpsc::Receiver<Question>) {
 }
 
 /// Why a connection for questions ended.
-enum Over {
+enum Stopped {
     Idle,
     /// What this says of the host: that it lives, that it does not, or nothing.
     NoConnection(Option<bool>),
@@ -159,15 +159,15 @@ enum Over {
     Silent,
 }
 
-async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>) -> Over {
+async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>) -> Stopped {
     let pool = &asked.shared.questions;
     // Nobody closes the semaphore.
     let connecting = pool.connects.acquire().await.ok();
-    let stream = match call::connect(asked.peer(), asked.from, None, CONNECT_LIMIT).await {
+    let stream = match call::connect(asked.peer(), asked.from, CONNECT_LIMIT).await {
         Ok(stream) => stream,
         Err(error) => {
             debug!(host = %asked.peer().name, %error, "ask");
-            return Over::NoConnection(error.upstream_lives());
+            return Stopped::NoConnection(error.upstream_lives());
         }
     };
     drop(connecting);
@@ -177,17 +177,17 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
     let mut batch = Vec::new();
     loop {
         if has_answered && stay.is_err() && questions.is_empty() {
-            return Over::Idle;
+            return Stopped::Idle;
         }
         batch.clear();
         tokio::select! {
             asked = timeout(IDLE_LIMIT, questions.recv_many(&mut batch, MAX_BATCH)) => {
                 if !matches!(asked, Ok(1..)) {
-                    return Over::Idle;
+                    return Stopped::Idle;
                 }
             }
             () = retired(&stream) => {
-                return if has_answered { Over::Idle } else { Over::Plain };
+                return if has_answered { Stopped::Idle } else { Stopped::Plain };
             }
         }
         let requests = batch.iter().map(|question| Request::Count {
@@ -204,12 +204,12 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
                         .note(asked.at, answer, std::time::Instant::now());
                     rest
                 }
-                Said::Silent => return Over::Silent,
+                Said::Silent => return Stopped::Silent,
                 // It answered before: its proxy went away, or reloaded its PEERS. The next question finds out.
-                Said::Closed | Said::Lost(_) if has_answered => return Over::Idle,
+                Said::Closed | Said::Lost(_) if has_answered => return Stopped::Idle,
                 // Its proxy died with the connection in its queue.
-                Said::Lost(_) => return Over::NoConnection(None),
-                Said::Reply(..) | Said::Closed | Said::Garbage => return Over::Plain,
+                Said::Lost(_) => return Stopped::NoConnection(None),
+                Said::Reply(..) | Said::Closed | Said::Garbage => return Stopped::Plain,
             };
             has_answered = true;
             if at == batch.len() {
@@ -217,7 +217,7 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
                     break;
                 }
                 // More than it was asked for.
-                return Over::Plain;
+                return Stopped::Plain;
             }
             said = call::reply(&stream, rest, Instant::now() + SILENCE).await;
         }
@@ -266,7 +266,7 @@ pub(super) fn heard_from(shared: &Arc<Shared>, table: &Table, source: IpAddr) {
 
 /// What a probe says: that the host lives, that it does not, or nothing.
 async fn lives(peer: &Peer, from: Option<IpAddr>) -> Option<bool> {
-    let stream = match call::connect(peer, from, None, CONNECT_LIMIT).await {
+    let stream = match call::connect(peer, from, CONNECT_LIMIT).await {
         Ok(stream) => stream,
         Err(error) => {
             debug!(host = %peer.name, %error, "probe");

@@ -140,7 +140,7 @@ impl Race<'_> {
         let last = start + conf.connect_timeout.max(conf.peer_timeout) * MAX_WAITS;
         let mut is_waiting = false;
         let mut start_next = true;
-        let shared = Arc::clone(self.shared);
+        let shared = self.shared;
         loop {
             let mut answered = pin!(shared.answered.notified());
             if is_waiting {
@@ -225,14 +225,14 @@ impl Race<'_> {
     fn call(&mut self, at: usize, share: Share) {
         let conf = &self.table.conf;
         let peer = Arc::clone(&self.table.peers.list()[at]);
-        let (from, keepalive, limit) = (conf.dial_from, conf.keepalive, conf.peer_timeout);
+        let (from, limit) = (conf.dial_from, conf.peer_timeout);
         let call = Call {
             at,
             share,
             until: Instant::now() + limit,
         };
         self.calls.push(Box::pin(async move {
-            match call::connect(&peer, from, keepalive, limit).await {
+            match call::connect(&peer, from, limit).await {
                 Ok(stream) => Event::Connected(call, stream),
                 Err(error) => Event::NotConnected(call, error),
             }

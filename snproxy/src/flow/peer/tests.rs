@@ -54,7 +54,7 @@ async fn pair() -> (std::net::TcpStream, TcpStream) {
     (peer, listener.accept().await.unwrap().0)
 }
 
-async fn answered(shared: &Arc<Shared>, accepted: &TcpStream) -> (Said, Closed) {
+async fn answered(shared: &Arc<Shared>, accepted: &TcpStream) -> (Stated, Closed) {
     let (addr, asked) = (
         accepted.peer_addr().unwrap(),
         accepted.local_addr().unwrap(),
