@@ -1,11 +1,38 @@
 //! `cargo xtask bench`: snproxy beside its peers.
-#![expect(clippy::print_stdout, reason = "results go to standard output")]
+#![expect(
+    clippy::print_stdout,
+    reason = "progress and results go to standard output"
+)]
 
+mod cases;
+mod contestants;
+mod ground;
 mod load;
+mod machine;
+mod results;
+mod rounds;
+mod table;
 
+use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
+use contestants::Contestant;
 use load::{Load, Pod};
-use std::process::ExitCode;
+use results::Results;
+use rounds::Pace;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+};
+use std::{
+    fs,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+/// Time for a program to be ready.
+const START: Duration = Duration::from_secs(20);
 
 #[derive(Parser)]
 #[command(about = "Measures snproxy beside its peers; `cargo xtask bench` runs it")]
@@ -16,16 +43,90 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure and write the results.
+    Run(Run),
     /// Clients of one case against one address; prints a line of JSON.
-    #[command(hide = true)]
     Load(Load),
     /// Serves all cases.
-    #[command(hide = true)]
     Pod(Pod),
+}
+
+#[derive(clap::Args)]
+struct Run {
+    #[arg(long)]
+    snproxy: PathBuf,
+    /// Where the results go.
+    #[arg(long)]
+    results: PathBuf,
+    #[arg(long)]
+    quick: bool,
+    /// Only cases with this in their name.
+    #[arg(long)]
+    case: Option<String>,
+    #[arg(long)]
+    rounds: Option<usize>,
+    #[arg(long, value_name = "NAME=PATH", value_parser = named)]
+    also: Vec<(String, PathBuf)>,
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn named(word: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = word.split_once('=').ok_or("not NAME=PATH")?;
+    Ok((name.to_owned(), path.into()))
+}
+
+impl Run {
+    fn run(&self) -> anyhow::Result<()> {
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "network namespaces take root: `cargo xtask bench`"
+        );
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // The second time it ends at once.
+            flag::register_conditional_default(signal, Arc::clone(&interrupted))?;
+            flag::register(signal, Arc::clone(&interrupted))?;
+        }
+        let (rounds, seconds, warm_up) = if self.quick {
+            (3, 0.6, 0.1)
+        } else {
+            (5, 1.5, 0.2)
+        };
+        let pace = Pace {
+            rounds: self.rounds.unwrap_or(rounds),
+            seconds,
+            warm_up,
+            keep_going: self.keep_going,
+            interrupted,
+        };
+        let mut works = cases::all();
+        let filter = self.case.as_deref().unwrap_or_default();
+        works.retain(|work| work.name().contains(filter));
+        ensure!(!works.is_empty(), "no case has `{filter}` in its name");
+        let contestants = Contestant::all(&self.snproxy, &self.also);
+        let results = Results {
+            date: machine::date(),
+            machine: machine::machine(),
+            versions: machine::versions(&self.snproxy),
+            quick: self.quick,
+            cases: rounds::run(&works, &contestants, &pace)?,
+            ports: Vec::new(),
+            idle: Vec::new(),
+            burst: None,
+        };
+        table::print(&results);
+        let text = serde_json::to_string_pretty(&results)? + "\n";
+        let to = self.results.display();
+        fs::write(&self.results, text).with_context(|| format!("write {to}"))?;
+        println!("\nwritten: {to}");
+        Ok(())
+    }
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
+        Task::Run(run) => run.run(),
         Task::Load(load) => load.run().and_then(|outcome| {
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())

@@ -60,7 +60,7 @@ fn upper(bucket: usize) -> u64 {
     clippy::cast_precision_loss,
     reason = "counts and nanoseconds of seconds: far below 2^52"
 )]
-pub(super) fn to_f64(value: u64) -> f64 {
+pub(crate) fn to_f64(value: u64) -> f64 {
     value as f64
 }
 

@@ -13,7 +13,9 @@ mod stream;
 mod streams;
 mod usage;
 
+pub(crate) use latency::to_f64;
 pub(crate) use pod::Pod;
+pub(crate) use socket::CONGESTION_CONTROL;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
