@@ -134,7 +134,7 @@ fn haproxy(host: &Host, folder: &Path, next: SocketAddr, splice: bool) -> Proces
     let splice = if splice { " option splice-auto\n" } else { "" };
     let file = folder.join("haproxy.cfg");
     let text = format!(
-        "global\n nbthread {}\n maxconn 20000\n\
+        "global\n nbthread {}\n maxconn 4000\n\
          defaults\n mode tcp\n{splice} timeout connect 10s\n timeout client 1h\n timeout server 1h\n\
          listen pod\n bind {}:{PORT}\n server next {next}\n",
         cpus(),
@@ -150,7 +150,7 @@ fn nginx(host: &Host, folder: &Path, next: SocketAddr) -> Process {
     let text = format!(
         "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
          daemon off; pid nginx.pid; error_log stderr crit; worker_processes {};\n\
-         events {{ worker_connections 20000; multi_accept on; }}\n\
+         events {{ worker_connections 8192; multi_accept on; }}\n\
          stream {{ server {{\n listen {}:{PORT} reuseport backlog=4096;\n proxy_pass {next};\n\
          proxy_buffer_size 64k;\n proxy_timeout 1h;\n }} }}\n",
         cpus(),

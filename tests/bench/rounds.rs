@@ -33,7 +33,6 @@ struct World {
     contestant: Contestant,
     // Fields drop in this order.
     running: Running,
-    #[expect(dead_code, reason = "killed when dropped")]
     pod: Process,
     ground: Ground,
     pids: Vec<u32>,

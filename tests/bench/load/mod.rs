@@ -112,7 +112,7 @@ impl Figures {
             connections: load.connections,
             operations: self.operations,
             seconds,
-            per_second: latency::to_f64(self.operations) / seconds,
+            per_second: to_f64(self.operations) / seconds,
             p50_us: 0.0,
             p99_us: 0.0,
             watched_us: self.cost.0,
