@@ -165,7 +165,7 @@ fn nginx(host: &Host, folder: &Path, next: SocketAddr) -> Process {
 /// Its default configuration.
 fn snproxy(ground: &Ground, host: &Host, folder: &Path, path: &Path) -> Process {
     let is_last = host.address == ground.last().address;
-    let hosts: String = (ground.hosts.iter())
+    let hosts: Vec<_> = (ground.hosts.iter())
         .map(|host| format!("{}:{SNPROXY_PORT}\n", host.address))
         .collect();
     let mappings = if is_last {
@@ -178,7 +178,7 @@ fn snproxy(ground: &Ground, host: &Host, folder: &Path, path: &Path) -> Process 
     let keys = format!("HOST {}\nADMIN unix:{}\n", host.address, admin.display());
     for (file, text) in [
         ("proxy.conf", keys),
-        ("hosts.conf", hosts),
+        ("hosts.conf", hosts.concat()),
         ("portmappings.conf", mappings),
     ] {
         fs::write(folder.join(file), text).expect("configuration of snproxy");

@@ -188,7 +188,7 @@ struct Shown<'r>(&'r Work, &'r Round);
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(work, round) = self;
-        let digits = if work.is_stream() { 1 } else { 0 };
+        let digits = usize::from(work.is_stream());
         write!(out, "{:>8.digits$} {}", round.value, work.unit())?;
         if let Some(us) = round.proxy_cpu_us_per_op {
             if work.is_stream() {

@@ -37,7 +37,7 @@ fn print_case(case: &Case) {
     let direct = case.contestant(DIRECT);
     for one in &case.contestants {
         let Some(value) = one.value() else { continue };
-        let digits = if value.median < 1000.0 { 1 } else { 0 };
+        let digits = usize::from(value.median < 1000.0);
         let ratio = direct.and_then(|direct| one.ratio(direct, Of::Value));
         let ratio = ratio.map(|ratio| shown(ratio, 2)).unwrap_or_default();
         let cpu = one.proxy_cpu().map(|cpu| {

@@ -38,7 +38,7 @@ pub(super) fn run(load: &Load) -> anyhow::Result<Outcome> {
         epoll: epoll::create(CreateFlags::CLOEXEC)?,
         pattern: Pattern::new(),
         scratch: vec![0; size].into(),
-        clients: Vec::with_capacity(load.connections),
+        all: Vec::with_capacity(load.connections),
         tally: Tally::new(load),
     };
     let now = Instant::now();
@@ -47,7 +47,7 @@ pub(super) fn run(load: &Load) -> anyhow::Result<Outcome> {
         let position = index * STEP * STEP;
         let mut first = clients.pattern.at(position, size).to_vec();
         first[..HELLO].copy_from_slice(&Hello::Echo(load.size).encode());
-        clients.clients.push(Client {
+        clients.all.push(Client {
             socket: None,
             interest: Interest::Read,
             state: State::Ending,
@@ -68,7 +68,7 @@ struct Clients<'l> {
     epoll: OwnedFd,
     pattern: Pattern,
     scratch: Box<[u8]>,
-    clients: Vec<Client>,
+    all: Vec<Client>,
     tally: Tally<'l>,
 }
 
@@ -104,7 +104,7 @@ enum Came {
 impl Clients<'_> {
     fn serve(&mut self) -> anyhow::Result<()> {
         let is_per_connection = self.load.case == Case::Connect;
-        let mut live = self.clients.len();
+        let mut live = self.all.len();
         let mut events = Vec::with_capacity(live.min(MOST_EVENTS));
         while live > 0 {
             events.clear();
@@ -118,7 +118,7 @@ impl Clients<'_> {
                         Came::Answer if is_per_connection => self.finish(index)?,
                         Came::Answer => {
                             let now = Instant::now();
-                            self.tally.add(self.clients[index].since, now)?;
+                            self.tally.add(self.all[index].since, now)?;
                             if self.tally.is_over(now) {
                                 self.finish(index)?;
                             } else {
@@ -128,9 +128,9 @@ impl Clients<'_> {
                         Came::End => {
                             let now = Instant::now();
                             if is_per_connection {
-                                self.tally.add(self.clients[index].since, now)?;
+                                self.tally.add(self.all[index].since, now)?;
                             }
-                            self.clients[index].socket = None;
+                            self.all[index].socket = None;
                             if self.tally.is_over(now) {
                                 live -= 1;
                             } else {
@@ -149,7 +149,7 @@ impl Clients<'_> {
 
     fn open(&mut self, index: usize, now: Instant) -> anyhow::Result<()> {
         let socket = socket::open(self.load.to).context("open a connection")?;
-        let client = &mut self.clients[index];
+        let client = &mut self.all[index];
         client.is_first = true;
         client.start(now);
         // As a rule the connection is there already: this is the same kernel, and it took the way to the
@@ -162,7 +162,7 @@ impl Clients<'_> {
     }
 
     fn request(&mut self, index: usize, now: Instant) -> anyhow::Result<()> {
-        let client = &mut self.clients[index];
+        let client = &mut self.all[index];
         client.is_first = false;
         client.position += STEP;
         client.start(now);
@@ -170,7 +170,7 @@ impl Clients<'_> {
     }
 
     fn finish(&mut self, index: usize) -> anyhow::Result<()> {
-        let client = &mut self.clients[index];
+        let client = &mut self.all[index];
         client.state = State::Ending;
         let socket = client.socket.as_ref().context("a closed socket")?;
         socket::finish(socket).context("send FIN")
@@ -178,7 +178,7 @@ impl Clients<'_> {
 
     fn advance(&mut self, index: usize) -> anyhow::Result<Came> {
         let size = self.scratch.len();
-        let client = &mut self.clients[index];
+        let client = &mut self.all[index];
         // Given back below, so that the client can be changed meanwhile.
         let Some(socket) = client.socket.take() else {
             return Ok(Came::Nothing);

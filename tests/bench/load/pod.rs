@@ -55,14 +55,13 @@ impl Pod {
             for event in &events {
                 let key = event.data.u64();
                 let listener = usize::try_from(LISTENER - key).ok();
-                match listener.and_then(|index| listeners.get(index)) {
-                    Some(listener) => served.accept(listener)?,
-                    None => {
-                        let index = usize::try_from(key).context("index of a connection")?;
-                        served
-                            .advance(index)
-                            .with_context(|| format!("pod, connection {index}"))?;
-                    }
+                if let Some(listener) = listener.and_then(|index| listeners.get(index)) {
+                    served.accept(listener)?;
+                } else {
+                    let index = usize::try_from(key).context("index of a connection")?;
+                    served
+                        .advance(index)
+                        .with_context(|| format!("pod, connection {index}"))?;
                 }
             }
         }
@@ -171,9 +170,9 @@ impl Conn {
             State::Answering => self.answer()?,
             State::Up(receiver) => {
                 if receiver.receive(&self.socket, pattern, scratch)? {
-                    let received = receiver.bytes().to_le_bytes();
-                    let sent = socket::try_send(&self.socket, &received)?;
-                    ensure!(sent == Some(received.len()), "no room for a number");
+                    let bytes = receiver.bytes().to_le_bytes();
+                    let sent = socket::try_send(&self.socket, &bytes)?;
+                    ensure!(sent == Some(bytes.len()), "no room for a number");
                     self.state = State::Ending;
                 }
             }
