@@ -131,10 +131,16 @@ impl Drop for Started {
 }
 
 fn haproxy(host: &Host, folder: &Path, next: SocketAddr, splice: bool) -> Process {
-    let splice = if splice { " option splice-auto\n" } else { "" };
+    // Measured on 2026-11-21: buffers of 64 KiB instead of 16 KiB take three fifths of the CPU per GB where bytes are
+    // copied, pipes of 1 MiB three quarters of it where they are spliced; messages that fit into 16 KiB go as fast.
+    let (tuning, splice) = if splice {
+        (" tune.pipesize 1048576\n", " option splice-auto\n")
+    } else {
+        (" tune.bufsize 65536\n", "")
+    };
     let file = folder.join("haproxy.cfg");
     let text = format!(
-        "global\n nbthread {}\n maxconn 4000\n\
+        "global\n nbthread {}\n maxconn 4000\n{tuning}\
          defaults\n mode tcp\n{splice} timeout connect 10s\n timeout client 1h\n timeout server 1h\n\
          listen pod\n bind {}:{PORT}\n server next {next}\n",
         cpus(),
@@ -146,13 +152,15 @@ fn haproxy(host: &Host, folder: &Path, next: SocketAddr, splice: bool) -> Proces
 }
 
 fn nginx(host: &Host, folder: &Path, next: SocketAddr) -> Process {
+    // Buffers of 256 KiB were its best for streams, beside 16 KiB and 64 KiB, and no worse for requests.
     let file = folder.join("nginx.conf");
     let text = format!(
         "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
-         daemon off; pid nginx.pid; error_log stderr crit; worker_processes {};\n\
+         daemon off; pid nginx.pid; error_log stderr crit;\n\
+         worker_processes {}; worker_cpu_affinity auto;\n\
          events {{ worker_connections 8192; multi_accept on; }}\n\
          stream {{ server {{\n listen {}:{PORT} reuseport backlog=4096;\n proxy_pass {next};\n\
-         proxy_buffer_size 64k;\n proxy_timeout 1h;\n }} }}\n",
+         proxy_buffer_size 256k;\n proxy_timeout 1h;\n }} }}\n",
         cpus(),
         host.address,
     );

@@ -4,7 +4,7 @@ use crate::{
     cases::Work,
     contestants::{Contestant, Running},
     ground::{Ground, POD_PORT},
-    load::{Outcome, to_f64},
+    load::{Outcome, Usage, to_f64},
     results::{self, Case, Round, Topology},
 };
 use anyhow::{Context, anyhow, bail, ensure};
@@ -16,7 +16,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
+
+/// How long it is looked whether the machine is quiet, and how much of its processors may be in use then.
+const QUIET: Duration = Duration::from_secs(2);
+const MOST_USED: f64 = 0.1;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
@@ -98,6 +103,15 @@ pub(crate) fn run(
         if works.iter().any(|work| work.topology == topology) {
             worlds.extend(contestants.iter().map(|one| World::new(topology, one)));
         }
+    }
+    // All of them run by now, and should have nothing to do.
+    let used = Usage::of_others(QUIET)?;
+    if used > MOST_USED {
+        println!(
+            "WARNING: the machine is busy with something else ({:.0} % of its processors): \
+             the figures are not worth keeping",
+            used * 100.0
+        );
     }
     let mut cases: Vec<_> = works.iter().map(Work::case).collect();
     for case in &mut cases {

@@ -16,6 +16,7 @@ mod usage;
 pub(crate) use latency::to_f64;
 pub(crate) use pod::Pod;
 pub(crate) use socket::CONGESTION_CONTROL;
+pub(crate) use usage::Usage;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};

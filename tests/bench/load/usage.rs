@@ -1,13 +1,18 @@
 //! Processor time, as the kernel counts it.
 
 use anyhow::Context;
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    num::NonZero,
+    thread::{self, available_parallelism},
+    time::Duration,
+};
 
 /// `sysconf(_SC_CLK_TCK)` of every Linux.
 const TICK: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     watched: Duration,
     machine: Duration,
 }
@@ -25,6 +30,15 @@ impl Usage {
             watched: times.sum::<anyhow::Result<Duration>>()?,
             machine: of_machine(&machine).context("/proc/stat")?,
         })
+    }
+
+    /// The share of the machine's processors that is in use, over this time.
+    pub(crate) fn of_others(time: Duration) -> anyhow::Result<f64> {
+        let before = Self::now(&[])?;
+        thread::sleep(time);
+        let used = Self::now(&[])?.machine.saturating_sub(before.machine);
+        let cpus = u32::try_from(available_parallelism().map_or(1, NonZero::get))?;
+        Ok(used.as_secs_f64() / (time * cpus).as_secs_f64())
     }
 
     /// Microseconds since then: of the watched, of the machine.
