@@ -4,6 +4,7 @@
     reason = "progress and results go to standard output"
 )]
 
+mod allowed;
 mod cases;
 mod contestants;
 mod ground;
@@ -13,6 +14,7 @@ mod results;
 mod rounds;
 mod table;
 
+use allowed::Allowed;
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use contestants::Contestant;
@@ -88,6 +90,7 @@ impl Run {
             flag::register_conditional_default(signal, Arc::clone(&interrupted))?;
             flag::register(signal, Arc::clone(&interrupted))?;
         }
+        let _allowed = Allowed::new()?;
         let (rounds, seconds, warm_up) = if self.quick {
             (3, 0.6, 0.1)
         } else {
