@@ -9,6 +9,7 @@ mod reload;
 mod report;
 mod start;
 mod steer;
+mod tide;
 mod world;
 
 use std::io;
@@ -28,6 +29,7 @@ use crate::conf::Conf;
 use crate::discovery::Watch;
 use crate::flow::{self, Shared};
 use crate::net::listener;
+use crate::sys::memory;
 
 pub use reload::{Good, look};
 pub use start::{Start, StartError};
@@ -36,6 +38,7 @@ pub use world::{Names, control_socket_of, parse};
 use pods::Pods;
 use reload::{Loaded, Why};
 use steer::Steerer;
+use tide::Tide;
 
 /// Time between looks at the host's listening sockets (well under 1 ms each): what starts or dies is
 /// known within a second, the probe included. The same tick retries what failed.
@@ -59,6 +62,7 @@ struct Daemon {
     watch: Watch,
     set_log_level: SetLogLevel,
     draining: bool,
+    tide: Tide,
 }
 
 struct Signals {
@@ -138,6 +142,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         watch,
         set_log_level,
         draining: false,
+        tide: Tide::default(),
     };
     drop(good);
     daemon.look_around();
@@ -187,6 +192,9 @@ impl Daemon {
         self.renew_names(Instant::now());
         self.control.retry(&self.started_with);
         self.look_around();
+        if self.tide.has_ebbed(self.shared.live.now()) {
+            memory::trim();
+        }
     }
 
     /// One scan of the host's listening sockets, and what follows from it.
