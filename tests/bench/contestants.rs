@@ -140,7 +140,7 @@ fn haproxy(host: &Host, folder: &Path, next: SocketAddr, splice: bool) -> Proces
     };
     let file = folder.join("haproxy.cfg");
     let text = format!(
-        "global\n nbthread {}\n maxconn 4000\n{tuning}\
+        "global\n nbthread {}\n maxconn 6000\n{tuning}\
          defaults\n mode tcp\n{splice} timeout connect 10s\n timeout client 1h\n timeout server 1h\n\
          listen pod\n bind {}:{PORT}\n server next {next}\n",
         cpus(),

@@ -135,7 +135,9 @@ pub(crate) struct PortsRound {
     pub(crate) said_ready_ms: Option<f64>,
     /// Resident memory of all its processes.
     pub(crate) rss_kib: u64,
-    /// Memory of the kernel that came with it: `MemAvailable` that went, less the resident memory.
+    /// The same after the change.
+    pub(crate) rss_changed_kib: u64,
+    /// Memory of the kernel that came with it, of the whole machine: other processes add their noise.
     pub(crate) kernel_kib: i64,
     /// From the write of the changed file until the changed port answers from its new pod.
     pub(crate) change_ms: f64,
@@ -174,10 +176,10 @@ pub(crate) struct BurstRow {
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct BurstRound {
-    pub(crate) before_kib: u64,
-    pub(crate) top_kib: u64,
-    /// The least within 30 s after the last connection was closed.
-    pub(crate) after_kib: u64,
+    pub(crate) before: Memory,
+    pub(crate) top: Memory,
+    /// 30 s after the last connection was closed, or as soon as a twentieth of what came is left.
+    pub(crate) after: Memory,
 }
 
 /// Median with the least and the greatest.

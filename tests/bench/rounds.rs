@@ -33,6 +33,14 @@ pub(crate) struct Pace {
     pub(crate) interrupted: Arc<AtomicBool>,
 }
 
+impl Pace {
+    /// Errors: Ctrl+C and its kin.
+    pub(crate) fn go_on(&self) -> anyhow::Result<()> {
+        ensure!(!self.interrupted.load(Ordering::Relaxed), "interrupted");
+        Ok(())
+    }
+}
+
 /// A contestant where it runs. It runs all the time: what it did in one case is what it brings to the next.
 struct World {
     contestant: Contestant,
@@ -136,9 +144,7 @@ pub(crate) fn run(
             let mut figures = Vec::new();
             for world in here {
                 let outcome = world.measure(work, pace);
-                if pace.interrupted.load(Ordering::Relaxed) {
-                    bail!("interrupted");
-                }
+                pace.go_on()?;
                 done += 1;
                 let name = &world.contestant.name;
                 match outcome {
