@@ -8,8 +8,12 @@ mod allowed;
 mod cases;
 mod contestants;
 mod ground;
+mod idle;
 mod load;
 mod machine;
+mod memory;
+mod ports;
+mod report;
 mod results;
 mod rounds;
 mod table;
@@ -27,7 +31,7 @@ use signal_hook::{
 };
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -35,6 +39,12 @@ use std::{
 
 /// Time for a program to be ready.
 const START: Duration = Duration::from_secs(20);
+
+/// What is measured beside the cases.
+const PORTS: &str = "ports";
+const IDLE: &str = "idle";
+const BURST: &str = "burst";
+const BESIDE: [&str; 3] = [PORTS, IDLE, BURST];
 
 #[derive(Parser)]
 #[command(about = "Measures snproxy beside its peers; `cargo xtask bench` runs it")]
@@ -47,6 +57,11 @@ struct Arguments {
 enum Task {
     /// Measure and write the results.
     Run(Run),
+    /// Write the page and its plots anew from the results.
+    Report {
+        #[arg(long)]
+        results: PathBuf,
+    },
     /// Clients of one case against one address; prints a line of JSON.
     Load(Load),
     /// Serves all cases.
@@ -62,7 +77,7 @@ struct Run {
     results: PathBuf,
     #[arg(long)]
     quick: bool,
-    /// Only cases with this in their name.
+    /// Only cases with this in their name; there are also `ports`, `idle` and `burst`.
     #[arg(long)]
     case: Option<String>,
     #[arg(long)]
@@ -106,30 +121,64 @@ impl Run {
         let mut works = cases::all();
         let filter = self.case.as_deref().unwrap_or_default();
         works.retain(|work| work.name().contains(filter));
-        ensure!(!works.is_empty(), "no case has `{filter}` in its name");
+        let wants = |name: &str| name.contains(filter);
+        ensure!(
+            !works.is_empty() || BESIDE.into_iter().any(wants),
+            "no case has `{filter}` in its name"
+        );
         let contestants = Contestant::all(&self.snproxy, &self.also);
+        // They vary little, and take long.
+        let once = Pace {
+            rounds: if self.quick { 1 } else { pace.rounds },
+            ..pace.clone()
+        };
         let results = Results {
             date: machine::date(),
             machine: machine::machine(),
             versions: machine::versions(&self.snproxy),
             quick: self.quick,
             cases: rounds::run(&works, &contestants, &pace)?,
-            ports: Vec::new(),
-            idle: Vec::new(),
-            burst: None,
+            ports: if wants(PORTS) {
+                ports::measure(&self.snproxy, &once)?
+            } else {
+                Vec::new()
+            },
+            idle: if wants(IDLE) {
+                idle::measure(&contestants, &once)?
+            } else {
+                Vec::new()
+            },
+            burst: if wants(BURST) {
+                idle::burst(&contestants, &once)?
+            } else {
+                None
+            },
         };
         table::print(&results);
         let text = serde_json::to_string_pretty(&results)? + "\n";
         let to = self.results.display();
         fs::write(&self.results, text).with_context(|| format!("write {to}"))?;
-        println!("\nwritten: {to}");
+        report::write(&results, &self.results)?;
+        let beside = self.results.with_extension("md");
+        println!("\nwritten: {to} and {}", beside.display());
         Ok(())
     }
+}
+
+/// Reads results back and writes their page.
+fn report(json: &Path) -> anyhow::Result<()> {
+    let shown = json.display();
+    let text = fs::read_to_string(json).with_context(|| format!("read {shown}"))?;
+    let results = serde_json::from_str(&text).with_context(|| format!("{shown}"))?;
+    report::write(&results, json)?;
+    println!("written: {}", json.with_extension("md").display());
+    Ok(())
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Run(run) => run.run(),
+        Task::Report { results } => report(&results),
         Task::Load(load) => load.run().and_then(|outcome| {
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
