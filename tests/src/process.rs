@@ -2,7 +2,7 @@ use crate::{Namespace, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -36,12 +36,27 @@ struct Line {
 impl Process {
     #[track_caller]
     pub fn spawn(namespace: &Namespace, name: &str, command: &mut Command) -> Self {
+        Self::spawned_by(name, command, |command| namespace.spawn(command))
+    }
+
+    /// Starts a command where this thread is: one that goes into a namespace by itself.
+    #[track_caller]
+    pub fn spawn_here(name: &str, command: &mut Command) -> Self {
+        Self::spawned_by(name, command, Command::spawn)
+    }
+
+    #[track_caller]
+    fn spawned_by(
+        name: &str,
+        command: &mut Command,
+        spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+    ) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let started = Instant::now();
-        let mut child = match namespace.spawn(command) {
+        let mut child = match spawn(command) {
             Ok(child) => child,
             Err(error) => {
                 panic!("{command:?}: {error} (`cargo xtask test` installs what scenarios need)")

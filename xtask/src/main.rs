@@ -1,6 +1,7 @@
 //! The tasks of this workspace: `cargo xtask <task>`.
 #![expect(clippy::print_stdout, reason = "tasks talk to whoever runs them")]
 
+mod bench;
 mod dist;
 mod ebpf;
 mod manifests;
@@ -47,6 +48,8 @@ enum Task {
         /// Only tests with this in their name.
         filter: Option<String>,
     },
+    /// Measure snproxy beside HAProxy, nginx and a direct connection (as root, through sudo where needed).
+    Bench(bench::Bench),
     /// Check layers, file sizes and where unsafe code is.
     Tidy,
     /// Build the BPF object into snproxy-ebpf/prebuilt.
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
             strict,
             filter,
         } => test::run(fast, strict, filter.as_deref()),
+        Task::Bench(bench) => bench.run(),
         Task::Tidy => tidy::run(),
         Task::Ebpf { check } => ebpf::run(check),
         Task::Dist => dist::run(),

@@ -33,7 +33,17 @@ fn units(filter: Option<&str>) -> anyhow::Result<()> {
         "snproxy-tests",
     ];
     run_command(cargo(&words).args(filter))?;
-    run_command(cargo(&["test", "--locked", "--package", "snproxy-tests", "--lib"]).args(filter))
+    run_command(
+        cargo(&[
+            "test",
+            "--locked",
+            "--package",
+            "snproxy-tests",
+            "--lib",
+            "--bins",
+        ])
+        .args(filter),
+    )
 }
 
 fn scenarios(steps: &mut Steps, strict: bool, filter: Option<&str>) -> anyhow::Result<()> {

@@ -38,6 +38,19 @@ pub(crate) const SCENARIOS: Needed = &[
     ("systemd-analyze", "systemd"),
 ];
 
+/// For the benchmark.
+pub(crate) const BENCH: Needed = &[
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("haproxy", "haproxy"),
+    ("nginx", "nginx-light"),
+    (
+        "/usr/lib/nginx/modules/ngx_stream_module.so",
+        "libnginx-mod-stream",
+    ),
+];
+
 /// Installs packages, and keeps Debian from starting the services in them: a web server on this machine's port 80
 /// is not what a test run should leave behind.
 const INSTALL: &str = r#"

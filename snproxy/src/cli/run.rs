@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use tracing::warn;
 
 use crate::daemon::{self, Names, Start};
-use crate::sys::signal;
+use crate::sys::{memory, signal};
 
 use super::{BAD_CONFIGURATION, DONE, log, show};
 
 pub(super) fn run(path: PathBuf) -> anyhow::Result<u8> {
     signal::ignore_hangup();
+    memory::keep_large_blocks_apart();
     let names = Names::default();
     let good = match daemon::look(&path, &names) {
         Ok(good) => good,

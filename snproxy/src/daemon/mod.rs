@@ -9,6 +9,7 @@ mod reload;
 mod report;
 mod start;
 mod steer;
+mod tide;
 mod workers;
 mod world;
 
@@ -28,6 +29,7 @@ use crate::admin::{self, Asked};
 use crate::conf::Conf;
 use crate::discovery::Watch;
 use crate::flow::Shared;
+use crate::sys::memory;
 
 pub use reload::{Good, look};
 pub use start::{Start, StartError};
@@ -36,6 +38,7 @@ pub use world::{Names, control_socket_of, parse};
 use pods::Pods;
 use reload::{Loaded, Why};
 use steer::Steerer;
+use tide::Tide;
 use workers::Workers;
 
 /// Time between looks at the host's listening sockets (well under 1 ms each): what starts or dies is
@@ -63,6 +66,7 @@ struct Daemon {
     watch: Watch,
     set_log_level: SetLogLevel,
     draining: bool,
+    tide: Tide,
 }
 
 struct Signals {
@@ -145,6 +149,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         watch,
         set_log_level,
         draining: false,
+        tide: Tide::default(),
     };
     drop(good);
     daemon.look_around();
@@ -185,6 +190,9 @@ impl Daemon {
         self.renew_names(Instant::now());
         self.control.retry(&self.started_with);
         self.look_around();
+        if self.tide.has_ebbed(self.shared.live.now()) {
+            memory::trim();
+        }
     }
 
     /// One scan of the host's listening sockets, and what follows from it.

@@ -1,6 +1,24 @@
 //! Gives freed memory back to the kernel.
 
-#![expect(unsafe_code, reason = "malloc_trim(3) has no safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "malloc_trim(3) and mallopt(3) have no safe wrappers"
+)]
+
+/// Smallest block with pages of its own, which go with it. glibc's default, but glibc raises it with each larger block that
+/// is freed, up to 32 MiB: then a reload leaves its texts and tables in the heaps of the threads that made them, and
+/// `malloc_trim` does not shrink those. 61,000 mappings stay at 13.5 MiB instead of 22 MiB after five reloads (2026-11-21).
+#[cfg(target_env = "gnu")]
+const OWN_PAGES: libc::c_int = 128 * 1024;
+
+/// Lets large blocks go back to the kernel as soon as they are freed. Once, before the first large one.
+pub fn keep_large_blocks_apart() {
+    // SAFETY: takes two numbers, and is thread-safe (mallopt(3)). It only fails for values out of range.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES);
+    }
+}
 
 /// Returns free heap memory to the kernel: a reload frees much at once and nothing asks for it again.
 pub fn trim() {

@@ -1,0 +1,151 @@
+//! What is measured, and what snproxy must show in it.
+
+use crate::{
+    load,
+    results::{Against, Better, Case, Goal, Of, Topology},
+};
+
+/// One case: how the load generator is called, and how its figures are shown.
+pub(crate) struct Work {
+    pub(crate) topology: Topology,
+    pub(crate) load: load::Case,
+    pub(crate) size: u32,
+    pub(crate) connections: usize,
+    /// At least this many times HAProxy's best.
+    against_haproxy: Option<f64>,
+    against_direct: Option<f64>,
+}
+
+/// Proxy CPU per GB: at most this share of HAProxy's best.
+const CPU_OF_STREAMS: f64 = 0.5;
+
+/// All of them, in the order they are shown in.
+pub(crate) fn all() -> Vec<Work> {
+    use Topology::{OneHost, TwoHosts};
+    use load::Case::{Connect, Down, Rr, Up};
+    let work = |topology, load, size, connections, against_haproxy| Work {
+        topology,
+        load,
+        size,
+        connections,
+        against_haproxy,
+        against_direct: None,
+    };
+    let and_direct = |work, ratio| Work {
+        against_direct: Some(ratio),
+        ..work
+    };
+    let bulk = 16 << 10;
+    vec![
+        work(OneHost, Connect, 64, 64, Some(1.1)),
+        work(OneHost, Rr, 64, 1, Some(1.1)),
+        work(OneHost, Rr, 64, 64, Some(1.1)),
+        work(OneHost, Rr, bulk, 64, Some(1.1)),
+        and_direct(work(OneHost, Up, 0, 1, Some(2.0)), 0.55),
+        and_direct(work(OneHost, Down, 0, 1, Some(2.0)), 0.55),
+        work(OneHost, Up, 0, 8, Some(1.2)),
+        work(OneHost, Down, 0, 8, Some(1.2)),
+        work(TwoHosts, Connect, 64, 64, Some(1.0)),
+        work(TwoHosts, Rr, 64, 1, None),
+        work(TwoHosts, Rr, 64, 64, None),
+        work(TwoHosts, Rr, bulk, 64, None),
+        work(TwoHosts, Up, 0, 1, Some(1.8)),
+        work(TwoHosts, Down, 0, 1, Some(1.8)),
+        work(TwoHosts, Up, 0, 8, Some(1.8)),
+        work(TwoHosts, Down, 0, 8, Some(1.8)),
+    ]
+}
+
+impl Work {
+    /// Unique: `rr-64-c64-two-hosts`.
+    pub(crate) fn name(&self) -> String {
+        let Self {
+            size, connections, ..
+        } = self;
+        let hosts = match self.topology {
+            Topology::OneHost => "one-host",
+            Topology::TwoHosts => "two-hosts",
+        };
+        match self.load {
+            load::Case::Connect => format!("connect-{hosts}"),
+            load::Case::Rr => format!("rr-{size}-c{connections}-{hosts}"),
+            load::Case::Up => format!("up-c{connections}-{hosts}"),
+            load::Case::Down => format!("down-c{connections}-{hosts}"),
+        }
+    }
+
+    fn title(&self) -> String {
+        let Self { connections, .. } = self;
+        let plural = if *connections == 1 { "" } else { "s" };
+        let size = match self.size {
+            size if size >= 1024 => format!("{} KiB", size >> 10),
+            size => format!("{size} B"),
+        };
+        match self.load {
+            load::Case::Connect => format!("connections, {connections} at once"),
+            load::Case::Rr => {
+                format!("request/response {size}, {connections} connection{plural}")
+            }
+            load::Case::Up => format!("stream up, {connections} connection{plural}"),
+            load::Case::Down => format!("stream down, {connections} connection{plural}"),
+        }
+    }
+
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self.load, load::Case::Up | load::Case::Down)
+    }
+
+    pub(crate) fn unit(&self) -> &'static str {
+        match self.load {
+            load::Case::Connect => "connections/s",
+            load::Case::Rr => "requests/s",
+            load::Case::Up | load::Case::Down => "Gbit/s",
+        }
+    }
+
+    pub(crate) fn operation(&self) -> &'static str {
+        match self.load {
+            load::Case::Connect => "connection",
+            load::Case::Rr => "request",
+            load::Case::Up | load::Case::Down => "GB",
+        }
+    }
+
+    fn goals(&self) -> Vec<Goal> {
+        let goal = |against, of| move |ratio| Goal { against, ratio, of };
+        let cpu = self.is_stream().then_some(CPU_OF_STREAMS);
+        let goals = [
+            self.against_haproxy.map(goal(Against::Haproxy, Of::Value)),
+            self.against_direct.map(goal(Against::Direct, Of::Value)),
+            cpu.map(goal(Against::Haproxy, Of::ProxyCpu)),
+        ];
+        goals.into_iter().flatten().collect()
+    }
+
+    /// Without any round yet.
+    pub(crate) fn case(&self) -> Case {
+        Case {
+            name: self.name(),
+            title: self.title(),
+            topology: self.topology,
+            unit: self.unit().to_owned(),
+            better: Better::More,
+            operation: self.operation().to_owned(),
+            goals: self.goals(),
+            contestants: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_two_cases_share_a_name() {
+        let cases = all();
+        let names: BTreeSet<_> = cases.iter().map(Work::name).collect();
+        assert_eq!(names.len(), cases.len());
+    }
+}

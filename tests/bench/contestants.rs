@@ -1,0 +1,222 @@
+//! Who is measured: each at its best, and set up the same way on each host it runs on.
+
+use crate::{
+    START,
+    ground::{Ground, Host, POD_PORT, PORT},
+    results::{DIRECT, HAPROXY, SNPROXY},
+};
+use rustix::process::Signal;
+use snproxy_tests::{Process, eventually};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+const NGINX: &str = "nginx";
+const SNPROXY_PORT: u16 = 32_767;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Contestant {
+    pub(crate) name: String,
+    proxy: Proxy,
+}
+
+#[derive(Clone, Debug)]
+enum Proxy {
+    None,
+    Haproxy { splice: bool },
+    Nginx,
+    Snproxy(PathBuf),
+}
+
+impl Contestant {
+    /// All of them; `also` are further builds of snproxy.
+    pub(crate) fn all(snproxy: &Path, also: &[(String, PathBuf)]) -> Vec<Self> {
+        let one = |name: &str, proxy| Self {
+            name: name.to_owned(),
+            proxy,
+        };
+        let [plain, splice] = HAPROXY;
+        let mut all = vec![
+            one(DIRECT, Proxy::None),
+            one(plain, Proxy::Haproxy { splice: false }),
+            one(splice, Proxy::Haproxy { splice: true }),
+            one(NGINX, Proxy::Nginx),
+            one(SNPROXY, Proxy::Snproxy(snproxy.to_owned())),
+        ];
+        let also = also.iter();
+        all.extend(also.map(|(name, path)| one(name, Proxy::Snproxy(path.clone()))));
+        all
+    }
+
+    /// Starts its proxies, one on each host: each sends what it gets to the next host, the last one to the pod.
+    pub(crate) fn start(&self, ground: &Ground) -> Running {
+        let mut running = Running {
+            to: (ground.first().address, PORT).into(),
+            proxies: Vec::new(),
+        };
+        if matches!(self.proxy, Proxy::None) {
+            running.to = ground.pod_address();
+        }
+        // The last first: whoever listens has somebody to send to.
+        for (index, host) in ground.hosts.iter().enumerate().rev() {
+            let next = ground.hosts.get(index + 1);
+            let next = next.map(|next| (next.address, PORT).into());
+            let next = next.unwrap_or_else(|| ground.pod_address());
+            let folder = TempDir::new().expect("folder of a proxy");
+            let process = match &self.proxy {
+                Proxy::None => continue,
+                Proxy::Haproxy { splice } => haproxy(host, folder.path(), next, *splice),
+                Proxy::Nginx => nginx(host, folder.path(), next),
+                Proxy::Snproxy(path) => snproxy(ground, host, folder.path(), path),
+            };
+            running.proxies.push(Started { process, folder });
+        }
+        running
+    }
+}
+
+/// The proxies of one contestant; dropped, they are gone.
+pub(crate) struct Running {
+    /// Where clients connect.
+    pub(crate) to: SocketAddr,
+    proxies: Vec<Started>,
+}
+
+struct Started {
+    process: Process,
+    /// Kept for its files.
+    #[expect(dead_code, reason = "removed when dropped")]
+    folder: TempDir,
+}
+
+impl Running {
+    /// Ids of their processes, workers too.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let with_children = |started: &Started| {
+            let pid = started.process.pid();
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+            let children = children.expect("children of a running process");
+            let children: Vec<u32> = children
+                .split_whitespace()
+                .map(|pid| pid.parse().expect("a process id"))
+                .collect();
+            [pid].into_iter().chain(children)
+        };
+        self.proxies.iter().flat_map(with_children).collect()
+    }
+
+    /// What they have printed.
+    pub(crate) fn logs(&self) -> String {
+        self.proxies
+            .iter()
+            .map(|proxy| proxy.process.log())
+            .collect()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // A killed master of nginx would leave its workers.
+        self.process.signal(Signal::TERM);
+        let end = Instant::now() + Duration::from_secs(2);
+        while self.process.exit_status().is_none() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn haproxy(host: &Host, folder: &Path, next: SocketAddr, splice: bool) -> Process {
+    // Measured on 2026-11-21: buffers of 64 KiB instead of 16 KiB take three fifths of the CPU per GB where bytes are
+    // copied, pipes of 1 MiB three quarters of it where they are spliced; messages that fit into 16 KiB go as fast.
+    let (tuning, splice) = if splice {
+        (" tune.pipesize 1048576\n", " option splice-auto\n")
+    } else {
+        (" tune.bufsize 65536\n", "")
+    };
+    let file = folder.join("haproxy.cfg");
+    let text = format!(
+        "global\n nbthread {}\n maxconn 6000\n{tuning}\
+         defaults\n mode tcp\n{splice} timeout connect 10s\n timeout client 1h\n timeout server 1h\n\
+         listen pod\n bind {}:{PORT}\n server next {next}\n",
+        cpus(),
+        host.address,
+    );
+    fs::write(&file, text).expect("haproxy.cfg");
+    let mut command = host.command("haproxy");
+    host.server("haproxy", command.arg("-db").arg("-f").arg(file), PORT)
+}
+
+fn nginx(host: &Host, folder: &Path, next: SocketAddr) -> Process {
+    // Buffers of 256 KiB were its best for streams, beside 16 KiB and 64 KiB, and no worse for requests.
+    let file = folder.join("nginx.conf");
+    let text = format!(
+        "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
+         daemon off; pid nginx.pid; error_log stderr crit;\n\
+         worker_processes {}; worker_cpu_affinity auto;\n\
+         events {{ worker_connections 8192; multi_accept on; }}\n\
+         stream {{ server {{\n listen {}:{PORT} reuseport backlog=4096;\n proxy_pass {next};\n\
+         proxy_buffer_size 256k;\n proxy_timeout 1h;\n }} }}\n",
+        cpus(),
+        host.address,
+    );
+    fs::write(&file, text).expect("nginx.conf");
+    let mut command = host.command(NGINX);
+    command.arg("-p").arg(folder).arg("-c").arg(file);
+    host.server(NGINX, command.args(["-e", "stderr"]), PORT)
+}
+
+/// Its default configuration.
+fn snproxy(ground: &Ground, host: &Host, folder: &Path, path: &Path) -> Process {
+    let is_last = host.address == ground.last().address;
+    let hosts: Vec<_> = (ground.hosts.iter())
+        .map(|host| format!("{}:{SNPROXY_PORT}\n", host.address))
+        .collect();
+    let mappings = if is_last {
+        format!("{PORT}:{POD_PORT}:100000:false\n")
+    } else {
+        String::new()
+    };
+    let conf = folder.join("proxy.conf");
+    let admin = folder.join("admin.sock");
+    let keys = format!("HOST {}\nADMIN unix:{}\n", host.address, admin.display());
+    for (file, text) in [
+        ("proxy.conf", keys),
+        ("hosts.conf", hosts.concat()),
+        ("portmappings.conf", mappings),
+    ] {
+        fs::write(folder.join(file), text).expect("configuration of snproxy");
+    }
+    let mut command = host.command(path);
+    let process = Process::spawn_here(SNPROXY, command.arg("--conf").arg(conf));
+    eventually(START, "snproxy is ready", || {
+        let log = process.log();
+        assert!(process.exit_status().is_none(), "snproxy ended: {log}");
+        log.contains(" ready: ")
+    });
+    process
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
+
+/// What a program says of its version, shortened to it.
+pub(crate) fn version(command: &mut Command) -> String {
+    let output = command.output();
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    // nginx says it on standard error.
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    let words = text.lines().next().unwrap_or_default().split([' ', '/']);
+    let is_version = |word: &&str| word.starts_with(|first: char| first.is_ascii_digit());
+    words
+        .into_iter()
+        .find(is_version)
+        .unwrap_or_default()
+        .to_owned()
+}

@@ -1,0 +1,195 @@
+//! `cargo xtask bench`: snproxy beside its peers.
+#![expect(
+    clippy::print_stdout,
+    reason = "progress and results go to standard output"
+)]
+
+mod allowed;
+mod cases;
+mod contestants;
+mod ground;
+mod idle;
+mod load;
+mod machine;
+mod memory;
+mod ports;
+mod report;
+mod results;
+mod rounds;
+mod table;
+
+use allowed::Allowed;
+use anyhow::{Context, ensure};
+use clap::{Parser, Subcommand};
+use contestants::Contestant;
+use load::{Load, Pod};
+use results::Results;
+use rounds::Pace;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+/// Time for a program to be ready.
+const START: Duration = Duration::from_secs(20);
+
+/// What is measured beside the cases.
+const PORTS: &str = "ports";
+const IDLE: &str = "idle";
+const BURST: &str = "burst";
+const BESIDE: [&str; 3] = [PORTS, IDLE, BURST];
+
+#[derive(Parser)]
+#[command(about = "Measures snproxy beside its peers; `cargo xtask bench` runs it")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Measure and write the results.
+    Run(Run),
+    /// Write the page and its plots anew from the results.
+    Report {
+        #[arg(long)]
+        results: PathBuf,
+    },
+    /// Clients of one case against one address; prints a line of JSON.
+    Load(Load),
+    /// Serves all cases.
+    Pod(Pod),
+}
+
+#[derive(clap::Args)]
+struct Run {
+    #[arg(long)]
+    snproxy: PathBuf,
+    /// Where the results go.
+    #[arg(long)]
+    results: PathBuf,
+    #[arg(long)]
+    quick: bool,
+    /// Only cases with this in their name; there are also `ports`, `idle` and `burst`.
+    #[arg(long)]
+    case: Option<String>,
+    #[arg(long)]
+    rounds: Option<usize>,
+    #[arg(long, value_name = "NAME=PATH", value_parser = named)]
+    also: Vec<(String, PathBuf)>,
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn named(word: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = word.split_once('=').ok_or("not NAME=PATH")?;
+    Ok((name.to_owned(), path.into()))
+}
+
+impl Run {
+    fn run(&self) -> anyhow::Result<()> {
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "network namespaces take root: `cargo xtask bench`"
+        );
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // The second time it ends at once.
+            flag::register_conditional_default(signal, Arc::clone(&interrupted))?;
+            flag::register(signal, Arc::clone(&interrupted))?;
+        }
+        let _allowed = Allowed::new()?;
+        let (rounds, seconds, warm_up) = if self.quick {
+            (3, 0.6, 0.1)
+        } else {
+            (5, 1.5, 0.2)
+        };
+        let pace = Pace {
+            rounds: self.rounds.unwrap_or(rounds),
+            seconds,
+            warm_up,
+            keep_going: self.keep_going,
+            interrupted,
+        };
+        let mut works = cases::all();
+        let filter = self.case.as_deref().unwrap_or_default();
+        works.retain(|work| work.name().contains(filter));
+        let wants = |name: &str| name.contains(filter);
+        ensure!(
+            !works.is_empty() || BESIDE.into_iter().any(wants),
+            "no case has `{filter}` in its name"
+        );
+        let contestants = Contestant::all(&self.snproxy, &self.also);
+        // They vary little, and take long.
+        let once = Pace {
+            rounds: if self.quick { 1 } else { pace.rounds },
+            ..pace.clone()
+        };
+        let results = Results {
+            date: machine::date(),
+            machine: machine::machine(),
+            versions: machine::versions(&self.snproxy),
+            quick: self.quick,
+            cases: rounds::run(&works, &contestants, &pace)?,
+            ports: if wants(PORTS) {
+                ports::measure(&self.snproxy, &once)?
+            } else {
+                Vec::new()
+            },
+            idle: if wants(IDLE) {
+                idle::measure(&contestants, &once)?
+            } else {
+                Vec::new()
+            },
+            burst: if wants(BURST) {
+                idle::burst(&contestants, &once)?
+            } else {
+                None
+            },
+        };
+        table::print(&results);
+        let text = serde_json::to_string_pretty(&results)? + "\n";
+        let to = self.results.display();
+        fs::write(&self.results, text).with_context(|| format!("write {to}"))?;
+        report::write(&results, &self.results)?;
+        let beside = self.results.with_extension("md");
+        println!("\nwritten: {to} and {}", beside.display());
+        Ok(())
+    }
+}
+
+/// Reads results back and writes their page.
+fn report(json: &Path) -> anyhow::Result<()> {
+    let shown = json.display();
+    let text = fs::read_to_string(json).with_context(|| format!("read {shown}"))?;
+    let results = serde_json::from_str(&text).with_context(|| format!("{shown}"))?;
+    report::write(&results, json)?;
+    println!("written: {}", json.with_extension("md").display());
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Run(run) => run.run(),
+        Task::Report { results } => report(&results),
+        Task::Load(load) => load.run().and_then(|outcome| {
+            println!("{}", serde_json::to_string(&outcome)?);
+            Ok(())
+        }),
+        Task::Pod(pod) => pod.serve(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
