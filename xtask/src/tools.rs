@@ -10,6 +10,9 @@ type Needed = &'static [(&'static str, &'static str)];
 /// For the image.
 pub(crate) const IMAGE: Needed = &[("buildah", "buildah")];
 
+/// For counting instructions.
+pub(crate) const INSTRUCTIONS: Needed = &[("valgrind", "valgrind")];
+
 /// For the scenarios.
 pub(crate) const SCENARIOS: Needed = &[
     ("ip", "iproute2"),
