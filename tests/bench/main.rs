@@ -7,6 +7,7 @@
 mod allowed;
 mod cases;
 mod contestants;
+mod flame;
 mod ground;
 mod load;
 mod machine;
@@ -18,6 +19,7 @@ use allowed::Allowed;
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use contestants::Contestant;
+use flame::Flame;
 use load::{Load, Pod};
 use results::Results;
 use rounds::Pace;
@@ -47,6 +49,8 @@ struct Arguments {
 enum Task {
     /// Measure and write the results.
     Run(Run),
+    /// Draw where the time goes.
+    Flame(Flame),
     /// Clients of one case against one address; prints a line of JSON.
     Load(Load),
     /// Serves all cases.
@@ -84,12 +88,7 @@ impl Run {
             rustix::process::geteuid().is_root(),
             "network namespaces take root: `cargo xtask bench`"
         );
-        let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // The second time it ends at once.
-            flag::register_conditional_default(signal, Arc::clone(&interrupted))?;
-            flag::register(signal, Arc::clone(&interrupted))?;
-        }
+        let interrupted = interrupted()?;
         let _allowed = Allowed::new()?;
         let (rounds, seconds, warm_up) = if self.quick {
             (3, 0.6, 0.1)
@@ -127,9 +126,21 @@ impl Run {
     }
 }
 
+/// Set by the signals that end a program: what was started and made is then taken back.
+fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // The second time it ends at once.
+        flag::register_conditional_default(signal, Arc::clone(&interrupted))?;
+        flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    Ok(interrupted)
+}
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Run(run) => run.run(),
+        Task::Flame(flame) => flame.run(),
         Task::Load(load) => load.run().and_then(|outcome| {
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())

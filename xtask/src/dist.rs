@@ -94,14 +94,17 @@ pub(crate) fn static_binary() -> anyhow::Result<PathBuf> {
 
 /// Builds an executable of a package with the flags of what is given out.
 pub(crate) fn build_static(package: &str, executable: &str) -> anyhow::Result<PathBuf> {
+    build_with(static_build(package, ""), executable)
+}
+
+/// The command that builds a package with the flags of what is given out, and more.
+pub(crate) fn static_build(package: &str, more: &str) -> Command {
     let target = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     // With a target of its own, the flags are not for proc-macros, which cannot be static.
     let mut command = cargo(&["build", "--release", "--package", package, "--target"]);
-    command.arg(target).env(
-        "RUSTFLAGS",
-        "-C target-feature=+crt-static -C strip=debuginfo",
-    );
-    build_with(command, executable)
+    let flags = format!("-C target-feature=+crt-static -C strip=debuginfo {more}");
+    command.arg(target).env("RUSTFLAGS", flags.trim_end());
+    command
 }
 
 /// Whether the kernel starts it without a loader (no `PT_INTERP`).

@@ -4,6 +4,7 @@
 mod bench;
 mod dist;
 mod ebpf;
+mod flame;
 mod instructions;
 mod manifests;
 mod root;
@@ -61,6 +62,8 @@ enum Task {
     },
     /// Make dist/: static executable, image, and what deploys them.
     Dist,
+    /// Draw where the time goes, with perf: docs/flame.
+    Flame,
     /// Count the instructions that operations take in user space, with callgrind, and compare them with
     /// docs/instructions.md.
     Instructions {
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Ebpf { check } => ebpf::run(check),
         Task::Dist => dist::run(),
+        Task::Flame => flame::run(),
         Task::Instructions { accept } => instructions::run(accept),
         Task::Manifests => manifests::run(),
         Task::Demonstrate { snproxy, hosts } => run::demonstrate(&snproxy, hosts),

@@ -54,6 +54,9 @@ pub(crate) const BENCH: Needed = &[
     ),
 ];
 
+/// For flame graphs; what runs is of the benchmark.
+pub(crate) const FLAME: Needed = &[("perf", "linux-perf")];
+
 /// Installs packages, and keeps Debian from starting the services in them: a web server on this machine's port 80
 /// is not what a test run should leave behind.
 const INSTALL: &str = r#"
