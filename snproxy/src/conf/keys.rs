@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::text::{Field, Findings};
 use super::value::{
     self, admin, choice, client_proxy, duration, keepalive, peers, port, ports, show_duration,
-    some_duration, unless_off,
+    show_workers, some_duration, unless_off, workers,
 };
 use super::{Conf, Explained};
 use crate::diag::printable;
@@ -90,6 +90,20 @@ pub(super) const KEYS: &[Key] = &[
         doc: "how cluster ports reach the one listener: `ebpf`, `listeners` (a socket per mapped port), `auto` (ebpf where it can attach)",
         apply: |draft, value, findings| set(&mut draft.conf.steering, choice(value, findings)),
         show: |conf| conf.steering.to_string(),
+    },
+    Key {
+        name: "WORKERS",
+        unset: Unset::Text("auto"),
+        doc: "threads that serve connections; `auto`: one per CPU that the process may use",
+        apply: |draft, value, findings| set(&mut draft.conf.workers, workers(value, findings)),
+        show: |conf| show_workers(conf.workers),
+    },
+    Key {
+        name: "PUMP",
+        unset: Unset::Text("adaptive"),
+        doc: "how bytes are moved: `copy` through the process, `splice` through kernel pipes, `adaptive` messages by the first and bulk by the second",
+        apply: |draft, value, findings| set(&mut draft.conf.pump, choice(value, findings)),
+        show: |conf| conf.pump.to_string(),
     },
     Key {
         name: "CONFLICT",

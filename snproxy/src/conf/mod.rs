@@ -16,6 +16,7 @@ mod value;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -79,6 +80,8 @@ pub struct Conf {
     /// Source address towards other hosts of its family: the one by which they know this host. `None`: the kernel's choice.
     pub dial_from: Option<IpAddr>,
     pub steering: Steering,
+    pub workers: Workers,
+    pub pump: Mechanism,
     pub conflict: Conflict,
     pub balance: Policy,
     pub locality: Locality,
@@ -163,6 +166,23 @@ pub enum Steering {
     Auto,
     Ebpf,
     Listeners,
+}
+
+/// Threads that serve connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Workers {
+    /// One per CPU that the process may use.
+    PerCpu,
+    Count(NonZeroU16),
+}
+
+/// How bytes are moved between the two ends of a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mechanism {
+    /// Messages by `Copy`, bulk by `Splice`.
+    Adaptive,
+    Splice,
+    Copy,
 }
 
 /// What happens to a cluster port that another local process listens on.

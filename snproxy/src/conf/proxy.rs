@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::keys::{Draft, KEYS, Unset, nearest};
 use super::text::{Field, Findings, Lines, MAX_LINE, is_blank, is_text, uncomment, without_comma};
 use super::{
-    Admin, BpfLog, ClientProxy, Conf, Conflict, Files, Locality, LogFormat, LogLevel, Origin,
-    Peers, Policy, ProxyMode, Steering, Unmapped,
+    Admin, BpfLog, ClientProxy, Conf, Conflict, Files, Locality, LogFormat, LogLevel, Mechanism,
+    Origin, Peers, Policy, ProxyMode, Steering, Unmapped, Workers,
 };
 use crate::addr::PortSet;
 use crate::diag::{Place, Severity, Source, printable};
@@ -141,6 +141,8 @@ fn unset(source: &Source) -> Draft<'_> {
         host_ips: Box::default(),
         dial_from: None,
         steering: Steering::Auto,
+        workers: Workers::PerCpu,
+        pump: Mechanism::Adaptive,
         conflict: Conflict::Yield,
         balance: Policy::P2c,
         locality: Locality::Balance,

@@ -201,6 +201,10 @@ fn defaults_are_those_of_the_table() {
         (LogLevel::Info, LogFormat::Text)
     );
     assert_eq!(conf.bpf_log, BpfLog::Off);
+    assert_eq!(
+        (conf.workers, conf.pump),
+        (Workers::PerCpu, Mechanism::Adaptive)
+    );
     assert_eq!(conf.files.hosts, Path::new("hosts.conf"));
 }
 
@@ -208,7 +212,7 @@ fn defaults_are_those_of_the_table() {
 fn what_explain_shows_can_be_written_back() {
     let conf = good(
         "HOST localhost\nPODHOST 10.0.0.1\nPORT 32767\nCLUSTERPORTS 5,3,4,10-12\nSTEERING listeners\n\
-         CONFLICT fail\nBALANCE ordered\nLOCALITY prefer\nUNMAPPED refuse\nPEERTIMEOUT 2s\n\
+         WORKERS 7\nPUMP copy\nCONFLICT fail\nBALANCE ordered\nLOCALITY prefer\nUNMAPPED refuse\nPEERTIMEOUT 2s\n\
          PEERS HOSTS fd00::/8,192.0.2.1\nCONNECTTIMEOUT 1500ms\nPROXYWAIT 10ms\nIDLETIMEOUT 5m\n\
          DRAINTIMEOUT 2h\nKEEPALIVE 0\nCLIENTPROXY require 10.0.0.0/8 fd00::/8,192.0.2.1\n\
          ADMIN unix:/run/x.sock\nLOGLEVEL trace\nLOGFORMAT json\nBPFLOG info\n",

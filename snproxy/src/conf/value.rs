@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use ipnet::IpNet;
 
 use super::text::{Field, Findings, is_blank};
 use super::{
-    Admin, BpfLog, ClientProxy, Conflict, Locality, LogFormat, LogLevel, Peers, Policy, ProxyMode,
-    SendProxy, Steering, Unmapped, World,
+    Admin, BpfLog, ClientProxy, Conflict, Locality, LogFormat, LogLevel, Mechanism, Peers, Policy,
+    ProxyMode, SendProxy, Steering, Unmapped, Workers, World,
 };
 use crate::addr::PortSet;
 
@@ -29,6 +30,12 @@ const MAX_KEEPALIVE: Duration = Duration::from_secs(32767);
 
 /// Longest path of a unix socket: `sun_path` less its NUL.
 const MAX_SOCKET_PATH: usize = 107;
+
+/// Most worker threads.
+const MAX_WORKERS: u16 = 1024;
+
+/// What stands for the default where a number could.
+const AUTO: &str = "auto";
 
 /// Longest host name. Source: RFC 1035 section 2.3.4, less the length bytes.
 const MAX_NAME: usize = 253;
@@ -58,6 +65,7 @@ macro_rules! named {
 named! {
     SendProxy { "false" No, "true" V1, "v1" V1, "v2" V2 }
     Steering { "auto" Auto, "ebpf" Ebpf, "listeners" Listeners }
+    Mechanism { "adaptive" Adaptive, "splice" Splice, "copy" Copy }
     Conflict { "yield" Yield, "steal" Steal, "fail" Fail }
     Policy { "p2c" P2c, "rr" Rr, "random" Random, "ordered" Ordered }
     Locality { "balance" Balance, "prefer" Prefer, "only" Only }
@@ -109,6 +117,26 @@ pub(super) fn port(value: Field<'_>, findings: &mut Findings<'_>) -> Option<u16>
         findings.error(value.place, found);
     }
     port
+}
+
+/// A number of worker threads, or `auto`.
+pub(super) fn workers(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Workers> {
+    if value.text.eq_ignore_ascii_case(AUTO) {
+        return Some(Workers::PerCpu);
+    }
+    let workers = number(value.text).filter(|workers: &NonZeroU16| workers.get() <= MAX_WORKERS);
+    if workers.is_none() {
+        let expected = format_args!("expected auto or a number of threads (1-{MAX_WORKERS})");
+        findings.error(value.place, format_args!("{expected}, found {value}"));
+    }
+    workers.map(Workers::Count)
+}
+
+pub(super) fn show_workers(workers: Workers) -> String {
+    match workers {
+        Workers::PerCpu => AUTO.to_owned(),
+        Workers::Count(workers) => workers.to_string(),
+    }
 }
 
 /// A list of ports and ranges, both ends included.

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, unconstrained};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::admin::Asked;
-use crate::flow;
+use crate::net::listener;
 
 use super::{Daemon, Signals, notify};
 
@@ -24,8 +23,7 @@ impl Daemon {
     /// Ends within DRAINTIMEOUT, or at once on a second INT.
     pub(super) async fn drain(
         &mut self,
-        accepting: JoinHandle<()>,
-        listener: Arc<TcpListener>,
+        accepting: Vec<JoinHandle<()>>,
         signals: &mut Signals,
         asked: &mut mpsc::Receiver<Asked>,
     ) {
@@ -36,10 +34,12 @@ impl Daemon {
         // listener, so they are accepted first.
         self.steerer.detach();
         sleep(QUEUE_GRACE).await;
-        accepting.abort();
-        let _ = accepting.await;
-        self.accept_the_rest(&listener).await;
-        drop(listener);
+        for accepting in accepting {
+            accepting.abort();
+            // Until its worker lets go of the listener.
+            let _ = accepting.await;
+        }
+        self.accept_the_rest();
         // They asked for nothing yet.
         self.shared.waiting.close();
 
@@ -82,12 +82,13 @@ impl Daemon {
     }
 
     /// Accepts until the queue is empty: on a busy machine it may outlast the grace.
-    async fn accept_the_rest(&self, listener: &TcpListener) {
-        // Without the budget of a task, which would look like an empty queue after 128 of them.
-        let next = || timeout(Duration::ZERO, unconstrained(listener.accept()));
+    fn accept_the_rest(&mut self) {
+        let Some(listener) = self.listener.take() else {
+            return;
+        };
         // An error such as EMFILE ends it too: what is left then cannot be served.
-        while let Ok(Ok((stream, addr))) = next().await {
-            tokio::spawn(flow::serve(Arc::clone(&self.shared), stream, addr));
+        while let Ok(Some((stream, addr))) = listener::next(&listener) {
+            self.workers.serve(stream, addr);
         }
     }
 }

@@ -9,14 +9,15 @@ mod reload;
 mod report;
 mod start;
 mod steer;
+mod workers;
 mod world;
 
 use std::io;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -26,8 +27,7 @@ use tracing::{info, warn};
 use crate::admin::{self, Asked};
 use crate::conf::Conf;
 use crate::discovery::Watch;
-use crate::flow::{self, Shared};
-use crate::net::listener;
+use crate::flow::Shared;
 
 pub use reload::{Good, look};
 pub use start::{Start, StartError};
@@ -36,6 +36,7 @@ pub use world::{Names, control_socket_of, parse};
 use pods::Pods;
 use reload::{Loaded, Why};
 use steer::Steerer;
+use workers::Workers;
 
 /// Time between looks at the host's listening sockets (well under 1 ms each): what starts or dies is
 /// known within a second, the probe included. The same tick retries what failed.
@@ -44,7 +45,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// Changes the level of the log while it runs.
 pub type SetLogLevel = Box<dyn Fn(&Conf)>;
 
-/// The running proxy. All of its methods run on one thread, which serves no connection: they may block.
+/// The running proxy. All of its methods run on the main thread, which serves no connection: they may block.
 struct Daemon {
     /// The configuration that the process was started with, without its mappings: HOST, PORT and the like are its own.
     started_with: Conf,
@@ -52,6 +53,9 @@ struct Daemon {
     conf_path: PathBuf,
     since: Instant,
     shared: Arc<Shared>,
+    workers: Arc<Workers>,
+    /// `None` once the drain has begun.
+    listener: Option<Arc<TcpListener>>,
     steerer: Steerer,
     pods: Pods,
     loaded: Loaded,
@@ -79,8 +83,7 @@ impl Signals {
 
 /// Runs until TERM or INT and the drain that follows.
 pub fn run(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
-    // Worker threads inherit what this thread kept of its privileges: nothing.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let result = runtime.block_on(serve(start, set_log_level));
@@ -101,8 +104,10 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         table,
     } = start;
     let mut signals = Signals::new()?;
-    let listener = Arc::new(TcpListener::from_std(listener)?);
-    let shared = Arc::new(Shared::new(table));
+    let listener = Arc::new(listener);
+    let count = Workers::count(&good.conf);
+    let shared = Arc::new(Shared::new(table, count));
+    let workers = Arc::new(Workers::start(count, &shared)?);
     let (ask, mut asked) = mpsc::channel(16);
     let mut control = Control { ask, serving: None };
     if let Some(socket) = control_socket {
@@ -120,7 +125,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     if let Some(problem) = watch.problem() {
         warn!(%problem, "watch files");
     }
-    steerer.serve_with(&shared);
+    steerer.serve_with(&workers);
 
     let mut daemon = Daemon {
         started_with: Conf {
@@ -131,6 +136,8 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         conf_path,
         since,
         shared: Arc::clone(&shared),
+        workers,
+        listener: Some(Arc::clone(&listener)),
         steerer,
         pods: Pods::default(),
         loaded: Loaded::new(&good),
@@ -141,7 +148,8 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     };
     drop(good);
     daemon.look_around();
-    let accepting = tokio::spawn(accept(Arc::clone(&listener), Arc::clone(&shared)));
+    let accepting = daemon.workers.accept(&listener);
+    drop(listener);
     daemon.announce();
     hosts::greet(&shared, &shared.table.load());
     // The watch began after the files were read: what changed in between is found here.
@@ -165,19 +173,9 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         }
     }
 
-    daemon
-        .drain(accepting, listener, &mut signals, &mut asked)
-        .await;
+    daemon.drain(accepting, &mut signals, &mut asked).await;
     daemon.control.stop().await;
     Ok(())
-}
-
-/// Accepts from the one listener for as long as the process serves.
-async fn accept(listener: Arc<TcpListener>, shared: Arc<Shared>) {
-    listener::accept(&listener, |stream, addr| {
-        flow::serve(Arc::clone(&shared), stream, addr)
-    })
-    .await;
 }
 
 impl Daemon {

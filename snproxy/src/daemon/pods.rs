@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
@@ -98,13 +97,13 @@ impl Pods {
         let limit = table.conf.connect_timeout;
         tokio::spawn(async move {
             match dial(upstream.addr, limit).await {
-                Ok(mut stream) => {
+                Ok(stream) => {
                     let mut greeting = BytesMut::new();
                     if let Some(version) = header::version(send_proxy) {
                         proxy::encode_unknown(version, &mut greeting);
                     }
                     // The connection was the answer: a pod that cuts the greeting short is up all the same.
-                    let _ = stream.write_all(&greeting).await;
+                    let _ = stream.try_write(&greeting);
                     shared.note(&upstream, true);
                 }
                 Err(error) => {

@@ -12,6 +12,7 @@ use crate::admin::api;
 use crate::conf::{Conf, Sources, default_pod_host};
 use crate::diag::{Diagnostic, Parsed, Severity, has_errors};
 use crate::discovery;
+use crate::net::dial::tune;
 use crate::route::Table;
 use crate::sys::memory;
 
@@ -281,6 +282,11 @@ impl Daemon {
         (self.set_log_level)(&table.conf);
         let (generation, mappings) = (table.generation, table.conf.mappings.len());
         let addresses = changed_names(&old.conf, &table.conf);
+        let keepalive = table.conf.keepalive;
+        if let Some(listener) = &self.listener {
+            tune(listener, keepalive);
+        }
+        self.steerer.keep_alive(keepalive);
         self.shared.table.store(Arc::new(table));
         drop(old);
         self.steer();
@@ -357,6 +363,9 @@ impl Daemon {
         if conf.steering != started.steering {
             changed.push("STEERING");
         }
+        if conf.workers != started.workers {
+            changed.push("WORKERS");
+        }
         if conf.admin != started.admin {
             changed.push("ADMIN");
         }
@@ -374,6 +383,7 @@ impl Daemon {
         conf.host = started.host;
         conf.port = started.port;
         conf.steering = started.steering;
+        conf.workers = started.workers;
         conf.admin.clone_from(&started.admin);
         conf.log_format = started.log_format;
         conf.bpf_log = started.bpf_log;

@@ -80,8 +80,8 @@ impl Start {
         raise_descriptor_limit()?;
         let conf = Arc::clone(&good.conf);
         let addr = SocketAddr::new(conf.host, conf.port);
-        let listener =
-            listener::bind(addr).map_err(|source| StartError::Listen { addr, source })?;
+        let listener = listener::bind(addr, conf.keepalive)
+            .map_err(|source| StartError::Listen { addr, source })?;
         let control = bind_control(&conf);
         let table = Table::build(Arc::clone(&conf), None, since);
         let steerer = steer(&conf, &table, &listener, addr)?;
@@ -131,6 +131,7 @@ fn steer(
         operation: "stat the listener",
         source,
     })?;
+    steerer.keep_alive(conf.keepalive);
     steerer.look(conf);
     if let Some((_, socket)) = steerer.conflict(conf) {
         return Err(StartError::Conflict {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,13 +14,14 @@ use tracing::{info, warn};
 use crate::addr::{Action, PortSet};
 use crate::admin::api;
 use crate::conf::{Conf, Conflict, Steering, Unmapped};
-use crate::flow::{self, Shared};
-use crate::net::listener;
+use crate::net::{dial::tune, listener};
 use crate::route::Table;
 use crate::route::plan::{Plan, Reason};
 use crate::steering::conflict::{self, Listening, owner_of};
 use crate::steering::sockets::{MAX_AUTO, Sockets};
 use crate::steering::{Counters, Ebpf, KernelLog, Known, SteeringError};
+
+use super::workers::Workers;
 
 /// How connections to steered ports reach us. The same proxy stands above both.
 pub(super) enum Mechanism {
@@ -32,6 +33,7 @@ pub(super) enum Mechanism {
 
 /// A listener of one port, and the task that accepts from it.
 pub(super) struct OpenPort {
+    listener: Arc<TcpListener>,
     inode: u32,
     accepting: AbortHandle,
 }
@@ -62,7 +64,8 @@ pub(super) struct Steerer {
     /// Lookups that failed, as last said, and when.
     failed: u64,
     failed_said: Option<Instant>,
-    shared: Option<Arc<Shared>>,
+    keepalive: Option<Duration>,
+    workers: Option<Arc<Workers>>,
 }
 
 impl Steerer {
@@ -78,13 +81,14 @@ impl Steerer {
             behind: true,
             failed: 0,
             failed_said: None,
-            shared: None,
+            keepalive: None,
+            workers: None,
         })
     }
 
-    /// Connections of ports that get a listener of their own go to `shared` from now on.
-    pub(super) fn serve_with(&mut self, shared: &Arc<Shared>) {
-        self.shared = Some(Arc::clone(shared));
+    /// Connections of ports that get a listener of their own go to `workers` from now on.
+    pub(super) fn serve_with(&mut self, workers: &Arc<Workers>) {
+        self.workers = Some(Arc::clone(workers));
     }
 
     /// Lists the host's listening sockets and takes note of who else listens on cluster ports.
@@ -179,6 +183,16 @@ impl Steerer {
         }
     }
 
+    /// From now on accepted connections have this keepalive.
+    pub(super) fn keep_alive(&mut self, keepalive: Option<Duration>) {
+        self.keepalive = keepalive;
+        if let Mechanism::Listeners(sockets) = &self.mechanism {
+            for port in sockets.open() {
+                tune(&port.listener, keepalive);
+            }
+        }
+    }
+
     /// Whether the kernel may not be at the plan: someone else's listeners changed, or a write failed.
     pub(super) fn is_behind(&self) -> bool {
         self.behind || self.pending.is_some()
@@ -246,13 +260,16 @@ impl Steerer {
         let Self {
             mechanism,
             known,
-            shared,
+            workers,
+            keepalive,
             ..
         } = self;
         match mechanism {
             Mechanism::Ebpf(ebpf) => known.bring(wanted, |changes| ebpf.write(changes)),
             Mechanism::Listeners(sockets) => known.bring(wanted, |changes| {
-                sockets.write(changes, |addr| open_port(addr, shared.as_ref()))
+                sockets.write(changes, |addr| {
+                    open_port(addr, *keepalive, workers.as_deref())
+                })
             }),
             Mechanism::Detached => Ok(0),
         }
@@ -314,20 +331,17 @@ impl Steerer {
     }
 }
 
-fn open_port(addr: SocketAddr, shared: Option<&Arc<Shared>>) -> io::Result<OpenPort> {
-    let shared = Arc::clone(shared.ok_or(io::ErrorKind::NotConnected)?);
-    let listener = listener::bind(addr)?;
-    let inode = conflict::inode(&listener)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let accepting = tokio::spawn(async move {
-        listener::accept(&listener, |stream, addr| {
-            flow::serve(Arc::clone(&shared), stream, addr)
-        })
-        .await;
-    });
+fn open_port(
+    addr: SocketAddr,
+    keepalive: Option<Duration>,
+    workers: Option<&Workers>,
+) -> io::Result<OpenPort> {
+    let workers = workers.ok_or(io::ErrorKind::NotConnected)?;
+    let listener = Arc::new(listener::bind(addr, keepalive)?);
     Ok(OpenPort {
-        inode,
-        accepting: accepting.abort_handle(),
+        inode: conflict::inode(&listener)?,
+        accepting: workers.accept_one(Arc::clone(&listener)),
+        listener,
     })
 }
 

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::net::dial::{DialError, dial_from};
 use crate::pump;
 use crate::route::peers::Peer;
+use crate::sys::stream::Stream;
 use crate::wire::Decoded;
 use crate::wire::peer::{self, Reply, Request};
 
@@ -38,20 +38,20 @@ pub(super) async fn connect(
     peer: &Peer,
     from: Option<IpAddr>,
     limit: Duration,
-) -> Result<TcpStream, DialError> {
+) -> Result<Stream, DialError> {
     let stream = dial_from(from, peer.addr(), limit).await?;
     pump::reset_on_close(&stream);
     Ok(stream)
 }
 
 /// From now on its close is an ordinary one.
-pub(super) fn settle_down(stream: &TcpStream) {
+pub(super) fn settle_down(stream: &Stream) {
     let _ = socket2::SockRef::from(stream).set_linger(None);
 }
 
 /// Sends `requests` in one write, and reads what is said to the first of them until `deadline`.
 pub(super) async fn ask(
-    stream: &TcpStream,
+    stream: &Stream,
     requests: impl IntoIterator<Item = Request>,
     deadline: Instant,
 ) -> Said {
@@ -69,7 +69,7 @@ pub(super) async fn ask(
 }
 
 /// Reads one reply, of which `bytes` are there already.
-pub(super) async fn reply(stream: &TcpStream, mut bytes: BytesMut, deadline: Instant) -> Said {
+pub(super) async fn reply(stream: &Stream, mut bytes: BytesMut, deadline: Instant) -> Said {
     loop {
         match peer::decode_reply(&bytes) {
             Ok(Decoded::Done { value, used }) => {

@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
-
 use crate::addr::ClusterPort;
 use crate::net::dial::tune;
-use crate::pump::{self, Meter};
+use crate::pump::{self, Meter, Rule};
 use crate::route::Table;
+use crate::sys::stream::Stream;
 
 use super::end::End;
 use super::header::Opening;
@@ -19,7 +18,7 @@ use super::{Closed, Shared, random};
 pub(super) async fn carry(
     shared: &Arc<Shared>,
     table: Arc<Table>,
-    client: &TcpStream,
+    client: &Stream,
     addr: SocketAddr,
     asked: SocketAddr,
     id: u64,
@@ -28,17 +27,18 @@ pub(super) async fn carry(
         return Closed::early(client, End::NotMapped);
     };
     let conf = &table.conf;
-    tune(client, conf.keepalive);
     let opening = Opening::new(conf, addr, asked, id);
     let way = async {
         let looked = opening.required(client).await?;
         let reached = tokio::select! {
+            biased;
             reached = reach(shared, &table, port, Wanted { client: addr, asked }) => reached?,
-            () = pump::broken(client) => return Err(End::Client),
+            () = client.broken() => return Err(End::Client),
         };
         Ok((looked, reached))
     };
     let reached = tokio::select! {
+        biased;
         reached = way => reached,
         () = shared.live.cut_turn(random()) => Err(End::Drain),
     };
@@ -55,7 +55,10 @@ pub(super) async fn carry(
         early,
     } = reached;
     tune(&upstream, conf.keepalive);
-    let idle = conf.idle_timeout;
+    let rule = Rule {
+        mechanism: conf.pump,
+        idle: conf.idle_timeout,
+    };
     // A connection may outlive a hundred reloads: it must not keep a table of each.
     drop(table);
 
@@ -63,6 +66,6 @@ pub(super) async fn carry(
     let cut = shared.live.cut_turn(random());
     // Boxed: the pump's futures hold it several times over, 2 KiB per connection for as long as it lives (2026-11-20).
     let first = Box::pin(opening.decide(client, looked, send));
-    let stop = pump::run(client, &upstream, first, early, idle, cut, &meter).await;
+    let stop = pump::run(client, &upstream, first, early, rule, cut, &meter).await;
     Closed::pumped(stop, upstream_addr, &meter)
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::addr::ClusterPort;
 use crate::conf::{Conf, ProxyMode, SendProxy};
 use crate::pump::First;
+use crate::sys::stream::Stream;
 use crate::wire::Decoded;
 use crate::wire::proxy::{self, ProxyHeader, Version};
 use crate::wire::proxy_v2::{Tlvs, UniqueId};
@@ -66,7 +66,7 @@ impl Opening {
     /// For a client that must send a header, its first bytes: before that, no pod hears of it.
     ///
     /// Errors: how the connection ends, for there is no header.
-    pub(super) async fn required(&self, client: &TcpStream) -> Result<Option<Looked>, End> {
+    pub(super) async fn required(&self, client: &Stream) -> Result<Option<Looked>, End> {
         if self.mode != ProxyMode::Require {
             return Ok(None);
         }
@@ -81,7 +81,7 @@ impl Opening {
     /// Decides what a pod that wants `send` gets before the client's bytes.
     pub(super) async fn decide(
         self,
-        client: &TcpStream,
+        client: &Stream,
         looked: Option<Looked>,
         send: SendProxy,
     ) -> First {
@@ -137,7 +137,7 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Decides what the pod gets first; `bytes` came behind the peer's request.
-    pub(super) async fn decide(self, peer: &TcpStream, bytes: BytesMut) -> First {
+    pub(super) async fn decide(self, peer: &Stream, bytes: BytesMut) -> First {
         if version(self.send) != Some(Version::V2) {
             let read = bytes.len();
             return First::Bytes { bytes, read };
@@ -187,7 +187,7 @@ fn encode(
 ///
 /// `silence` is how long a client may say nothing; from its first byte on it has `wait`.
 async fn look(
-    client: &TcpStream,
+    client: &Stream,
     mut bytes: BytesMut,
     silence: Option<Duration>,
     wait: Duration,
@@ -217,11 +217,25 @@ async fn look(
 
 /// One read that appends to `bytes`; `None` at the deadline.
 pub(super) async fn read(
-    client: &TcpStream,
+    client: &Stream,
     bytes: &mut BytesMut,
     deadline: Option<Instant>,
 ) -> Option<io::Result<usize>> {
     loop {
+        // A client that says nothing holds no memory.
+        // Undecided bytes are fewer than the longest header, so there is room left later.
+        if bytes.capacity() == 0 {
+            bytes.reserve(FIRST_READ);
+        }
+        // Before it is known that there is something: mostly there is.
+        match client.try_read_buf(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if bytes.is_empty() {
+                    *bytes = BytesMut::new();
+                }
+            }
+            other => return Some(other),
+        }
         let ready = client.readable();
         let ready = match deadline {
             Some(deadline) => timeout_at(deadline, ready).await.ok()?,
@@ -229,20 +243,6 @@ pub(super) async fn read(
         };
         if let Err(error) = ready {
             return Some(Err(error));
-        }
-        // Only now: a client that says nothing holds no memory.
-        // Undecided bytes are fewer than the longest header, so there is room left later.
-        if bytes.capacity() == 0 {
-            bytes.reserve(FIRST_READ);
-        }
-        match client.try_read_buf(bytes) {
-            // An accepted socket counts as readable until the first look (tokio 1.54).
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if bytes.is_empty() {
-                    *bytes = BytesMut::new();
-                }
-            }
-            other => return Some(other),
         }
     }
 }

@@ -1,7 +1,11 @@
 //! Connections alive now: counted for status, waited for and cut by drain.
 
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -9,71 +13,152 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 
+thread_local! {
+    /// Which worker this thread is.
+    static HERE: Cell<usize> = const { Cell::new(0) };
+}
+
 /// The connections that are being served.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Live {
-    now: AtomicU64,
-    total: AtomicU64,
+    workers: Box<[Worker]>,
     left: Notify,
-    cut: CancellationToken,
+    cutting: AtomicBool,
     cut_spread_ms: AtomicU64,
     /// Without waiting for the turn.
     cut_now: CancellationToken,
 }
 
+/// The connections of one worker: what each of them touches as it comes and goes is no other worker's.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Worker {
+    now: AtomicU64,
+    total: AtomicU64,
+    cut: Notify,
+}
+
 /// One live connection; dropping it takes it off the books.
-pub struct Alive(Arc<Shared>);
+pub struct Alive {
+    shared: Arc<Shared>,
+    worker: usize,
+}
 
 impl Alive {
-    pub fn enter(shared: Arc<Shared>) -> Self {
-        shared.live.now.fetch_add(1, Relaxed);
-        shared.live.total.fetch_add(1, Relaxed);
-        Self(shared)
+    /// One that `worker` serves.
+    pub fn enter(shared: Arc<Shared>, worker: usize) -> Self {
+        let counts = shared.live.worker(worker);
+        counts.now.fetch_add(1, Relaxed);
+        counts.total.fetch_add(1, Relaxed);
+        Self { shared, worker }
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
-        &self.0
+        &self.shared
     }
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        let live = &self.0.live;
-        if live.now.fetch_sub(1, Relaxed) == 1 {
+        let live = &self.shared.live;
+        // In one order with the flag, so that the last one to leave a drain is not missed.
+        let before = live.worker(self.worker).now.fetch_sub(1, SeqCst);
+        if before == 1 && live.now() == 0 {
             live.left.notify_waiters();
         }
     }
 }
 
 impl Live {
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers: (0..workers.max(1)).map(|_| Worker::default()).collect(),
+            left: Notify::new(),
+            cutting: AtomicBool::new(false),
+            cut_spread_ms: AtomicU64::new(0),
+            cut_now: CancellationToken::new(),
+        }
+    }
+
+    /// From now on the calling thread is this worker.
+    pub fn work_as(worker: usize) {
+        HERE.set(worker);
+    }
+
+    fn worker(&self, worker: usize) -> &Worker {
+        // There is at least one.
+        &self.workers[worker % self.workers.len()]
+    }
+
+    /// Which worker is to serve a new connection that `accepter` took: itself, unless another one has clearly less to
+    /// do. `random` bits say which other one is looked at.
+    pub fn place(&self, accepter: usize, random: u64) -> usize {
+        let count = self.workers.len();
+        if count < 2 {
+            return accepter;
+        }
+        let others = u64::try_from(count - 1).unwrap_or(u64::MAX);
+        let step = usize::try_from(random % others).unwrap_or(0) + 1;
+        let other = (accepter + step) % count;
+        let mine = self.worker(accepter).now.load(Relaxed);
+        let theirs = self.worker(other).now.load(Relaxed);
+        // To hand one over costs the other one a wake-up: worth it for a long stream, not for a short one among many.
+        if mine > theirs + theirs / 4 {
+            other
+        } else {
+            accepter
+        }
+    }
+
     pub fn now(&self) -> u64 {
-        self.now.load(Relaxed)
+        self.workers
+            .iter()
+            .map(|worker| worker.now.load(SeqCst))
+            .sum()
     }
 
     /// Since the start.
     pub fn total(&self) -> u64 {
-        self.total.load(Relaxed)
+        self.workers
+            .iter()
+            .map(|worker| worker.total.load(Relaxed))
+            .sum()
     }
 
     /// Ends every connection, spread evenly over `spread`.
     pub fn cut(&self, spread: Duration) {
         let millis = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
         self.cut_spread_ms.store(millis, Relaxed);
-        self.cut.cancel();
+        self.cutting.store(true, SeqCst);
+        for worker in &self.workers {
+            worker.cut.notify_waiters();
+        }
     }
 
     /// Ends every connection at once, also those that wait for their turn.
     pub fn cut_now(&self) {
         self.cut_now.cancel();
-        self.cut.cancel();
+        self.cut(Duration::ZERO);
     }
 
-    /// Resolves when it is time for one connection to end; `random` bits choose its turn.
+    /// Resolves when it is time for one connection to end; `random` bits choose its turn. To be polled by one task.
     ///
     /// Cancel safety: yes.
     pub async fn cut_turn(&self, random: u64) {
-        // A child of its own: the parent's lock would be taken by every connection at each of its wake-ups.
-        self.cut.child_token().cancelled_owned().await;
+        let mut cut = pin!(self.worker(HERE.get()).cut.notified());
+        let mut is_waiting = false;
+        poll_fn(|cx| {
+            if self.cutting.load(SeqCst) {
+                return Poll::Ready(());
+            }
+            // Once: it is polled at each move of its connection, which is not to take a lock every time.
+            if is_waiting {
+                return Poll::Pending;
+            }
+            is_waiting = true;
+            cut.as_mut().poll(cx)
+        })
+        .await;
         let spread = self.cut_spread_ms.load(Relaxed);
         let turn = (u128::from(random) * u128::from(spread)) >> 64;
         let turn = Duration::from_millis(u64::try_from(turn).unwrap_or(spread));
@@ -88,8 +173,9 @@ impl Live {
     /// Cancel safety: yes.
     pub async fn none_left(&self) {
         loop {
+            let mut left = pin!(self.left.notified());
             // Registered before the look, so that the last one to leave is not missed.
-            let left = self.left.notified();
+            left.as_mut().enable();
             if self.now() == 0 {
                 return;
             }

@@ -11,13 +11,12 @@ mod reach;
 mod seldom;
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::field::display;
@@ -28,6 +27,7 @@ use crate::net::dial::DialError;
 use crate::pump::{self, Meter, Side, Stop};
 use crate::route::Table;
 use crate::route::service::Upstream;
+use crate::sys::stream::Stream;
 
 use end::{End, Ends};
 use live::{Alive, Live};
@@ -53,10 +53,11 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(table: Table) -> Self {
+    /// For so many workers.
+    pub fn new(table: Table, workers: usize) -> Self {
         Self {
             table: ArcSwap::from_pointee(table),
-            live: Live::default(),
+            live: Live::new(workers),
             ends: Ends::default(),
             waiting: peer::Room::default(),
             strangers: Seldom::default(),
@@ -115,7 +116,7 @@ pub(crate) struct Closed {
 
 impl Closed {
     /// An end before any upstream was reached: the client is reset, so that it never takes the end for an answer.
-    pub(crate) fn early(client: &TcpStream, end: End) -> Self {
+    pub(crate) fn early(client: &Stream, end: End) -> Self {
         pump::reset_on_close(client);
         Self::silently(end)
     }
@@ -147,21 +148,32 @@ impl Closed {
     }
 }
 
-/// Serves one accepted connection until it ends; never fails, never panics on what the client sends.
+/// Serves one accepted connection until it ends, on the runtime of `worker`; never fails, never panics on what the
+/// client sends.
 ///
 /// The connection is live from this call on, before the future is polled: a drain waits for it.
 pub fn serve(
     shared: Arc<Shared>,
+    worker: usize,
     client: TcpStream,
     addr: SocketAddr,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let alive = Alive::enter(shared);
+    let alive = Alive::enter(shared, worker);
     async move { carry(alive.shared(), client, addr).await }
 }
 
 async fn carry(shared: &Arc<Shared>, client: TcpStream, addr: SocketAddr) {
     let start = Instant::now();
     let addr = canonical(addr);
+    let client = match Stream::new(client) {
+        Ok(client) => client,
+        Err(error) => {
+            // The kernel watches no more descriptors; the close is a FIN, for nothing else can be had of the socket.
+            warn!(%error, client = %addr, "watch a connection");
+            shared.ends.count(End::NoUpstream);
+            return;
+        }
+    };
     let (opened, closed) = if let Ok(asked) = client.local_addr().map(canonical) {
         route(shared, &client, addr, asked).await
     } else {
@@ -180,7 +192,7 @@ async fn carry(shared: &Arc<Shared>, client: TcpStream, addr: SocketAddr) {
 /// PORT is for peers; every other port that reaches us is a cluster port.
 async fn route(
     shared: &Arc<Shared>,
-    client: &TcpStream,
+    client: &Stream,
     addr: SocketAddr,
     asked: SocketAddr,
 ) -> (Opened, Closed) {
@@ -206,7 +218,7 @@ async fn route(
 }
 
 /// Uniform bits for one pick.
-fn random() -> u64 {
+pub fn random() -> u64 {
     // Each RandomState differs from the last one of its thread; hashing spreads the difference.
     RandomState::new().hash_one(0u8)
 }

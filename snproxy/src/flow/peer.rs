@@ -13,15 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::task::coop;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::addr::ClusterPort;
 use crate::net::dial::tune;
-use crate::pump::{self, Meter};
+use crate::pump::{self, Meter, Rule};
 use crate::route::Table;
+use crate::sys::stream::Stream;
 use crate::wire::Decoded;
 use crate::wire::peer::{Reply, Request, decode_request};
 
@@ -53,12 +52,11 @@ pub(super) struct Stated {
 pub(super) async fn carry(
     shared: &Arc<Shared>,
     table: Arc<Table>,
-    peer: &TcpStream,
+    peer: &Stream,
     addr: SocketAddr,
     asked: SocketAddr,
     id: u64,
 ) -> (Stated, Closed) {
-    tune(peer, table.conf.keepalive);
     let mut stated = Stated::default();
     let mut caller = Caller {
         shared,
@@ -91,7 +89,7 @@ struct Limit {
 /// A peer, and what it sent that is not understood yet.
 struct Caller<'a> {
     shared: &'a Arc<Shared>,
-    peer: &'a TcpStream,
+    peer: &'a Stream,
     addr: SocketAddr,
     asked: SocketAddr,
     bytes: BytesMut,
@@ -201,7 +199,7 @@ impl Caller<'_> {
         let service = table.service(cluster_port.get()).ok_or(End::NotMapped)?;
         let connected = tokio::select! {
             connected = connect(shared, &table, service) => connected,
-            () = pump::broken(peer) => Err(End::Client),
+            () = peer.broken() => Err(End::Client),
             () = shared.live.cut_turn(random()) => Err(End::Drain),
         };
         let (pod, _permit, upstream) = match connected {
@@ -223,14 +221,18 @@ impl Caller<'_> {
             wait: conf.proxy_wait,
             send: pod.send_proxy,
         };
-        let (idle, upstream_addr) = (conf.idle_timeout, pod.upstream.addr);
+        let rule = Rule {
+            mechanism: conf.pump,
+            idle: conf.idle_timeout,
+        };
+        let upstream_addr = pod.upstream.addr;
         drop(table);
 
         let meter = Meter::default();
         let cut = shared.live.cut_turn(random());
         let first = Box::pin(relay.decide(peer, std::mem::take(&mut self.bytes)));
         let early = BytesMut::new();
-        let stop = pump::run(peer, &upstream, first, early, idle, cut, &meter).await;
+        let stop = pump::run(peer, &upstream, first, early, rule, cut, &meter).await;
         Ok(Closed::pumped(stop, upstream_addr, &meter))
     }
 
@@ -268,11 +270,11 @@ fn pods(table: &Table, port: ClusterPort) -> u32 {
 
 /// Ends our side, and reads on until the peer has ended its own: a close with bytes unread would be a reset, and
 /// void what was said.
-async fn farewell(peer: &TcpStream, patience: Duration) {
+async fn farewell(peer: &Stream, patience: Duration) {
     const SINK: usize = 4096;
 
     // ENOTCONN: it has reset, and hears nothing any more.
-    let _ = SockRef::from(peer).shutdown(Shutdown::Write);
+    let _ = peer.shutdown(Shutdown::Write);
     let deadline = Instant::now() + patience;
     let mut left = FAREWELL_BYTES;
     while left > 0 && matches!(timeout_at(deadline, peer.readable()).await, Ok(Ok(()))) {

@@ -8,7 +8,6 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
@@ -16,6 +15,7 @@ use tracing::{debug, info};
 use crate::addr::ClusterPort;
 use crate::route::Table;
 use crate::route::peers::{Answer, Answers, Peer, Peers};
+use crate::sys::stream::Stream;
 use crate::wire::peer::{Reply, Request};
 
 use super::Shared;
@@ -227,7 +227,7 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
 }
 
 /// Resolves when the other end closes, or says what it was not asked for.
-async fn retired(stream: &TcpStream) {
+async fn retired(stream: &Stream) {
     while stream.readable().await.is_ok() {
         match stream.try_read(&mut [0]) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

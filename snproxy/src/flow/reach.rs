@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
@@ -22,6 +21,7 @@ use crate::route::load::Permit;
 use crate::route::peers::{Answer, Answers, Peer, Share};
 use crate::route::search::{Over, Search, Step};
 use crate::route::service::{Exhausted, Pod, Service, Tried, Upstream};
+use crate::sys::stream::Stream;
 use crate::wire::peer::{Reply, Request};
 
 use super::call::{self, Said};
@@ -41,7 +41,7 @@ const MAX_WAITS: u32 = 4;
 /// A connection to whoever serves the port.
 #[derive(Debug)]
 pub(super) struct Reached {
-    pub(super) upstream: TcpStream,
+    pub(super) upstream: Stream,
     pub(super) addr: SocketAddr,
     pub(super) send: SendProxy,
     /// Bytes of the pod that came right behind a host's answer.
@@ -67,9 +67,9 @@ type Calling = Pin<Box<dyn Future<Output = Event> + Send>>;
 
 /// What became of a call.
 enum Event {
-    Connected(Call, TcpStream),
+    Connected(Call, Stream),
     NotConnected(Call, DialError),
-    Said(Call, TcpStream, Said),
+    Said(Call, Stream, Said),
 }
 
 /// A call of one host.
@@ -276,7 +276,7 @@ impl Race<'_> {
     fn heard(
         &mut self,
         call: Call,
-        stream: TcpStream,
+        stream: Stream,
         said: Said,
         search: &mut Search<'_>,
     ) -> Option<Reached> {
@@ -402,7 +402,7 @@ pub(super) async fn connect<'t>(
     shared: &Shared,
     table: &'t Table,
     service: Service<'t>,
-) -> Result<(&'t Pod, Permit, TcpStream), End> {
+) -> Result<(&'t Pod, Permit, Stream), End> {
     let limit = table.conf.connect_timeout;
     let deadline = Instant::now() + limit * MAX_WAITS;
     let mut tried = Tried::default();
@@ -421,7 +421,7 @@ pub(super) async fn connect<'t>(
 }
 
 /// One dial, and what it says of the pod.
-async fn dial_pod(shared: &Shared, upstream: &Upstream, limit: Duration) -> Option<TcpStream> {
+async fn dial_pod(shared: &Shared, upstream: &Upstream, limit: Duration) -> Option<Stream> {
     match dial(upstream.addr, limit).await {
         Ok(stream) => {
             shared.note(upstream, true);

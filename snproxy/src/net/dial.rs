@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, TcpStream};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::sys;
+use crate::sys::stream::Stream;
 
 /// Why a dial did not give a connection.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +44,7 @@ impl DialError {
 /// Connects to `addr` within `limit`.
 ///
 /// Cancel safety: dropping it closes the half-made socket.
-pub async fn dial(addr: SocketAddr, limit: Duration) -> Result<TcpStream, DialError> {
+pub async fn dial(addr: SocketAddr, limit: Duration) -> Result<Stream, DialError> {
     dial_from(None, addr, limit).await
 }
 
@@ -54,7 +55,7 @@ pub async fn dial_from(
     from: Option<IpAddr>,
     addr: SocketAddr,
     limit: Duration,
-) -> Result<TcpStream, DialError> {
+) -> Result<Stream, DialError> {
     let stream = match tokio::time::timeout(limit, connect(from, addr)).await {
         Err(_) => return Err(DialError::Timeout { addr, limit }),
         Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionReset => {
@@ -71,32 +72,59 @@ pub async fn dial_from(
     Ok(stream)
 }
 
-async fn connect(from: Option<IpAddr>, addr: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+async fn connect(from: Option<IpAddr>, addr: SocketAddr) -> io::Result<Stream> {
+    let stream = Stream::new(begin(from, addr)?)?;
+    if is_connected(&stream) {
+        return Ok(stream);
+    }
+    // What became of it comes with the event, once.
+    stream.writable().await?;
+    match stream.take_error()? {
+        None => Ok(stream),
+        Some(error) => Err(error),
+    }
+}
+
+/// A socket that connects by itself.
+pub fn begin(from: Option<IpAddr>, addr: SocketAddr) -> io::Result<std::net::TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     if let Some(from) = from.filter(|from| from.is_ipv4() == addr.is_ipv4()) {
         // The port is picked at connect, by the whole pair of ends: 28,000 per destination rather than in all.
         sys::socket::bind_address_no_port(&socket)?;
         // An address that left the host meanwhile: the kernel picks another one.
-        let _ = socket.bind(SocketAddr::new(from, 0));
+        let _ = socket.bind(&SocketAddr::new(from, 0).into());
     }
-    socket.connect(addr).await
+    match socket.connect(&addr.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
+}
+
+/// On the same host the handshake is over when `connect()` returns, though it says that it is under way.
+fn is_connected(stream: &Stream) -> bool {
+    rustix::net::getpeername(stream).is_ok()
 }
 
 /// Options of every proxied socket: no Nagle; keepalive after `keepalive` of silence.
-pub fn tune(stream: &TcpStream, keepalive: Option<Duration>) {
-    // Neither option can fail on a live TCP socket; on a dead one the pump finds out.
-    let _ = stream.set_nodelay(true);
+///
+/// A socket that is accepted has them from its listener.
+pub fn tune(socket: &impl AsFd, keepalive: Option<Duration>) {
+    // None of them can fail on a live TCP socket; on a dead one the pump finds out.
+    let socket = SockRef::from(socket);
+    let _ = socket.set_tcp_nodelay(true);
     // Urgent data would vanish from the stream otherwise: it stays in its place as an ordinary byte.
-    let _ = SockRef::from(stream).set_out_of_band_inline(true);
+    let _ = socket.set_out_of_band_inline(true);
     if let Some(time) = keepalive {
         let probes = TcpKeepalive::new()
             .with_time(time)
             .with_interval((time / 4).max(Duration::from_secs(1)));
-        let _ = SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(4));
+        let _ = socket.set_tcp_keepalive(&probes.with_retries(4));
+    } else {
+        let _ = socket.set_keepalive(false);
     }
 }
 

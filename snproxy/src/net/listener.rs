@@ -1,14 +1,19 @@
 //! Listening sockets: bind, and accept for as long as the process lives.
 
-use std::future::Future;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tracing::warn;
+
+use super::dial::tune;
+use crate::sys::stream::watch;
 
 /// How long accepting rests after an error such as EMFILE, which returns at once and passes with time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -16,45 +21,74 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time between two lines about accept errors.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
+/// Most connections that are accepted before the ones that were have their turn: where descriptors run out, as many
+/// find none left for their pod.
+const MAX_BATCH: usize = 4;
+
 /// Binds `addr` and listens. `::` takes IPv4 as well.
 ///
 /// Shape: `SO_REUSEADDR` is set: without it accepted connections on a steered port would make the
-/// `bind()` of every other program fail. Close-on-exec, non-blocking, backlog `somaxconn`.
-pub fn bind(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+/// `bind()` of every other program fail. Close-on-exec, non-blocking, backlog `somaxconn`. What is accepted inherits
+/// the options of [`tune`].
+pub fn bind(addr: SocketAddr, keepalive: Option<Duration>) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     if addr.is_ipv6() {
         socket.set_only_v6(addr.ip() != IpAddr::from([0u16; 8]))?;
     }
     socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
+    tune(&socket, keepalive);
     socket.bind(&addr.into())?;
     // The kernel caps it at net.core.somaxconn.
     socket.listen(i32::MAX)?;
     Ok(socket.into())
 }
 
-/// Accepts until dropped, and gives each connection to `serve`.
+/// Accepts until dropped, and gives each connection to `serve`. Several threads may accept from one listener.
 ///
 /// No accept error ends it: accepting rests for a moment; said now and then, as long as it lasts.
-pub async fn accept<F>(listener: &TcpListener, serve: impl Fn(TcpStream, SocketAddr) -> F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
+/// Errors: the runtime of this thread cannot watch the listener.
+pub async fn accept(
+    listener: Arc<TcpListener>,
+    mut serve: impl FnMut(TcpStream, SocketAddr),
+) -> io::Result<()> {
+    let listener = watch(listener)?;
     let mut said: Option<Instant> = None;
     loop {
-        match listener.accept().await {
-            Ok((stream, client)) => {
-                tokio::spawn(serve(stream, client));
-            }
-            // One client gave up while it waited: nothing to do with the next one.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
-                    warn!(%error, "accept: resting until it works again");
-                    said = Some(Instant::now());
+        let mut ready = listener.readable().await?;
+        for _ in 0..MAX_BATCH {
+            match next(listener.get_ref()) {
+                Ok(Some((stream, client))) => serve(stream, client),
+                // One client gave up while it waited: nothing to do with the next one.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Ok(None) => {
+                    ready.clear_ready();
+                    break;
                 }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                Err(error) => {
+                    if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+                        warn!(%error, "accept: resting until it works again");
+                        said = Some(Instant::now());
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
+        yield_now().await;
+    }
+}
+
+/// The next connection that waits; `None` where none does.
+pub fn next(listener: &TcpListener) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    match acceptfrom_with(listener, flags) {
+        Ok((stream, Some(client))) => Ok(Some((stream.into(), client.try_into()?))),
+        // A connection of no address: it is gone.
+        Ok((_, None)) | Err(Errno::CONNABORTED) => Err(ErrorKind::ConnectionAborted.into()),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

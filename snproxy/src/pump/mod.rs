@@ -2,12 +2,14 @@
 //!
 //! Promises: no byte is lost, added or reordered; a FIN from one end is a FIN to the other, and the
 //! opposite direction goes on; a reset arrives as a reset; what is held is bounded by one buffer per
-//! direction. Knows neither ports nor headers. A mechanism is a file beside `copy.rs`: an async function
-//! that carries one direction with the contract of `copy::one_way`.
+//! direction. Knows neither ports nor headers. A mechanism is a file beside `copy.rs`: one round of reading and writing,
+//! and the flush of what its receiver did not take; `one_way.rs` picks between them.
 
-pub mod copy;
+mod copy;
+mod one_way;
+mod splice;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,11 +17,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::conf::Mechanism;
 use crate::sys;
+use crate::sys::stream::Stream;
+
+use one_way::OneWay;
 
 /// How long an end that takes nothing holds up the reset of the other one.
 const SETTLE_LIMIT: Duration = Duration::from_mins(1);
@@ -43,7 +47,8 @@ pub enum First {
 /// Why the pump stopped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stop {
-    /// Both ends sent FIN and all bytes were handed to the kernel.
+    /// Both ends sent FIN and all bytes were handed to the kernel; whoever was second has still to get the FIN of the
+    /// other one, by the close of its socket.
     Clean,
     /// This end reset, or could no longer be written to.
     Reset(Side),
@@ -64,6 +69,14 @@ pub struct Meter {
     moved_at: AtomicU64,
 }
 
+/// How a connection is pumped.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    pub mechanism: Mechanism,
+    /// Longest time in which nothing moves.
+    pub idle: Option<Duration>,
+}
+
 /// Pumps between `client` and `upstream` until both directions are done.
 ///
 /// `first` decides what the upstream gets first; bytes from the upstream flow meanwhile, after those that are `early`:
@@ -71,14 +84,15 @@ pub struct Meter {
 ///
 /// Cancel safety: dropping it loses bytes in flight; use `cut`.
 pub async fn run(
-    client: &TcpStream,
-    upstream: &TcpStream,
+    client: &Stream,
+    upstream: &Stream,
     first: impl Future<Output = First>,
     early: BytesMut,
-    idle: Option<Duration>,
+    rule: Rule,
     cut: impl Future<Output = ()>,
     meter: &Meter,
 ) -> Stop {
+    let Rule { mechanism, idle } = rule;
     let start = Instant::now();
     let stamp = || {
         if idle.is_some() {
@@ -86,7 +100,8 @@ pub async fn run(
         }
     };
     let stop = tokio::select! {
-        stop = both_ways(client, upstream, first, early, meter, &stamp) => stop,
+        biased;
+        stop = both_ways(client, upstream, first, early, mechanism, meter, &stamp) => stop,
         () = idle_for(idle, start, meter) => Stop::Idle,
         () = cut => Stop::Cut,
     };
@@ -98,7 +113,7 @@ pub async fn run(
 }
 
 /// Makes the close of `stream` a reset (RST in place of FIN).
-pub fn reset_on_close(stream: &TcpStream) {
+pub fn reset_on_close(stream: &Stream) {
     // Fails only on a socket that is gone already, which needs no reset.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
@@ -111,10 +126,11 @@ enum Broken {
 }
 
 async fn both_ways(
-    client: &TcpStream,
-    upstream: &TcpStream,
+    client: &Stream,
+    upstream: &Stream,
     first: impl Future<Output = First>,
     early: BytesMut,
+    mechanism: Mechanism,
     meter: &Meter,
     stamp: &impl Fn(),
 ) -> Stop {
@@ -122,7 +138,8 @@ async fn both_ways(
         match first.await {
             First::Bytes { bytes, read } => {
                 meter.up.fetch_add(read as u64, Relaxed);
-                copy::one_way(client, upstream, bytes, &meter.up, stamp)
+                let mut up = OneWay::new(client, upstream, mechanism, bytes, &meter.up);
+                poll_fn(|cx| up.poll(cx, stamp))
                     .await
                     .map_err(|broken| match broken {
                         Broken::From => Stop::Reset(Side::Client),
@@ -134,7 +151,8 @@ async fn both_ways(
     });
     let mut down = pin!(async {
         meter.down.fetch_add(early.len() as u64, Relaxed);
-        copy::one_way(upstream, client, early, &meter.down, stamp)
+        let mut down = OneWay::new(upstream, client, mechanism, early, &meter.down);
+        poll_fn(|cx| down.poll(cx, stamp))
             .await
             .map_err(|broken| match broken {
                 Broken::From => Stop::Reset(Side::Upstream),
@@ -144,13 +162,14 @@ async fn both_ways(
     // Only a regular end is passed on as a FIN, and only here: after a write that failed, the read of the same socket
     // ends as if the other side had finished.
     tokio::select! {
+        biased;
         ended = &mut up => match ended {
             Ok(()) => {
                 finish(upstream);
                 tokio::select! {
-                    ended = down => last(ended, client, client).await,
+                    ended = down => last(ended, client).await,
                     // Nobody reads the client any more, so its reset must be looked for.
-                    () = broken(client) => settle(upstream, Side::Client).await,
+                    () = client.broken() => settle(upstream, Side::Client).await,
                 }
             }
             Err(Stop::Reset(Side::Upstream)) => {
@@ -164,8 +183,8 @@ async fn both_ways(
             Ok(()) => {
                 finish(client);
                 tokio::select! {
-                    ended = up => last(ended, upstream, client).await,
-                    () = broken(upstream) => settle(client, Side::Upstream).await,
+                    ended = up => last(ended, client).await,
+                    () = upstream.broken() => settle(client, Side::Upstream).await,
                 }
             }
             Err(stop @ Stop::Reset(Side::Client)) => {
@@ -177,13 +196,10 @@ async fn both_ways(
     }
 }
 
-/// The end of the second direction: a FIN to its receiver, or the fault.
-async fn last(ended: Result<(), Stop>, receiver: &TcpStream, client: &TcpStream) -> Stop {
+/// The end of the second direction; its receiver gets the FIN by the close that follows.
+async fn last(ended: Result<(), Stop>, client: &Stream) -> Stop {
     match ended {
-        Ok(()) => {
-            finish(receiver);
-            Stop::Clean
-        }
+        Ok(()) => Stop::Clean,
         Err(Stop::Reset(Side::Upstream)) => settle(client, Side::Upstream).await,
         Err(stop) => stop,
     }
@@ -194,7 +210,7 @@ async fn last(ended: Result<(), Stop>, receiver: &TcpStream, client: &TcpStream)
 /// An end that closed completely is reset by its own kernel some time later (a minute on Linux), and a server that
 /// answers and closes with bytes unread resets at once: neither takes back what it sent. Given up when the receiver
 /// takes nothing for [`SETTLE_LIMIT`].
-async fn settle(receiver: &TcpStream, side: Side) -> Stop {
+async fn settle(receiver: &Stream, side: Side) -> Stop {
     let mut wait = Duration::from_millis(5);
     let mut left = usize::MAX;
     let mut taken_at = Instant::now();
@@ -208,23 +224,17 @@ async fn settle(receiver: &TcpStream, side: Side) -> Stop {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             // Its bytes stay unsent for good, and nobody is left to have them.
-            () = broken(receiver) => break,
+            () = receiver.broken() => break,
         }
         wait = (wait * 2).min(Duration::from_millis(200));
     }
     Stop::Reset(side)
 }
 
-/// Waits until the kernel reports an error (a reset) on `stream`.
-pub async fn broken(stream: &TcpStream) {
-    // An error of the wait itself says that the runtime goes down: as good as a reset.
-    let _ = stream.ready(Interest::ERROR).await;
-}
-
 /// Sends FIN to `stream`.
-fn finish(stream: &TcpStream) {
+fn finish(stream: &Stream) {
     // ENOTCONN: the other end has reset, which the opposite direction finds out.
-    let _ = SockRef::from(stream).shutdown(Shutdown::Write);
+    let _ = stream.shutdown(Shutdown::Write);
 }
 
 /// Waits until no byte has moved for `idle`; for ever without a limit.

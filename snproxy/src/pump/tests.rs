@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use super::*;
 
@@ -18,16 +18,24 @@ struct Pumped {
     stop: tokio::task::JoinHandle<(Stop, u64, u64)>,
 }
 
-async fn pair() -> (std::net::TcpStream, TcpStream) {
+async fn pair() -> (std::net::TcpStream, Stream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr: SocketAddr = listener.local_addr().unwrap();
-    let far = TcpStream::connect(addr).await.unwrap();
+    let far = tokio::net::TcpStream::connect(addr).await.unwrap();
     let (near, _) = listener.accept().await.unwrap();
+    let near = Stream::new(near.into_std().unwrap()).unwrap();
     let far = far.into_std().unwrap();
     far.set_nonblocking(false).unwrap();
     far.set_read_timeout(Some(LIMIT)).unwrap();
     far.set_write_timeout(Some(LIMIT)).unwrap();
     (far, near)
+}
+
+fn rule(idle: Option<Duration>) -> Rule {
+    Rule {
+        mechanism: Mechanism::Adaptive,
+        idle,
+    }
 }
 
 async fn pumped(
@@ -48,7 +56,16 @@ async fn pumped_behind(
     let stop = tokio::spawn(async move {
         let meter = Meter::default();
         let never = std::future::pending();
-        let stop = run(&client_leg, &pod_leg, first, early, idle, never, &meter).await;
+        let stop = run(
+            &client_leg,
+            &pod_leg,
+            first,
+            early,
+            rule(idle),
+            never,
+            &meter,
+        )
+        .await;
         (stop, meter.up.load(Relaxed), meter.down.load(Relaxed))
     });
     Pumped { client, pod, stop }
@@ -450,7 +467,7 @@ async fn what_a_pod_does_not_read_is_bounded_by_the_sockets_and_one_buffer() {
             &pod_leg,
             nothing_first(),
             BytesMut::new(),
-            None,
+            rule(None),
             std::future::pending(),
             &counted,
         )

@@ -8,3 +8,4 @@ pub mod names;
 pub mod privileges;
 pub mod signal;
 pub mod socket;
+pub mod stream;

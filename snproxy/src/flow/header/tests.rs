@@ -12,6 +12,7 @@ async fn heard(send: SendProxy, before: &[u8], after: &[u8]) -> Vec<u8> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
+    let accepted = Stream::new(accepted.into_std().unwrap()).unwrap();
     peer.write_all(after).unwrap();
     peer.shutdown(std::net::Shutdown::Write).unwrap();
     let relay = Relay {

@@ -1,6 +1,7 @@
 use std::io::{Read, Write};
 use std::net::IpAddr;
 
+use socket2::SockRef;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -33,11 +34,8 @@ fn conf(mappings: &str) -> Arc<Conf> {
 }
 
 fn shared(mappings: &str) -> Arc<Shared> {
-    Arc::new(Shared::new(Table::build(
-        conf(mappings),
-        None,
-        std::time::Instant::now(),
-    )))
+    let table = Table::build(conf(mappings), None, std::time::Instant::now());
+    Arc::new(Shared::new(table, 1))
 }
 
 fn reload(shared: &Shared, mappings: &str) {
@@ -47,18 +45,18 @@ fn reload(shared: &Shared, mappings: &str) {
 }
 
 /// A peer's end, and the connection as it was accepted.
-async fn pair() -> (std::net::TcpStream, TcpStream) {
+async fn pair() -> (std::net::TcpStream, Stream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     peer.set_read_timeout(Some(LIMIT)).unwrap();
-    (peer, listener.accept().await.unwrap().0)
+    let accepted = listener.accept().await.unwrap().0;
+    (peer, Stream::new(accepted.into_std().unwrap()).unwrap())
 }
 
-async fn answered(shared: &Arc<Shared>, accepted: &TcpStream) -> (Stated, Closed) {
-    let (addr, asked) = (
-        accepted.peer_addr().unwrap(),
-        accepted.local_addr().unwrap(),
-    );
+async fn answered(shared: &Arc<Shared>, accepted: &Stream) -> (Stated, Closed) {
+    let addr = SockRef::from(accepted).peer_addr().unwrap();
+    let addr = addr.as_socket().unwrap();
+    let asked = accepted.local_addr().unwrap();
     carry(shared, shared.table.load_full(), accepted, addr, asked, 1).await
 }
 

@@ -1,0 +1,193 @@
+//! A TCP connection whose readiness the runtime watches, and which may be tried before it is known.
+//!
+//! Where tokio's own stream asks the kernel only once an event came, this one asks at once: bytes often wait already,
+//! and a handshake on the same host is over when `connect()` returns. A read that got less than there was room for
+//! is known to have emptied the socket, so that no second one is made to hear that from the kernel.
+
+#![expect(
+    unsafe_code,
+    reason = "tokio has to be told that a descriptor stays what it is"
+)]
+
+use std::future::Future;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// One end of a connection. It belongs to the runtime of the thread that made it.
+#[derive(Debug)]
+pub struct Stream(AsyncFd<TcpStream>);
+
+impl Stream {
+    /// Registers a non-blocking socket.
+    pub fn new(socket: TcpStream) -> io::Result<Self> {
+        // Urgent data: see `is_drained`.
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        // SAFETY: a TcpStream owns its descriptor until it is dropped, and it never leaves the AsyncFd.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, interest) };
+        Ok(Self(socket?))
+    }
+
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().local_addr()
+    }
+
+    /// The pending error of the socket, which is thereby taken.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.0.get_ref().take_error()
+    }
+
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.0.get_ref().shutdown(how)
+    }
+
+    /// Reads at once, known to be readable or not.
+    ///
+    /// Errors: `WouldBlock` where there is nothing; then [`readable`](Self::readable) waits for more.
+    pub fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.attempt(Interest::READABLE, |mut socket| {
+            let read = socket.read(bytes);
+            let drained =
+                matches!(read, Ok(1..)) && read.as_ref().is_ok_and(|read| *read < bytes.len());
+            (read, drained)
+        })
+    }
+
+    /// The same, into the spare capacity behind what `bytes` holds; where there is none, some is made.
+    pub fn try_read_buf(&self, bytes: &mut BytesMut) -> io::Result<usize> {
+        const MIN_ROOM: usize = 64;
+        let held = bytes.len();
+        if held == bytes.capacity() {
+            bytes.reserve(MIN_ROOM);
+        }
+        bytes.resize(bytes.capacity(), 0);
+        let read = self.try_read(&mut bytes[held..]);
+        bytes.truncate(held + read.as_ref().copied().unwrap_or(0));
+        read
+    }
+
+    /// Writes at once, known to be writable or not.
+    ///
+    /// Errors: `WouldBlock` where there is no room; then [`writable`](Self::writable) waits for it.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.attempt(Interest::WRITABLE, |mut socket| {
+            (socket.write(bytes), false)
+        })
+    }
+
+    /// Does `operation`, which moves bytes from or to the socket, at once.
+    ///
+    /// It says besides whether it came to the end of what there was; `WouldBlock` says so too.
+    pub fn attempt<T>(
+        &self,
+        interest: Interest,
+        operation: impl FnOnce(&TcpStream) -> (io::Result<T>, bool),
+    ) -> io::Result<T> {
+        let mut operation = Some(operation);
+        let mut result = None;
+        // Within `try_io`, so that an event that comes meanwhile is not cleared with the ones before it.
+        let _ = self.0.try_io(interest, |socket| {
+            let operation = operation.take().ok_or(ErrorKind::Other)?;
+            let (done, is_over) = operation(socket);
+            let is_over = match &done {
+                Ok(_) => is_over && !self.is_urgent(),
+                Err(error) => error.kind() == ErrorKind::WouldBlock,
+            };
+            result = Some(done);
+            if is_over {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        match (result, operation) {
+            (Some(result), _) => result,
+            // Nothing is known yet, so that there is nothing to clear.
+            (None, Some(operation)) => operation(self.0.get_ref()).0,
+            (None, None) => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Whether urgent data came, before which a read stops short although more is there, and which splice(2) never
+    /// passes.
+    pub fn is_urgent(&self) -> bool {
+        // Also true after a FIN, which a closer look tells apart.
+        if self.0.try_io(Interest::PRIORITY, |_| Ok(())).is_err() {
+            return false;
+        }
+        let look = pin!(self.0.ready(Interest::PRIORITY));
+        match look.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(mut guard)) => {
+                guard.retain_ready();
+                guard.ready().is_priority()
+            }
+            // The task's budget is used up, or the runtime goes down: as good as urgent.
+            Poll::Ready(Err(_)) | Poll::Pending => true,
+        }
+    }
+
+    /// Resolves when a read is worth trying. Keeps the waker of the last call.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0
+            .poll_read_ready(cx)
+            .map_ok(|mut guard| guard.retain_ready())
+    }
+
+    /// Resolves when a write is worth trying. Keeps the waker of the last call.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0
+            .poll_write_ready(cx)
+            .map_ok(|mut guard| guard.retain_ready())
+    }
+
+    /// Resolves when a read is worth trying.
+    ///
+    /// Cancel safety: yes.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.ready(Interest::READABLE).await
+    }
+
+    /// Resolves when a write is worth trying.
+    ///
+    /// Cancel safety: yes.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.ready(Interest::WRITABLE).await
+    }
+
+    /// Resolves when the kernel reports an error (a reset).
+    ///
+    /// Cancel safety: yes.
+    pub async fn broken(&self) {
+        // An error of the wait itself says that the runtime goes down: as good as a reset.
+        let _ = self.ready(Interest::ERROR).await;
+    }
+
+    /// Whether the kernel has reported an error.
+    pub fn is_broken(&self) -> bool {
+        self.0.try_io(Interest::ERROR, |_| Ok(())).is_ok()
+    }
+
+    async fn ready(&self, interest: Interest) -> io::Result<()> {
+        self.0.ready(interest).await?.retain_ready();
+        Ok(())
+    }
+}
+
+/// Registers a non-blocking listener, which other threads may watch too.
+pub fn watch(listener: Arc<TcpListener>) -> io::Result<AsyncFd<Arc<TcpListener>>> {
+    // SAFETY: the TcpListener owns its descriptor until the last Arc is dropped, and this one is in the AsyncFd.
+    let listener = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
+    Ok(listener?)
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
+    }
+}
