@@ -6,11 +6,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
+use snproxy::flow::live::Live;
 use snproxy::flow::{self, Shared};
 use snproxy::net::listener;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, UnixStream};
+use tokio::net::UnixStream;
 
 use crate::table::table;
 use crate::{done, mark};
@@ -18,50 +20,66 @@ use crate::{done, mark};
 const CONNECTIONS: u32 = 300;
 const REQUESTS: u32 = 2000;
 /// Blocks of 64 KiB.
-const BLOCKS: u32 = 2048;
+const BLOCKS: u32 = 1024;
+const KEEPALIVE: Duration = Duration::from_mins(1);
+
+/// As those of the daemon's workers, so that events are looked for as often.
+const EVENT_INTERVAL: u32 = 32;
 
 pub(crate) fn run() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .event_interval(EVENT_INTERVAL)
         .build()
         .expect("a runtime");
+    Live::work_as(0);
     runtime.block_on(count());
 }
 
 async fn count() {
     let mut ends = Ends::start();
     let pod: u16 = ends.line().await.parse().expect("the pod's port");
+    let serve = |pump| {
+        let port = serve(pod, pump);
+        format!("to {port}")
+    };
+
+    ends.ask(&serve("adaptive")).await;
+    let name = "connection with one request of 64 B";
+    ends.count(name, "connections", CONNECTIONS).await;
+    ends.ask("open").await;
+    let name = "request and response of 64 B";
+    ends.count(name, "requests", REQUESTS).await;
+    ends.ask("close").await;
+    for pump in ["copy", "splice", "adaptive"] {
+        ends.ask(&serve(pump)).await;
+        ends.ask("open").await;
+        ends.ask("flow 2048").await;
+        for way in ["up", "down"] {
+            let name = format!("64 KiB of bulk, PUMP {pump}, {way}");
+            ends.count(&name, way, BLOCKS).await;
+        }
+        ends.ask("close").await;
+    }
+    ends.end();
+}
+
+/// Serves a port for ever, whose only pod is this one, and gives the port.
+fn serve(pod: u16, pump: &str) -> u16 {
     let any = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
-    let listener = listener::bind(any).expect("listen");
+    let listener = listener::bind(any, Some(KEEPALIVE)).expect("listen");
     let port = listener.local_addr().expect("its address").port();
     let mappings = format!("{port}:{pod}:1000000:false\n");
-    let keys = format!("CLUSTERPORTS {port}\n");
-    let shared = Arc::new(Shared::new(table(&keys, &mappings)));
+    let keys = format!("CLUSTERPORTS {port}\nPUMP {pump}\n");
+    let shared = Arc::new(Shared::new(table(&keys, &mappings), 1));
     tokio::spawn(async move {
-        let listener = TcpListener::from_std(listener).expect("a listener");
-        listener::accept(&listener, |stream, addr| {
-            flow::serve(Arc::clone(&shared), stream, addr)
-        })
-        .await;
+        let accepting = listener::accept(Arc::new(listener), |stream, addr| {
+            let worker = shared.live.place(0, flow::random());
+            tokio::spawn(flow::serve(Arc::clone(&shared), worker, stream, addr));
+        });
+        accepting.await.expect("a listener that is watched");
     });
-
-    ends.ask(&format!("to {port}")).await;
-    ends.count(
-        "connection with one request of 64 B",
-        "connections",
-        CONNECTIONS,
-    )
-    .await;
-    ends.ask("open").await;
-    ends.count("request and response of 64 B", "requests", REQUESTS)
-        .await;
-    ends.ask("close").await;
-    ends.ask("open").await;
-    ends.ask("flow 2048").await;
-    ends.count("64 KiB of bulk, up", "up", BLOCKS).await;
-    ends.count("64 KiB of bulk, down", "down", BLOCKS).await;
-    ends.ask("close").await;
-    ends.end();
+    port
 }
 
 /// The process that has the clients and the pod.
