@@ -7,6 +7,7 @@
 mod allowed;
 mod cases;
 mod contestants;
+mod flame;
 mod ground;
 mod idle;
 mod load;
@@ -22,6 +23,7 @@ use allowed::Allowed;
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use contestants::Contestant;
+use flame::Flame;
 use load::{Load, Pod};
 use results::Results;
 use rounds::Pace;
@@ -62,6 +64,8 @@ enum Task {
         #[arg(long)]
         results: PathBuf,
     },
+    /// Draw where the time goes.
+    Flame(Flame),
     /// Clients of one case against one address; prints a line of JSON.
     Load(Load),
     /// Serves all cases.
@@ -99,12 +103,7 @@ impl Run {
             rustix::process::geteuid().is_root(),
             "network namespaces take root: `cargo xtask bench`"
         );
-        let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // The second time it ends at once.
-            flag::register_conditional_default(signal, Arc::clone(&interrupted))?;
-            flag::register(signal, Arc::clone(&interrupted))?;
-        }
+        let interrupted = interrupted()?;
         let _allowed = Allowed::new()?;
         let (rounds, seconds, warm_up) = if self.quick {
             (3, 0.6, 0.1)
@@ -175,10 +174,22 @@ fn report(json: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Set by the signals that end a program: what was started and made is then taken back.
+fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // The second time it ends at once.
+        flag::register_conditional_default(signal, Arc::clone(&interrupted))?;
+        flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    Ok(interrupted)
+}
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Run(run) => run.run(),
         Task::Report { results } => report(&results),
+        Task::Flame(flame) => flame.run(),
         Task::Load(load) => load.run().and_then(|outcome| {
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())

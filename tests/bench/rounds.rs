@@ -42,7 +42,7 @@ impl Pace {
 }
 
 /// A contestant where it runs. It runs all the time: what it did in one case is what it brings to the next.
-struct World {
+pub(crate) struct World {
     contestant: Contestant,
     // Fields drop in this order.
     running: Running,
@@ -52,7 +52,12 @@ struct World {
 }
 
 impl World {
-    fn new(topology: Topology, contestant: &Contestant) -> Self {
+    /// Processes of its proxies.
+    pub(crate) fn pids(&self) -> &[u32] {
+        &self.pids
+    }
+
+    pub(crate) fn new(topology: Topology, contestant: &Contestant) -> Self {
         let ground = Ground::new(topology, &contestant.name);
         let host = ground.last();
         let mut command = host.own("pod");
@@ -68,7 +73,7 @@ impl World {
         }
     }
 
-    fn measure(&self, work: &Work, pace: &Pace) -> anyhow::Result<Outcome> {
+    pub(crate) fn measure(&self, work: &Work, pace: &Pace) -> anyhow::Result<Outcome> {
         let case = serde_json::to_value(work.load)?;
         let mut command = self.ground.first().own("load");
         command

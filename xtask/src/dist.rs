@@ -83,20 +83,28 @@ fn make(steps: &mut Steps) -> anyhow::Result<PathBuf> {
 
 /// An executable that needs nothing of the system but its kernel.
 pub(crate) fn static_binary() -> anyhow::Result<PathBuf> {
-    let target = format!("{}-unknown-linux-gnu", env::consts::ARCH);
-    // With a target of its own, the flags are not for proc-macros, which cannot be static.
-    let mut command = cargo(&["build", "--release", "--package", "snproxy", "--target"]);
-    command.arg(target).env(
-        "RUSTFLAGS",
-        "-C target-feature=+crt-static -C strip=debuginfo",
-    );
-    let snproxy = build_with(command, "snproxy")?;
+    let snproxy = build_static("snproxy", "snproxy")?;
     ensure!(
         is_static(&fs::read(&snproxy)?),
         "{} needs a loader: it is not static",
         snproxy.display()
     );
     Ok(snproxy)
+}
+
+/// Builds an executable of a package with the flags of what is given out.
+pub(crate) fn build_static(package: &str, executable: &str) -> anyhow::Result<PathBuf> {
+    build_with(static_build(package, ""), executable)
+}
+
+/// The command that builds a package with the flags of what is given out, and more.
+pub(crate) fn static_build(package: &str, more: &str) -> Command {
+    let target = format!("{}-unknown-linux-gnu", env::consts::ARCH);
+    // With a target of its own, the flags are not for proc-macros, which cannot be static.
+    let mut command = cargo(&["build", "--release", "--package", package, "--target"]);
+    let flags = format!("-C target-feature=+crt-static -C strip=debuginfo {more}");
+    command.arg(target).env("RUSTFLAGS", flags.trim_end());
+    command
 }
 
 /// Whether the kernel starts it without a loader (no `PT_INTERP`).

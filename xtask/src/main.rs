@@ -4,6 +4,8 @@
 mod bench;
 mod dist;
 mod ebpf;
+mod flame;
+mod instructions;
 mod manifests;
 mod root;
 mod run;
@@ -60,6 +62,15 @@ enum Task {
     },
     /// Make dist/: static executable, image, and what deploys them.
     Dist,
+    /// Draw where the time goes, with perf: docs/flame.
+    Flame,
+    /// Count the instructions that operations take in user space, with callgrind, and compare them with
+    /// docs/instructions.md.
+    Instructions {
+        /// Write the counts into docs/instructions.md instead.
+        #[arg(long)]
+        accept: bool,
+    },
     /// Check the Kubernetes manifests against the schemas of Kubernetes.
     Manifests,
     /// The part of `run` that needs root.
@@ -93,6 +104,8 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Ebpf { check } => ebpf::run(check),
         Task::Dist => dist::run(),
+        Task::Flame => flame::run(),
+        Task::Instructions { accept } => instructions::run(accept),
         Task::Manifests => manifests::run(),
         Task::Demonstrate { snproxy, hosts } => run::demonstrate(&snproxy, hosts),
         Task::Pod(pod) => pod.serve(),

@@ -10,6 +10,9 @@ type Needed = &'static [(&'static str, &'static str)];
 /// For the image.
 pub(crate) const IMAGE: Needed = &[("buildah", "buildah")];
 
+/// For counting instructions.
+pub(crate) const INSTRUCTIONS: Needed = &[("valgrind", "valgrind")];
+
 /// For the scenarios.
 pub(crate) const SCENARIOS: Needed = &[
     ("ip", "iproute2"),
@@ -50,6 +53,9 @@ pub(crate) const BENCH: Needed = &[
         "libnginx-mod-stream",
     ),
 ];
+
+/// For flame graphs; what runs is of the benchmark.
+pub(crate) const FLAME: Needed = &[("perf", "linux-perf")];
 
 /// Installs packages, and keeps Debian from starting the services in them: a web server on this machine's port 80
 /// is not what a test run should leave behind.
