@@ -4,8 +4,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, TcpStream};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::TcpStream;
 
 use crate::sys;
 
@@ -42,14 +42,14 @@ impl DialError {
 
 /// Connects to `addr` within `limit`.
 ///
-/// Cancel safety: dropping it closes the half-made socket.
+/// Cancel safety: dropping it resets the half-made connection.
 pub async fn dial(addr: SocketAddr, limit: Duration) -> Result<TcpStream, DialError> {
     dial_from(None, addr, limit).await
 }
 
 /// Connects to `addr` within `limit`, from the address `from` where that is one of this host's and of the same family.
 ///
-/// Cancel safety: dropping it closes the half-made socket.
+/// Cancel safety: dropping it resets the half-made connection.
 pub async fn dial_from(
     from: Option<IpAddr>,
     addr: SocketAddr,
@@ -72,18 +72,45 @@ pub async fn dial_from(
 }
 
 async fn connect(from: Option<IpAddr>, addr: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
     if let Some(from) = from.filter(|from| from.is_ipv4() == addr.is_ipv4()) {
         // The port is picked at connect, by the whole pair of ends: 28,000 per destination rather than in all.
         sys::socket::bind_address_no_port(&socket)?;
         // An address that left the host meanwhile: the kernel picks another one.
-        let _ = socket.bind(SocketAddr::new(from, 0));
+        let _ = socket.bind(&SocketAddr::new(from, 0).into());
     }
-    socket.connect(addr).await
+    match socket.connect(&addr.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    let mut half = HalfMade(Some(TcpStream::from_std(socket.into())?));
+    half.made().await?;
+    half.0
+        .take()
+        .ok_or_else(|| io::ErrorKind::NotConnected.into())
+}
+
+/// A connection under way. Dropped, its close is a reset: the upstream may have it already, and a FIN without a byte
+/// would pass for a client that was done.
+struct HalfMade(Option<TcpStream>);
+
+impl HalfMade {
+    async fn made(&self) -> io::Result<()> {
+        let Some(stream) = &self.0 else {
+            return Ok(());
+        };
+        stream.writable().await?;
+        stream.take_error()?.map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for HalfMade {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.0 {
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
 }
 
 /// Options of every proxied socket: no Nagle; keepalive after `keepalive` of silence.
