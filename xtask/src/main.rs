@@ -6,6 +6,7 @@ mod ebpf;
 mod manifests;
 mod root;
 mod run;
+mod soak;
 mod steps;
 mod test;
 mod tidy;
@@ -47,6 +48,14 @@ enum Task {
         /// Only tests with this in their name.
         filter: Option<String>,
     },
+    /// Everything mixed over two hosts for a while: nothing lost, nothing grows. Ten minutes or more are put down in docs/soak.md.
+    Soak {
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = value_parser!(u64).range(1..=10_000))]
+        minutes: u64,
+        /// Repeat the sizes and choices of an earlier soak, which printed its seed.
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+    },
     /// Check layers, file sizes and where unsafe code is.
     Tidy,
     /// Build the BPF object into snproxy-ebpf/prebuilt.
@@ -86,6 +95,7 @@ fn main() -> ExitCode {
             strict,
             filter,
         } => test::run(fast, strict, filter.as_deref()),
+        Task::Soak { minutes, seed } => soak::run(minutes, seed),
         Task::Tidy => tidy::run(),
         Task::Ebpf { check } => ebpf::run(check),
         Task::Dist => dist::run(),

@@ -13,25 +13,26 @@ pub(super) fn three_hundred_half_closed_clients_that_do_not_read(way: Way) {
     const SIZE: u64 = 8 * MIB;
     let sent = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&sent);
-    let ground = way.with(Pod::serving(move |guest| {
+    let pod = Pod::serving(move |guest| {
         let heard = hear(guest.stream(), UP);
         if heard.bytes == 1 {
             let _ = Noise::new(DOWN).pour(guest.stream(), SIZE, &count);
         }
         let _ = guest.stream().shutdown(Shutdown::Write);
-    }));
+    });
+    let ground = way.with(pod.clone());
     let start = |host: &Host| (host.rss(), host.snproxy().descriptors());
     let before: Vec<_> = ground.proxies().iter().map(start).collect();
 
-    let to = ground.entry().port(1024);
-    let crowd: Vec<Conn> = ground.net.client().run(|| {
-        (0..CLIENTS)
-            .map(|_| Conn::connect(to, SOON).expect("connect"))
-            .collect()
-    });
-    for conn in &crowd {
-        pour(conn.stream(), UP, 1);
-    }
+    let crowd: Vec<Conn> = (1..=CLIENTS)
+        .map(|number| {
+            let conn = ground.open();
+            pour(conn.stream(), UP, 1);
+            // One after the other: how many may come at once is another matter.
+            eventually(SOON, "it is paired", || pod.accepted() == number);
+            conn
+        })
+        .collect();
     let taken = wait_until_stopped(&sent);
     assert!(taken < SIZE * CLIENTS as u64, "they were not stopped");
     let name = way.name();

@@ -269,6 +269,10 @@ impl<T> Told<T> {
         let told = self.0.lock().expect("told").recv_timeout(3 * SOON);
         told.unwrap_or_else(|error| panic!("a pod says nothing: {error}"))
     }
+
+    fn next_within(&self, limit: Duration) -> Option<T> {
+        self.0.lock().expect("told").recv_timeout(limit).ok()
+    }
 }
 
 fn telling<T>() -> (Sender<T>, Told<T>) {
