@@ -25,5 +25,6 @@ mod refusal;
 mod reload;
 mod service;
 mod simplenetes;
+mod soak;
 mod steering;
 mod unmapped;

@@ -9,6 +9,7 @@ mod instructions;
 mod manifests;
 mod root;
 mod run;
+mod soak;
 mod steps;
 mod test;
 mod tidy;
@@ -52,6 +53,14 @@ enum Task {
     },
     /// Measure snproxy beside HAProxy, nginx and a direct connection (as root, through sudo where needed).
     Bench(bench::Bench),
+    /// Everything mixed over two hosts for a while: nothing lost, nothing grows. Ten minutes or more are put down in docs/soak.md.
+    Soak {
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = value_parser!(u64).range(1..=10_000))]
+        minutes: u64,
+        /// Repeat the sizes and choices of an earlier soak, which printed its seed.
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+    },
     /// Check layers, file sizes and where unsafe code is.
     Tidy,
     /// Build the BPF object into snproxy-ebpf/prebuilt.
@@ -101,6 +110,7 @@ fn main() -> ExitCode {
             filter,
         } => test::run(fast, strict, filter.as_deref()),
         Task::Bench(bench) => bench.run(),
+        Task::Soak { minutes, seed } => soak::run(minutes, seed),
         Task::Tidy => tidy::run(),
         Task::Ebpf { check } => ebpf::run(check),
         Task::Dist => dist::run(),

@@ -16,6 +16,7 @@ use tracing::debug;
 use crate::addr::ClusterPort;
 use crate::conf::SendProxy;
 use crate::net::dial::{DialError, dial};
+use crate::pump;
 use crate::route::Table;
 use crate::route::load::Permit;
 use crate::route::peers::{Answer, Answers, Peer, Share};
@@ -345,7 +346,12 @@ impl Race<'_> {
     /// Another one was faster; what becomes of the dial says how the pod is all the same.
     fn leave_the_verdict_to_the_dial(&mut self) {
         if let Some(dial) = self.pod.take() {
-            tokio::spawn(dial);
+            tokio::spawn(async {
+                if let Some(reached) = dial.await {
+                    // No client ended anything: the pod must not take it for one that was done.
+                    pump::reset_on_close(&reached.upstream);
+                }
+            });
         }
     }
 

@@ -1,6 +1,7 @@
 //! Connecting to upstreams.
 
 use std::io;
+use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -43,14 +44,14 @@ impl DialError {
 
 /// Connects to `addr` within `limit`.
 ///
-/// Cancel safety: dropping it closes the half-made socket.
+/// Cancel safety: dropping it resets the half-made connection.
 pub async fn dial(addr: SocketAddr, limit: Duration) -> Result<Stream, DialError> {
     dial_from(None, addr, limit).await
 }
 
 /// Connects to `addr` within `limit`, from the address `from` where that is one of this host's and of the same family.
 ///
-/// Cancel safety: dropping it closes the half-made socket.
+/// Cancel safety: dropping it resets the half-made connection.
 pub async fn dial_from(
     from: Option<IpAddr>,
     addr: SocketAddr,
@@ -77,11 +78,23 @@ async fn connect(from: Option<IpAddr>, addr: SocketAddr) -> io::Result<Stream> {
     if is_connected(&stream) {
         return Ok(stream);
     }
+    let half_made = HalfMade(&stream);
     // What became of it comes with the event, once.
     stream.writable().await?;
-    match stream.take_error()? {
-        None => Ok(stream),
-        Some(error) => Err(error),
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    mem::forget(half_made);
+    Ok(stream)
+}
+
+/// A connection under way. Dropped, its close is a reset: the upstream may have it already, and a FIN without a byte
+/// would pass for a client that was done.
+struct HalfMade<'a>(&'a Stream);
+
+impl Drop for HalfMade<'_> {
+    fn drop(&mut self) {
+        let _ = SockRef::from(self.0).set_linger(Some(Duration::ZERO));
     }
 }
 
