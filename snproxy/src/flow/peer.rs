@@ -25,6 +25,7 @@ use crate::wire::Decoded;
 use crate::wire::peer::{Reply, Request, decode_request};
 
 use super::end::End;
+use super::live::Waiting;
 use super::reach::connect;
 use super::{Closed, Shared, header, questions, random};
 
@@ -64,6 +65,7 @@ pub(super) async fn carry(
         addr,
         asked,
         bytes: BytesMut::new(),
+        waiting: Some(shared.live.wait()),
     };
     let closed = match caller.serve(table, id, &mut stated).await {
         Ok(closed) => closed,
@@ -93,6 +95,8 @@ struct Caller<'a> {
     addr: SocketAddr,
     asked: SocketAddr,
     bytes: BytesMut,
+    /// Until it asks for a pod.
+    waiting: Option<Waiting<'a>>,
 }
 
 impl Caller<'_> {
@@ -116,6 +120,7 @@ impl Caller<'_> {
             self.check(&table)?;
             match request {
                 Request::Connect { cluster_port, ends } => {
+                    self.waiting = None;
                     stated.cluster_port = Some(cluster_port);
                     stated.client = ends.map(|(client, _)| client);
                     // Boxed: one that waits must not hold the room for it.
