@@ -190,7 +190,7 @@ fn the_running_proxy_answers_as_text_and_as_json() {
         &format!("(pid {}) running for ", host.snproxy().pid()),
         "on 10.77.0.1 port 32767, steering by ebpf\n",
         "ports        1 steered, 0 refused, 61743 left alone\n",
-        "connections  0 live, 1 in all\n",
+        "connections  0 live, 0 waiting, 1 in all\n",
         "ends         clean 1\n",
         "kernel       1 steered, 0 refused, 0 without listener, 0 failed (lookups)\n",
         "files        generation 1: in force\n",

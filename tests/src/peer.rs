@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread::sleep,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Where proxies reach each other unless PORT says otherwise.
@@ -31,6 +31,9 @@ struct Heard {
     calls: Mutex<Vec<Arc<Call>>>,
     questions: AtomicUsize,
     on_question: OnceLock<Answer>,
+    silence: OnceLock<Duration>,
+    /// Connections that were accepted and whose line is not whole.
+    waiting: AtomicUsize,
 }
 
 type Answer = Box<dyn Fn(&Guest) + Send + Sync>;
@@ -39,6 +42,7 @@ type Answer = Box<dyn Fn(&Guest) + Send + Sync>;
 pub struct Call {
     line: Vec<u8>,
     reads: usize,
+    heard: Instant,
     visit: Arc<Visit>,
 }
 
@@ -51,7 +55,11 @@ impl Peer {
         let heard = Arc::<Heard>::default();
         let remembered = Arc::clone(&heard);
         let pod = Pod::serving(move |guest| {
-            let Some((line, reads)) = request(guest) else {
+            let silence = remembered.silence.get().copied();
+            remembered.waiting.fetch_add(1, Relaxed);
+            let request = request(guest, silence);
+            remembered.waiting.fetch_sub(1, Relaxed);
+            let Some((line, reads)) = request else {
                 return;
             };
             if line.ends_with(b" 0\r\n") {
@@ -65,6 +73,7 @@ impl Peer {
             let call = Call {
                 line,
                 reads,
+                heard: Instant::now(),
                 visit: guest.share_visit(),
             };
             locked(&remembered.calls).push(Arc::new(call));
@@ -98,6 +107,24 @@ impl Peer {
         let set = self.heard.on_question.set(Box::new(answer));
         assert!(set.is_ok(), "this peer answers questions already");
         self
+    }
+
+    /// Closes connections that say nothing for that long.
+    #[must_use]
+    pub fn closing_after(self, silence: Duration) -> Self {
+        let set = self.heard.silence.set(silence);
+        assert!(set.is_ok(), "this peer has a limit already");
+        self
+    }
+
+    /// Connections that neither side has ended, whatever they asked for.
+    pub fn inside(&self) -> usize {
+        self.pod.inside()
+    }
+
+    /// Those of them that have not said what they want.
+    pub fn waiting(&self) -> usize {
+        self.heard.waiting.load(Relaxed)
     }
 
     /// Connections that asked for a cluster port, in the order their lines were read.
@@ -164,6 +191,16 @@ impl Call {
         self.visit.peer()
     }
 
+    /// When it was accepted.
+    pub fn came(&self) -> Instant {
+        self.visit.came()
+    }
+
+    /// When its line was whole.
+    pub fn heard(&self) -> Instant {
+        self.heard
+    }
+
     /// What has come behind the line, at most about 4 KiB of it.
     pub fn payload(&self) -> Vec<u8> {
         self.visit.first_bytes().split_off(self.line.len())
@@ -219,8 +256,12 @@ pub fn request_for(port: u16) -> String {
     format!("PROXY TCP4 1.2.3.4 1.2.3.4 123 {port}\r\n")
 }
 
-/// One line and the number of reads it took; `None` where the caller ended before it was whole.
-fn request(guest: &Guest) -> Option<(Vec<u8>, usize)> {
+/// One line and the number of reads it took; `None` where the caller ended before it was whole, or was silent for longer
+/// than this.
+fn request(guest: &Guest, silence: Option<Duration>) -> Option<(Vec<u8>, usize)> {
+    if silence.is_some_and(|limit| !guest.is_readable(limit)) {
+        return None;
+    }
     let mut bytes = Vec::new();
     let mut chunk = [0; 256];
     for reads in 1.. {

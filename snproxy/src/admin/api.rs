@@ -48,8 +48,10 @@ pub struct HostCounts {
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Connections {
-    /// Other proxies' connections that ask for nothing now are among them.
     pub live: u64,
+    /// Other proxies' connections that have not asked for anything yet.
+    pub waiting: u64,
+    /// Both, and those that have ended.
     pub total: u64,
 }
 

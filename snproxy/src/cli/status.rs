@@ -43,8 +43,8 @@ fn print(status: &Status) {
         );
     }
     println!(
-        "connections  {} live, {} in all",
-        status.connections.live, status.connections.total
+        "connections  {} live, {} waiting, {} in all",
+        status.connections.live, status.connections.waiting, status.connections.total
     );
     let ends: Vec<_> = status
         .ends

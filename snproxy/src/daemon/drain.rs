@@ -42,6 +42,7 @@ impl Daemon {
         self.accept_the_rest();
         // They asked for nothing yet.
         self.shared.waiting.close();
+        self.shared.spares.close();
 
         let live = &Arc::clone(&self.shared).live;
         // The forced closes are spread over the last quarter, so that clients do not come back all at once.

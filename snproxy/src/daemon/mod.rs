@@ -203,6 +203,7 @@ impl Daemon {
             self.pods.probe(&self.shared, &table, upstream);
         }
         hosts::probe(&self.shared, &table, Instant::now());
+        self.shared.spares.look(&table, Instant::now());
         self.steerer.look_for_failures();
         if self.steerer.is_behind() {
             self.steerer.bring(&table);

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use crate::conf::SendProxy;
 use crate::flow::{Shared, header};
-use crate::net::dial::dial;
+use crate::net::dial::{Options, dial};
 use crate::route::Table;
 use crate::route::service::Upstream;
 use crate::steering::conflict::{Listening, owner_of};
@@ -96,7 +96,7 @@ impl Pods {
         let shared = Arc::clone(shared);
         let limit = table.conf.connect_timeout;
         tokio::spawn(async move {
-            match dial(upstream.addr, limit).await {
+            match dial(upstream.addr, Options::default(), limit).await {
                 Ok(stream) => {
                     let mut greeting = BytesMut::new();
                     if let Some(version) = header::version(send_proxy) {

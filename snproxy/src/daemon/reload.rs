@@ -12,7 +12,7 @@ use crate::admin::api;
 use crate::conf::{Conf, Sources, default_pod_host};
 use crate::diag::{Diagnostic, Parsed, Severity, has_errors};
 use crate::discovery;
-use crate::net::dial::tune;
+use crate::net::dial::tune_anew;
 use crate::route::Table;
 use crate::sys::memory;
 
@@ -284,7 +284,7 @@ impl Daemon {
         let addresses = changed_names(&old.conf, &table.conf);
         let keepalive = table.conf.keepalive;
         if let Some(listener) = &self.listener {
-            tune(listener, keepalive);
+            tune_anew(listener, keepalive);
         }
         self.steerer.keep_alive(keepalive);
         self.shared.table.store(Arc::new(table));

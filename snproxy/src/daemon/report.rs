@@ -40,6 +40,7 @@ impl Daemon {
                 up: pod.upstream.is_up(),
             })
         });
+        let waiting = shared.live.waiting();
         let others = table.peers.list();
         let up = others.iter().filter(|peer| peer.is_up()).count();
         api::Status {
@@ -57,7 +58,8 @@ impl Daemon {
                 down: others.len() - up,
             },
             connections: api::Connections {
-                live: shared.live.now(),
+                live: shared.live.now().saturating_sub(waiting),
+                waiting,
                 total: shared.live.total(),
             },
             ends: shared

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::addr::{Action, PortSet};
 use crate::admin::api;
 use crate::conf::{Conf, Conflict, Steering, Unmapped};
-use crate::net::{dial::tune, listener};
+use crate::net::{dial::tune_anew, listener};
 use crate::route::Table;
 use crate::route::plan::{Plan, Reason};
 use crate::steering::conflict::{self, Listening, owner_of};
@@ -188,7 +188,7 @@ impl Steerer {
         self.keepalive = keepalive;
         if let Mechanism::Listeners(sockets) = &self.mechanism {
             for port in sockets.open() {
-                tune(&port.listener, keepalive);
+                tune_anew(&port.listener, keepalive);
             }
         }
     }

@@ -1,21 +1,30 @@
 //! One call of another host's proxy: connect, one line, its answer.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::time::{Instant, timeout_at};
 
-use crate::net::dial::{DialError, dial_from};
+use crate::conf::Conf;
+use crate::net::dial::{DialError, Options, connected, dial};
 use crate::pump;
 use crate::route::peers::Peer;
+use crate::sys;
 use crate::sys::stream::Stream;
 use crate::wire::Decoded;
 use crate::wire::peer::{self, Reply, Request};
 
+use super::spares::Spares;
+
 /// Longest reply that is read, with what may come behind it in the same segment.
 const REPLY_READ: usize = 2048;
+
+/// A connection to a host's proxy. Dropped before it is [settled](Self::settle), its close is a reset: a call that lost
+/// the race ends at the other end at once, with whatever was begun there.
+#[derive(Debug)]
+pub(super) struct Unsettled(Option<Stream>);
 
 /// What a host said to a request.
 #[derive(Debug)]
@@ -32,21 +41,107 @@ pub(super) enum Said {
     Lost(io::Error),
 }
 
-/// Connects to a host's proxy. Until somebody lets it [`settle_down`], its close is a reset: a call that lost the race
-/// ends at the other end at once, with whatever was begun there.
-pub(super) async fn connect(
-    peer: &Peer,
-    from: Option<IpAddr>,
-    limit: Duration,
-) -> Result<Stream, DialError> {
-    let stream = dial_from(from, peer.addr(), limit).await?;
-    pump::reset_on_close(&stream);
-    Ok(stream)
+/// What became of a line that was to go over a spare connection.
+pub(super) enum OverSpare {
+    Sent(Unsettled),
+    /// It has not connected yet: the line is still to be sent.
+    Connecting(Stream),
+    /// There is none.
+    None,
 }
 
-/// From now on its close is an ordinary one.
-pub(super) fn settle_down(stream: &Stream) {
-    let _ = socket2::SockRef::from(stream).set_linger(None);
+impl Unsettled {
+    /// From now on its close is an ordinary one.
+    pub(super) fn settle(mut self) -> Stream {
+        self.0.take().expect("only this takes it")
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        self.0.as_ref().expect("only the last use takes it")
+    }
+
+    /// Whether the host's kernel has all that was sent; true also where that cannot be told.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        !matches!(sys::socket::unsent(self.stream()), Ok(1..))
+    }
+}
+
+impl From<Stream> for Unsettled {
+    fn from(stream: Stream) -> Self {
+        Self(Some(stream))
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.0 {
+            pump::reset_on_close(stream);
+        }
+    }
+}
+
+/// How other hosts are dialled for clients.
+pub(super) fn options(conf: &Conf) -> Options {
+    Options {
+        from: conf.dial_from,
+        keepalive: conf.keepalive,
+    }
+}
+
+/// Connects to a host's proxy.
+pub(super) async fn connect(
+    peer: &Peer,
+    options: Options,
+    limit: Duration,
+) -> Result<Unsettled, DialError> {
+    let stream = dial(peer.addr(), options, limit).await?;
+    Ok(stream.into())
+}
+
+/// Waits for a connection that was begun ahead of its call.
+pub(super) async fn connect_further(
+    begun: Stream,
+    addr: SocketAddr,
+    limit: Duration,
+) -> Result<Unsettled, DialError> {
+    match tokio::time::timeout(limit, connected(begun)).await {
+        Err(_) => Err(DialError::Timeout { addr, limit }),
+        Ok(Err(source)) => Err(DialError::of(addr, source)),
+        Ok(Ok(stream)) => Ok(stream.into()),
+    }
+}
+
+/// Sends `request` over a spare connection to `addr`, at once.
+///
+/// One that is still connecting `patience` after it began is given up: it waits to send its SYN again, and a new one is
+/// sooner there.
+pub(super) fn send_over_spare(
+    spares: &Spares,
+    addr: SocketAddr,
+    request: Request,
+    patience: Duration,
+) -> OverSpare {
+    let mut line = BytesMut::new();
+    request.encode(&mut line);
+    let now = std::time::Instant::now();
+    while let Some(spare) = spares.take(addr, now) {
+        let is_young = spare.age(now) < patience;
+        let sent = spare.send(&line);
+        let is_connecting =
+            matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        if is_connecting {
+            spares.missed(addr);
+        }
+        if sent.is_err() && !(is_connecting && is_young) {
+            continue;
+        }
+        match spare.into_stream() {
+            Ok(stream) if is_connecting => return OverSpare::Connecting(stream),
+            Ok(stream) => return OverSpare::Sent(stream.into()),
+            Err(_) => {}
+        }
+    }
+    OverSpare::None
 }
 
 /// Sends `requests` in one write, and reads what is said to the first of them until `deadline`.
@@ -65,15 +160,24 @@ pub(super) async fn ask(
         Ok(_) => return Said::Lost(io::ErrorKind::WriteZero.into()),
         Err(error) => return Said::Lost(error),
     }
-    reply(stream, BytesMut::new(), deadline).await
+    reply(stream, &mut BytesMut::new(), deadline).await
 }
 
-/// Reads one reply, of which `bytes` are there already.
-pub(super) async fn reply(stream: &Stream, mut bytes: BytesMut, deadline: Instant) -> Said {
+/// Reads one reply, of which `bytes` are there already, and takes them.
+///
+/// After [`Said::Silent`] it may be called again with the same bytes.
+pub(super) async fn reply(stream: &Stream, bytes: &mut BytesMut, deadline: Instant) -> Said {
     loop {
-        match peer::decode_reply(&bytes) {
+        match peer::decode_reply(bytes) {
             Ok(Decoded::Done { value, used }) => {
-                return Said::Reply(value, bytes.split_off(used));
+                let mut rest = std::mem::take(bytes);
+                // An allocation of its own would be made for a rest of nothing.
+                let rest = if used < rest.len() {
+                    rest.split_off(used)
+                } else {
+                    BytesMut::new()
+                };
+                return Said::Reply(value, rest);
             }
             Ok(Decoded::Partial) => {}
             Err(_) => return Said::Garbage,
@@ -84,7 +188,7 @@ pub(super) async fn reply(stream: &Stream, mut bytes: BytesMut, deadline: Instan
             Ok(Ok(())) => {}
         }
         bytes.reserve(REPLY_READ);
-        match stream.try_read_buf(&mut bytes) {
+        match stream.try_read_buf(bytes) {
             Ok(0) if bytes.is_empty() => return Said::Closed,
             Ok(0) => return Said::Garbage,
             Ok(_) => {}

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::addr::ClusterPort;
-use crate::net::dial::tune;
 use crate::pump::{self, Meter, Rule};
 use crate::route::Table;
 use crate::sys::stream::Stream;
@@ -54,7 +53,6 @@ pub(super) async fn carry(
         send,
         early,
     } = reached;
-    tune(&upstream, conf.keepalive);
     let rule = Rule {
         mechanism: conf.pump,
         idle: conf.idle_timeout,

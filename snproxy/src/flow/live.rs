@@ -34,6 +34,8 @@ pub struct Live {
 #[repr(align(128))]
 struct Worker {
     now: AtomicU64,
+    /// Those of them that have not asked for anything yet.
+    waiting: AtomicU64,
     total: AtomicU64,
     cut: Notify,
 }
@@ -43,6 +45,10 @@ pub struct Alive {
     shared: Arc<Shared>,
     worker: usize,
 }
+
+/// One of them that has not asked for anything yet; dropping it says that it has, or is gone.
+#[derive(Debug)]
+pub(super) struct Waiting<'a>(&'a Worker);
 
 impl Alive {
     /// One that `worker` serves.
@@ -66,6 +72,12 @@ impl Drop for Alive {
         if before == 1 && live.now() == 0 {
             live.left.notify_waiters();
         }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
     }
 }
 
@@ -110,11 +122,27 @@ impl Live {
         }
     }
 
+    /// All that are served, those that wait among them.
     pub fn now(&self) -> u64 {
         self.workers
             .iter()
             .map(|worker| worker.now.load(SeqCst))
             .sum()
+    }
+
+    /// Other proxies' connections that have not asked for anything yet: spare ones, and those for questions.
+    pub fn waiting(&self) -> u64 {
+        self.workers
+            .iter()
+            .map(|worker| worker.waiting.load(Relaxed))
+            .sum()
+    }
+
+    /// One of the calling thread's worker.
+    pub(super) fn wait(&self) -> Waiting<'_> {
+        let counts = self.worker(HERE.get());
+        counts.waiting.fetch_add(1, Relaxed);
+        Waiting(counts)
     }
 
     /// Since the start.

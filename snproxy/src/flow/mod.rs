@@ -9,6 +9,7 @@ pub mod peer;
 pub mod questions;
 mod reach;
 mod seldom;
+pub mod spares;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{SocketAddr, TcpStream};
@@ -33,6 +34,7 @@ use end::{End, Ends};
 use live::{Alive, Live};
 use questions::Questions;
 use seldom::Seldom;
+use spares::Spares;
 
 /// What every connection shares with the daemon.
 pub struct Shared {
@@ -49,6 +51,7 @@ pub struct Shared {
     /// Told when a host said what it has for a port, or will not say it.
     pub answered: Notify,
     pub questions: Questions,
+    pub spares: Spares,
     ids: AtomicU64,
 }
 
@@ -65,6 +68,7 @@ impl Shared {
             health_changed: Notify::new(),
             answered: Notify::new(),
             questions: Questions::default(),
+            spares: Spares::default(),
             // Two processes of one host give different ids to a pod's log.
             ids: AtomicU64::new(u64::from(std::process::id()) << 32),
         }
@@ -75,7 +79,9 @@ impl Shared {
         if !matches!(error, DialError::Exhausted { .. }) {
             return;
         }
-        if let Some(failed) = self.exhausted.count(std::time::Instant::now()) {
+        let now = std::time::Instant::now();
+        self.spares.give_way(now);
+        if let Some(failed) = self.exhausted.count(now) {
             warn!(
                 %error, failed,
                 "connections fail for want of descriptors, memory or source ports of this host (more of the last: \

@@ -9,6 +9,7 @@ mod strangers;
 mod tests;
 
 use std::net::{Shutdown, SocketAddr, SocketAddrV4};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,6 @@ use tokio::task::coop;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::addr::ClusterPort;
-use crate::net::dial::tune;
 use crate::pump::{self, Meter, Rule};
 use crate::route::Table;
 use crate::sys::stream::Stream;
@@ -25,6 +25,7 @@ use crate::wire::Decoded;
 use crate::wire::peer::{Reply, Request, decode_request};
 
 use super::end::End;
+use super::live::Waiting;
 use super::reach::connect;
 use super::{Closed, Shared, header, questions, random};
 
@@ -64,6 +65,7 @@ pub(super) async fn carry(
         addr,
         asked,
         bytes: BytesMut::new(),
+        waiting: Some(shared.live.wait()),
     };
     let closed = match caller.serve(table, id, &mut stated).await {
         Ok(closed) => closed,
@@ -93,6 +95,8 @@ struct Caller<'a> {
     addr: SocketAddr,
     asked: SocketAddr,
     bytes: BytesMut,
+    /// Until it asks for a pod.
+    waiting: Option<Waiting<'a>>,
 }
 
 impl Caller<'_> {
@@ -116,6 +120,7 @@ impl Caller<'_> {
             self.check(&table)?;
             match request {
                 Request::Connect { cluster_port, ends } => {
+                    self.waiting = None;
                     stated.cluster_port = Some(cluster_port);
                     stated.client = ends.map(|(client, _)| client);
                     // Boxed: one that waits must not hold the room for it.
@@ -197,10 +202,11 @@ impl Caller<'_> {
     ) -> Result<Closed, End> {
         let (shared, peer, conf) = (self.shared, self.peer, &table.conf);
         let service = table.service(cluster_port.get()).ok_or(End::NotMapped)?;
+        let mut cut = pin!(shared.live.cut_turn(random()));
         let connected = tokio::select! {
             connected = connect(shared, &table, service) => connected,
             () = peer.broken() => Err(End::Client),
-            () = shared.live.cut_turn(random()) => Err(End::Drain),
+            () = &mut cut => Err(End::Drain),
         };
         let (pod, _permit, upstream) = match connected {
             Err(End::Busy) => {
@@ -209,7 +215,6 @@ impl Caller<'_> {
             }
             connected => connected?,
         };
-        tune(&upstream, conf.keepalive);
         let send_proxy = header::version(pod.send_proxy).is_some();
         if let Err(end) = self.say(Reply::Accept { send_proxy }).await {
             pump::reset_on_close(&upstream);
@@ -229,7 +234,6 @@ impl Caller<'_> {
         drop(table);
 
         let meter = Meter::default();
-        let cut = shared.live.cut_turn(random());
         let first = Box::pin(relay.decide(peer, std::mem::take(&mut self.bytes)));
         let early = BytesMut::new();
         let stop = pump::run(peer, &upstream, first, early, rule, cut, &meter).await;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use crate::addr::ClusterPort;
+use crate::net::dial::Options;
 use crate::route::Table;
 use crate::route::peers::{Answer, Answers, Peer, Peers};
 use crate::sys::stream::Stream;
@@ -163,8 +164,8 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
     let pool = &asked.shared.questions;
     // Nobody closes the semaphore.
     let connecting = pool.connects.acquire().await.ok();
-    let stream = match call::connect(asked.peer(), asked.from, CONNECT_LIMIT).await {
-        Ok(stream) => stream,
+    let stream = match call::connect(asked.peer(), options(asked.from), CONNECT_LIMIT).await {
+        Ok(connection) => connection.settle(),
         Err(error) => {
             debug!(host = %asked.peer().name, %error, "ask");
             return Stopped::NoConnection(error.upstream_lives());
@@ -172,7 +173,6 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
     };
     drop(connecting);
     let stay = pool.stays.try_acquire();
-    call::settle_down(&stream);
     let mut has_answered = false;
     let mut batch = Vec::new();
     loop {
@@ -219,7 +219,8 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
                 // More than it was asked for.
                 return Stopped::Plain;
             }
-            said = call::reply(&stream, rest, Instant::now() + SILENCE).await;
+            let mut rest = rest;
+            said = call::reply(&stream, &mut rest, Instant::now() + SILENCE).await;
         }
         note_host(asked.peer(), true);
         asked.shared.answered.notify_waiters();
@@ -264,10 +265,18 @@ pub(super) fn heard_from(shared: &Arc<Shared>, table: &Table, source: IpAddr) {
     }
 }
 
+/// Without keepalive: no such connection waits for long.
+fn options(from: Option<IpAddr>) -> Options {
+    Options {
+        from,
+        ..Options::default()
+    }
+}
+
 /// What a probe says: that the host lives, that it does not, or nothing.
 async fn lives(peer: &Peer, from: Option<IpAddr>) -> Option<bool> {
-    let stream = match call::connect(peer, from, CONNECT_LIMIT).await {
-        Ok(stream) => stream,
+    let connection = match call::connect(peer, options(from), CONNECT_LIMIT).await {
+        Ok(connection) => connection,
         Err(error) => {
             debug!(host = %peer.name, %error, "probe");
             return error.upstream_lives();
@@ -277,7 +286,7 @@ async fn lives(peer: &Peer, from: Option<IpAddr>) -> Option<bool> {
     let request = Request::Count {
         cluster_port: ClusterPort::new(peer.addr().port())?,
     };
-    match call::ask(&stream, [request], Instant::now() + SILENCE).await {
+    match call::ask(connection.stream(), [request], Instant::now() + SILENCE).await {
         // A close is what a proxy says that knows no such question.
         Said::Reply(..) | Said::Closed | Said::Garbage => Some(true),
         Said::Silent | Said::Lost(_) => Some(false),

@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::addr::ClusterPort;
-use crate::conf::SendProxy;
-use crate::net::dial::{DialError, dial};
+use crate::conf::{Conf, SendProxy};
+use crate::net::dial::{DialError, Options, dial};
 use crate::pump;
 use crate::route::Table;
 use crate::route::load::Permit;
@@ -25,7 +25,7 @@ use crate::route::service::{Exhausted, Pod, Service, Tried, Upstream};
 use crate::sys::stream::Stream;
 use crate::wire::peer::{Reply, Request};
 
-use super::call::{self, Said};
+use super::call::{self, OverSpare, Said, Unsettled};
 use super::end::End;
 use super::questions::{self, SILENCE, note_host};
 use super::{Shared, random};
@@ -68,9 +68,11 @@ type Calling = Pin<Box<dyn Future<Output = Event> + Send>>;
 
 /// What became of a call.
 enum Event {
-    Connected(Call, Stream),
+    Connected(Call, Unsettled),
     NotConnected(Call, DialError),
-    Said(Call, Stream, Said),
+    /// Over a spare connection nothing, or this much of an answer, came while others connect.
+    Unanswered(Call, Unsettled, BytesMut),
+    Said(Call, Unsettled, Said),
 }
 
 /// A call of one host.
@@ -78,6 +80,8 @@ struct Call {
     at: usize,
     share: Share,
     until: Instant,
+    /// Its line went over a connection that was there before.
+    over_spare: bool,
 }
 
 /// What the newest candidate has yet to do.
@@ -209,9 +213,10 @@ impl Race<'_> {
     fn dial(&mut self, pod: &Pod, permit: Permit, share: Share) {
         let shared = Arc::clone(self.shared);
         let upstream = Arc::clone(&pod.upstream);
-        let (send, limit) = (pod.send_proxy, self.table.conf.connect_timeout);
+        let (send, conf) = (pod.send_proxy, &self.table.conf);
+        let (options, limit) = (to_pod(conf), conf.connect_timeout);
         self.pod = Some(Box::pin(async move {
-            let stream = dial_pod(&shared, &upstream, limit).await?;
+            let stream = dial_pod(&shared, &upstream, options, limit).await?;
             Some(Reached {
                 upstream: stream,
                 addr: upstream.addr,
@@ -225,34 +230,84 @@ impl Race<'_> {
 
     fn call(&mut self, at: usize, share: Share) {
         let conf = &self.table.conf;
-        let peer = Arc::clone(&self.table.peers.list()[at]);
-        let (from, limit) = (conf.dial_from, conf.peer_timeout);
-        let call = Call {
+        let (options, limit) = (call::options(conf), conf.peer_timeout);
+        let addr = self.peer(at).addr();
+        let now = Instant::now();
+        let mut call = Call {
             at,
             share,
-            until: Instant::now() + limit,
+            until: now + limit,
+            over_spare: false,
         };
+        match call::send_over_spare(&self.shared.spares, addr, self.request, STAGGER) {
+            OverSpare::Sent(connection) => {
+                call.over_spare = true;
+                // While its answer is under way.
+                self.shared
+                    .spares
+                    .used(addr, options, std::time::Instant::now());
+                self.calls.push(Box::pin(async move {
+                    let mut bytes = BytesMut::new();
+                    let said = call::reply(connection.stream(), &mut bytes, now + STAGGER).await;
+                    match said {
+                        Said::Silent => Event::Unanswered(call, connection, bytes),
+                        said => Event::Said(call, connection, said),
+                    }
+                }));
+                self.patience = Some((Newest::Answers(at), now + SILENCE));
+            }
+            OverSpare::Connecting(begun) => {
+                self.calls.push(Box::pin(async move {
+                    match call::connect_further(begun, addr, limit).await {
+                        Ok(connection) => Event::Connected(call, connection),
+                        Err(error) => Event::NotConnected(call, error),
+                    }
+                }));
+                self.patience = Some((Newest::Connects(at), now + STAGGER));
+            }
+            OverSpare::None => {
+                self.connect(call);
+                self.patience = Some((Newest::Connects(at), now + STAGGER));
+            }
+        }
+    }
+
+    /// Over a connection of its own.
+    fn connect(&mut self, call: Call) {
+        let peer = Arc::clone(&self.table.peers.list()[call.at]);
+        let options = call::options(&self.table.conf);
         self.calls.push(Box::pin(async move {
-            match call::connect(&peer, from, limit).await {
-                Ok(stream) => Event::Connected(call, stream),
+            let limit = call.until.saturating_duration_since(Instant::now());
+            match call::connect(&peer, options, limit).await {
+                Ok(connection) => Event::Connected(call, connection),
                 Err(error) => Event::NotConnected(call, error),
             }
         }));
-        self.patience = Some((Newest::Connects(at), Instant::now() + STAGGER));
     }
 
     /// Takes note of what became of a call; a connection if it was taken.
     fn note(&mut self, event: Event, search: &mut Search<'_>) -> Option<Reached> {
         match event {
-            Event::Connected(call, stream) => {
+            Event::Connected(call, connection) => {
                 if self.is_newest(Newest::Connects(call.at)) {
                     let patience = Instant::now() + SILENCE;
                     self.patience = Some((Newest::Answers(call.at), patience));
                 }
                 let request = self.request;
                 self.calls.push(Box::pin(async move {
-                    let said = call::ask(&stream, [request], call.until).await;
-                    Event::Said(call, stream, said)
+                    let said = call::ask(connection.stream(), [request], call.until).await;
+                    Event::Said(call, connection, said)
+                }));
+                None
+            }
+            Event::Unanswered(call, connection, mut bytes) => {
+                // Of a host that is cut off not even the kernel answers, which a connect would have found out by now.
+                if self.is_newest(Newest::Answers(call.at)) && !connection.is_acknowledged() {
+                    self.give_up_on(Newest::Connects(call.at));
+                }
+                self.calls.push(Box::pin(async move {
+                    let said = call::reply(connection.stream(), &mut bytes, call.until).await;
+                    Event::Said(call, connection, said)
                 }));
                 None
             }
@@ -267,17 +322,40 @@ impl Race<'_> {
                 search.note(Over::NoUpstream);
                 None
             }
-            Event::Said(call, stream, said) => {
+            Event::Said(call, connection, said)
+                if call.over_spare && matches!(said, Said::Closed | Said::Lost(_)) =>
+            {
+                self.call_anew(call, &connection, &said);
+                None
+            }
+            Event::Said(call, connection, said) => {
                 self.is_past(Newest::Answers(call.at));
-                self.heard(call, stream, said, search)
+                self.heard(call, connection, said, search)
             }
         }
+    }
+
+    /// A spare connection may have been on its way to its end when the line came: that is no answer. The host is asked
+    /// once more.
+    fn call_anew(&mut self, mut call: Call, connection: &Unsettled, said: &Said) {
+        let addr = self.peer(call.at).addr();
+        // A close that comes before the line has arrived was not meant for it.
+        if matches!(said, Said::Lost(_)) || !connection.is_acknowledged() {
+            let now = std::time::Instant::now();
+            self.shared.spares.bar(addr, now);
+        }
+        debug!(host = %self.peer(call.at).name, "a spare connection was closed");
+        if self.is_newest(Newest::Answers(call.at)) {
+            self.patience = Some((Newest::Connects(call.at), Instant::now() + STAGGER));
+        }
+        call.over_spare = false;
+        self.connect(call);
     }
 
     fn heard(
         &mut self,
         call: Call,
-        stream: Stream,
+        connection: Unsettled,
         said: Said,
         search: &mut Search<'_>,
     ) -> Option<Reached> {
@@ -289,9 +367,13 @@ impl Race<'_> {
         let answer = match said {
             Said::Reply(Reply::Accept { send_proxy }, early) => {
                 self.remember(call.at, Answer::Took);
-                call::settle_down(&stream);
+                if !call.over_spare {
+                    let (options, now) =
+                        (call::options(&self.table.conf), std::time::Instant::now());
+                    self.shared.spares.used(peer.addr(), options, now);
+                }
                 return Some(Reached {
-                    upstream: stream,
+                    upstream: connection.settle(),
                     addr: peer.addr(),
                     // The answer knows no versions; a host whose pod wants v2 makes it of the v1 that it gets.
                     send: if send_proxy {
@@ -419,16 +501,29 @@ pub(super) async fn connect<'t>(
                 Exhausted::Full => End::Busy,
                 Exhausted::Tried => End::NoUpstream,
             })?;
-        if let Some(upstream) = dial_pod(shared, &pod.upstream, limit).await {
+        if let Some(upstream) = dial_pod(shared, &pod.upstream, to_pod(&table.conf), limit).await {
             return Ok((pod, permit, upstream));
         }
     }
     Err(End::NoUpstream)
 }
 
+/// How pods of this host are dialled.
+fn to_pod(conf: &Conf) -> Options {
+    Options {
+        from: None,
+        keepalive: conf.keepalive,
+    }
+}
+
 /// One dial, and what it says of the pod.
-async fn dial_pod(shared: &Shared, upstream: &Upstream, limit: Duration) -> Option<Stream> {
-    match dial(upstream.addr, limit).await {
+async fn dial_pod(
+    shared: &Shared,
+    upstream: &Upstream,
+    options: Options,
+    limit: Duration,
+) -> Option<Stream> {
+    match dial(upstream.addr, options, limit).await {
         Ok(stream) => {
             shared.note(upstream, true);
             Some(stream)

@@ -1,15 +1,27 @@
 //! Connecting to upstreams.
 
+use std::fs;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::sys;
 use crate::sys::stream::Stream;
+
+/// What a socket is given before it is a connection.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Options {
+    /// Its source address, where that is one of this host's and of the same family.
+    pub from: Option<IpAddr>,
+    /// Silence before the first probe; `None`: off.
+    pub keepalive: Option<Duration>,
+}
 
 /// Why a dial did not give a connection.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +44,15 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Why a connect to `addr` failed that did not take too long.
+    pub fn of(addr: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::ConnectionReset => Self::Reset { addr },
+            _ if exhausted(&source) => Self::Exhausted { addr, source },
+            _ => Self::Failed { addr, source },
+        }
+    }
+
     /// What this says of the upstream: that it lives, that it does not, or nothing.
     pub fn upstream_lives(&self) -> Option<bool> {
         match self {
@@ -45,36 +66,76 @@ impl DialError {
 /// Connects to `addr` within `limit`.
 ///
 /// Cancel safety: dropping it resets the half-made connection.
-pub async fn dial(addr: SocketAddr, limit: Duration) -> Result<Stream, DialError> {
-    dial_from(None, addr, limit).await
-}
-
-/// Connects to `addr` within `limit`, from the address `from` where that is one of this host's and of the same family.
-///
-/// Cancel safety: dropping it resets the half-made connection.
-pub async fn dial_from(
-    from: Option<IpAddr>,
+pub async fn dial(
     addr: SocketAddr,
+    options: Options,
     limit: Duration,
 ) -> Result<Stream, DialError> {
-    let stream = match tokio::time::timeout(limit, connect(from, addr)).await {
+    let connecting = async {
+        let (socket, from) = open(options.from, addr)?;
+        begin(&socket, addr, options)?;
+        let stream = connected(Stream::new(socket.into())?).await?;
+        Ok((stream, from))
+    };
+    let (stream, from) = match tokio::time::timeout(limit, connecting).await {
         Err(_) => return Err(DialError::Timeout { addr, limit }),
-        Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionReset => {
-            return Err(DialError::Reset { addr });
-        }
-        Ok(Err(source)) if exhausted(&source) => return Err(DialError::Exhausted { addr, source }),
-        Ok(Err(source)) => return Err(DialError::Failed { addr, source }),
-        Ok(Ok(stream)) => stream,
+        Ok(Err(source)) => return Err(DialError::of(addr, source)),
+        Ok(Ok(made)) => made,
     };
     // A dial to an own address where nobody listens meets itself when its port is picked as source.
-    if stream.local_addr().is_ok_and(|local| local == addr) {
+    let may_be_own = from.is_none_or(|from| from == addr.ip());
+    let may_meet_itself = may_be_own && SOURCE_PORTS.contains(&addr.port());
+    if may_meet_itself && stream.local_addr().is_ok_and(|local| local == addr) {
         return Err(DialError::Itself { addr });
     }
     Ok(stream)
 }
 
-async fn connect(from: Option<IpAddr>, addr: SocketAddr) -> io::Result<Stream> {
-    let stream = Stream::new(begin(from, addr)?)?;
+/// The ports that the kernel picks as source, as they were at the first dial; all where it does not say.
+static SOURCE_PORTS: LazyLock<RangeInclusive<u16>> = LazyLock::new(|| {
+    fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
+        .ok()
+        .and_then(|text| range(&text))
+        .unwrap_or(0..=u16::MAX)
+});
+
+fn range(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.trim().split_once(char::is_whitespace)?;
+    Some(first.parse().ok()?..=last.trim().parse().ok()?)
+}
+
+/// A non-blocking socket that is to connect to `addr`, and the source address that it has already.
+pub fn open(from: Option<IpAddr>, addr: SocketAddr) -> io::Result<(Socket, Option<IpAddr>)> {
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    let Some(from) = from.filter(|from| from.is_ipv4() == addr.is_ipv4()) else {
+        return Ok((socket, None));
+    };
+    // The port is picked at connect, by the whole pair of ends: 28,000 per destination rather than in all.
+    sys::socket::bind_address_no_port(&socket)?;
+    // An address that left the host meanwhile: the kernel picks another one.
+    let bound = socket.bind(&SocketAddr::new(from, 0).into());
+    Ok((socket, bound.is_ok().then_some(from)))
+}
+
+/// Begins to connect, and waits for nothing: the handshake goes on by itself.
+pub fn begin(socket: &Socket, addr: SocketAddr, options: Options) -> io::Result<()> {
+    match socket.connect(&addr.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    // Only now: while the handshake is under way, nobody waits for it.
+    tune(socket, options.keepalive);
+    Ok(())
+}
+
+/// Waits until a connection that was begun is made.
+///
+/// Cancel safety: dropping it resets the half-made connection.
+pub async fn connected(stream: Stream) -> io::Result<Stream> {
     if is_connected(&stream) {
         return Ok(stream);
     }
@@ -98,31 +159,12 @@ impl Drop for HalfMade<'_> {
     }
 }
 
-/// A socket that connects by itself.
-pub fn begin(from: Option<IpAddr>, addr: SocketAddr) -> io::Result<std::net::TcpStream> {
-    let socket = Socket::new(
-        Domain::for_address(addr),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
-    if let Some(from) = from.filter(|from| from.is_ipv4() == addr.is_ipv4()) {
-        // The port is picked at connect, by the whole pair of ends: 28,000 per destination rather than in all.
-        sys::socket::bind_address_no_port(&socket)?;
-        // An address that left the host meanwhile: the kernel picks another one.
-        let _ = socket.bind(&SocketAddr::new(from, 0).into());
-    }
-    match socket.connect(&addr.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-        _ => Ok(socket.into()),
-    }
-}
-
 /// On the same host the handshake is over when `connect()` returns, though it says that it is under way.
 fn is_connected(stream: &Stream) -> bool {
     rustix::net::getpeername(stream).is_ok()
 }
 
-/// Options of every proxied socket: no Nagle; keepalive after `keepalive` of silence.
+/// Options of every proxied socket that is new: no Nagle; keepalive after `keepalive` of silence.
 ///
 /// A socket that is accepted has them from its listener.
 pub fn tune(socket: &impl AsFd, keepalive: Option<Duration>) {
@@ -132,13 +174,25 @@ pub fn tune(socket: &impl AsFd, keepalive: Option<Duration>) {
     // Urgent data would vanish from the stream otherwise: it stays in its place as an ordinary byte.
     let _ = socket.set_out_of_band_inline(true);
     if let Some(time) = keepalive {
-        let probes = TcpKeepalive::new()
-            .with_time(time)
-            .with_interval((time / 4).max(Duration::from_secs(1)));
-        let _ = socket.set_tcp_keepalive(&probes.with_retries(4));
+        keep_alive(&socket, time);
+    }
+}
+
+/// Another keepalive, or none, for a socket that is tuned.
+pub fn tune_anew(socket: &impl AsFd, keepalive: Option<Duration>) {
+    let socket = SockRef::from(socket);
+    if let Some(time) = keepalive {
+        keep_alive(&socket, time);
     } else {
         let _ = socket.set_keepalive(false);
     }
+}
+
+fn keep_alive(socket: &Socket, time: Duration) {
+    let probes = TcpKeepalive::new()
+        .with_time(time)
+        .with_interval((time / 4).max(Duration::from_secs(1)));
+    let _ = socket.set_tcp_keepalive(&probes.with_retries(4));
 }
 
 fn exhausted(error: &io::Error) -> bool {
@@ -153,4 +207,17 @@ fn exhausted(error: &io::Error) -> bool {
                 | libc::EAGAIN
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_ports_are_read_as_the_kernel_writes_them() {
+        assert_eq!(range("32768\t60999\n"), Some(32768..=60999));
+        assert_eq!(range("1 65535"), Some(1..=65535));
+        assert_eq!(range("32768"), None);
+        assert_eq!(range(""), None);
+    }
 }

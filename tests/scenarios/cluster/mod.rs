@@ -8,6 +8,7 @@ mod locality;
 mod max_conn;
 mod reach;
 mod scale;
+mod spares;
 
 use snproxy_tests::{Conn, Host, Net, Pod};
 use std::{

@@ -37,10 +37,10 @@ pub(super) fn silence_ends_and_a_slow_stream_does_not(way: Way) {
     let entry = ground.entry();
 
     let idle = entry.open(1024);
+    let start = Instant::now();
     idle.send("x");
     assert_eq!(idle.read(1), b"x");
     let [busy, down, up] = [1024, 1026, 1028].map(|port| entry.open(port));
-    let start = Instant::now();
     thread::scope(|scope| {
         scope.spawn(|| {
             assert_eq!(idle.ended(), Ended::Reset);

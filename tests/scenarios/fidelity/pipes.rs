@@ -16,7 +16,7 @@ pub(super) const POOL: usize = 520;
 
 pub(super) fn nothing_is_left_behind_by_bulk_and_by_resets_in_its_middle(way: Way) {
     const STUCK: usize = 60;
-    // Two workers with 32 empty pipes each, and what proxies keep open to each other.
+    // Two workers with 32 empty pipes each, and what proxies keep open to each other: spare connections too.
     const KEPT: usize = 2 * 32 * 2 + 20;
     let talking = Pod::serving(|guest| {
         // Each connection has bytes of its own: what is left in a pipe is not mistaken for what should be there.

@@ -107,7 +107,7 @@ fn thousands_of_silent_ones_from_many_sources_cost_little() {
     let sources = many_sources(&net, a);
     a.conf("PEERS", "hosts 10.78.0.0/16").start();
     others_are_served(a, b, "nobody");
-    let quiet = || a.count("/connections/live") == 0;
+    let quiet = || a.count("/connections/live") + a.count("/connections/waiting") == 0;
     eventually(SOON, "they are gone", quiet);
     let (memory, descriptors) = (a.rss(), a.snproxy().descriptors());
 
@@ -124,7 +124,9 @@ fn thousands_of_silent_ones_from_many_sources_cost_little() {
     let mut silent = open(0, FIRST);
     let live = |count: usize| {
         let what = format!("{count} are silent");
-        eventually(SOON, &what, || a.count("/connections/live") == count as u64);
+        eventually(SOON, &what, || {
+            a.count("/connections/waiting") == count as u64
+        });
     };
     live(FIRST);
     others_are_served(a, b, "2,000 silent");
@@ -291,7 +293,8 @@ fn silent_peers_leave_descriptors_for_those_with_work() {
     let silent: Vec<_> = (0..120).map(|_| b.call(a)).collect();
     a.snproxy().wait_for_line(SOON, "accept: resting");
     let took = eventually(2 * SOON, "sixteen are left", || {
-        a.count("/connections/total") >= 120 && a.count("/connections/live") == SILENT_OF_ONE as u64
+        a.count("/connections/total") >= 120
+            && a.count("/connections/waiting") == SILENT_OF_ONE as u64
     });
     print_figure(
         "120 silent come down to sixteen by 64 descriptors",
@@ -346,7 +349,8 @@ fn a_drain_waits_for_no_peer_that_has_asked_for_nothing() {
     let asked = b.call(a);
     asked.send(question(1024));
     assert_eq!(asked.line(), "PODS=1");
-    eventually(SOON, "all are in", || a.count("/connections/live") == 4);
+    eventually(SOON, "all are in", || a.count("/connections/waiting") == 4);
+    assert_eq!(a.count("/connections/live"), 0, "nobody is served");
     let start = Instant::now();
     a.stop();
     print_figure(

@@ -2,6 +2,7 @@
 
 mod fallback;
 mod header;
+mod spares;
 mod whole;
 
 use snproxy_tests::{Call, Conn, Ended, Guest, Host, Net, Peer, check, eventually, request_for};

@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Bytes of each visitor that are remembered.
@@ -20,6 +20,7 @@ const REMEMBERED: usize = 4 << 10;
 pub struct Visit {
     peer: SocketAddr,
     local: SocketAddr,
+    came: Instant,
     first: Mutex<Vec<u8>>,
     received: AtomicU64,
     ended: Mutex<Option<Ended>>,
@@ -38,6 +39,7 @@ impl Guest {
         let visit = Visit {
             peer: canonical(peer),
             local: canonical(local),
+            came: Instant::now(),
             first: Mutex::default(),
             received: AtomicU64::new(0),
             ended: Mutex::default(),
@@ -96,12 +98,17 @@ impl Guest {
 
     /// Whether the other side has ended, without reading: bytes stay where they are. `None` waits for it.
     pub fn wait_for_end(&self, limit: Option<Duration>) -> bool {
+        self.polled(PollFlags::RDHUP, limit)
+    }
+
+    /// Whether something comes within `limit`, bytes or an end.
+    pub fn is_readable(&self, limit: Duration) -> bool {
+        self.polled(PollFlags::IN, Some(limit))
+    }
+
+    fn polled(&self, flags: PollFlags, limit: Option<Duration>) -> bool {
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-        poll(
-            &mut [PollFd::new(&*self.stream, PollFlags::RDHUP)],
-            limit.as_ref(),
-        )
-        .is_ok_and(|ready| ready > 0)
+        poll(&mut [PollFd::new(&*self.stream, flags)], limit.as_ref()).is_ok_and(|ready| ready > 0)
     }
 }
 
@@ -113,6 +120,11 @@ impl Visit {
 
     pub fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// When it was accepted.
+    pub fn came(&self) -> Instant {
+        self.came
     }
 
     /// The first bytes that came, at most 4 KiB.
