@@ -1,69 +1,87 @@
 //! A client on a cluster port: find who serves it, pump.
 
-use std::net::SocketAddr;
+use std::mem;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use crate::addr::ClusterPort;
-use crate::pump::{self, Meter, Rule};
+use crate::pump::{self, First, Meter, Rule};
 use crate::route::Table;
-use crate::sys::stream::Stream;
 
 use super::end::End;
 use super::header::Opening;
 use super::reach::{Reached, Wanted, reach};
-use super::{Closed, Shared, random};
+use super::{Client, Closed, Shared, random};
+
+/// A connection to who serves the port, and how it is pumped.
+struct Way {
+    reached: Reached,
+    rule: Rule,
+    meter: Meter,
+}
+
+/// What goes to the pod first.
+type Deciding<'a> = Pin<Box<dyn Future<Output = First> + Send + 'a>>;
 
 /// Carries a client's connection to a pod of the port that it asked for, on whichever host, to its end.
-pub(super) async fn carry(
+pub(super) async fn carry(shared: &Arc<Shared>, table: Arc<Table>, client: &Client) -> Closed {
+    let mut cut = pin!(shared.live.cut_turn(random()));
+    // Boxed: only until it is over, and a connection that stays has the room of the pump only. The table goes with it: a
+    // connection may outlive a hundred reloads.
+    let way = Box::pin(way(shared, table, client));
+    let way = tokio::select! {
+        biased;
+        way = way => way,
+        () = &mut cut => Err(End::Drain),
+    };
+    let (mut way, first) = match way {
+        Ok(reached) => reached,
+        Err(end) => return Closed::early(&client.stream, end),
+    };
+    let early = mem::take(&mut way.reached.early);
+    let upstream = &way.reached.upstream;
+    let stop = pump::run(
+        &client.stream,
+        upstream,
+        first,
+        early,
+        way.rule,
+        cut,
+        &way.meter,
+    )
+    .await;
+    Closed::pumped(stop, way.reached.addr, &way.meter)
+}
+
+/// Errors: how the connection ends, for there is no way.
+async fn way<'a>(
     shared: &Arc<Shared>,
     table: Arc<Table>,
-    client: &Stream,
-    addr: SocketAddr,
-    asked: SocketAddr,
-    id: u64,
-) -> Closed {
-    let Some(port) = ClusterPort::new(asked.port()) else {
-        return Closed::early(client, End::NotMapped);
-    };
-    let conf = &table.conf;
-    let opening = Opening::new(conf, addr, asked, id);
-    let way = async {
-        let looked = opening.required(client).await?;
-        let reached = tokio::select! {
-            biased;
-            reached = reach(shared, &table, port, Wanted { client: addr, asked }) => reached?,
-            () = client.broken() => return Err(End::Client),
-        };
-        Ok((looked, reached))
+    client: &'a Client,
+) -> Result<(Box<Way>, Deciding<'a>), End> {
+    let Client {
+        stream,
+        addr,
+        asked,
+        id,
+    } = client;
+    let port = ClusterPort::new(asked.port()).ok_or(End::NotMapped)?;
+    let opening = Opening::new(&table.conf, *addr, *asked, *id);
+    let looked = opening.required(stream).await?;
+    let wanted = Wanted {
+        client: *addr,
+        asked: *asked,
     };
     let reached = tokio::select! {
         biased;
-        reached = way => reached,
-        () = shared.live.cut_turn(random()) => Err(End::Drain),
+        reached = reach(shared, &table, port, wanted) => reached?,
+        () = stream.broken() => return Err(End::Client),
     };
-    let (looked, reached) = match reached {
-        Ok(reached) => reached,
-        Err(end) => return Closed::early(client, end),
+    let first: Deciding<'_> = Box::pin(opening.decide(stream, looked, reached.send));
+    let way = Way {
+        reached,
+        rule: Rule::new(&table.conf),
+        meter: Meter::default(),
     };
-    let Reached {
-        // First, so that it is dropped last: a place is free once the pod's connection is closed.
-        held: _held,
-        upstream,
-        addr: upstream_addr,
-        send,
-        early,
-    } = reached;
-    let rule = Rule {
-        mechanism: conf.pump,
-        idle: conf.idle_timeout,
-    };
-    // A connection may outlive a hundred reloads: it must not keep a table of each.
-    drop(table);
-
-    let meter = Meter::default();
-    let cut = shared.live.cut_turn(random());
-    // Boxed: the pump's futures hold it several times over, 2 KiB per connection for as long as it lives (2026-11-20).
-    let first = Box::pin(opening.decide(client, looked, send));
-    let stop = pump::run(client, &upstream, first, early, rule, cut, &meter).await;
-    Closed::pumped(stop, upstream_addr, &meter)
+    Ok((Box::new(way), first))
 }

@@ -70,7 +70,9 @@ impl Opening {
         if self.mode != ProxyMode::Require {
             return Ok(None);
         }
-        let looked = look(client, BytesMut::new(), Some(self.wait), self.wait).await;
+        let looked = look(client, BytesMut::new(), Some(self.wait), self.wait);
+        // Boxed: few clients have to.
+        let looked = Box::pin(looked).await;
         match looked.seen {
             Seen::Header(_) => Ok(Some(looked)),
             Seen::None => Err(End::Header),

@@ -187,6 +187,11 @@ impl Live {
             cut.as_mut().poll(cx)
         })
         .await;
+        // Boxed: each connection would have the room for as long as it lives.
+        Box::pin(self.turn(random)).await;
+    }
+
+    async fn turn(&self, random: u64) {
         let spread = self.cut_spread_ms.load(Relaxed);
         let turn = (u128::from(random) * u128::from(spread)) >> 64;
         let turn = Duration::from_millis(u64::try_from(turn).unwrap_or(spread));

@@ -111,6 +111,15 @@ struct Opened {
     cluster_port: Option<u16>,
 }
 
+impl Opened {
+    fn by(client: SocketAddr) -> Self {
+        Self {
+            client: Some(client),
+            ..Self::default()
+        }
+    }
+}
+
 /// How a connection ended, for the closing event.
 #[derive(Debug)]
 pub(crate) struct Closed {
@@ -168,59 +177,70 @@ pub fn serve(
     async move { carry(alive.shared(), client, addr).await }
 }
 
-async fn carry(shared: &Arc<Shared>, client: TcpStream, addr: SocketAddr) {
-    let start = Instant::now();
-    let addr = canonical(addr);
-    let client = match Stream::new(client) {
-        Ok(client) => client,
-        Err(error) => {
+/// A connection that was accepted.
+pub(crate) struct Client {
+    pub(crate) stream: Stream,
+    pub(crate) addr: SocketAddr,
+    /// The address and port that it opened.
+    pub(crate) asked: SocketAddr,
+    /// Its id, for the pod's log.
+    pub(crate) id: u64,
+}
+
+impl Client {
+    fn new(shared: &Shared, stream: TcpStream, addr: SocketAddr) -> Result<Self, End> {
+        let stream = Stream::new(stream).map_err(|error| {
             // The kernel watches no more descriptors; the close is a FIN, for nothing else can be had of the socket.
             warn!(%error, client = %addr, "watch a connection");
-            shared.ends.count(End::NoUpstream);
-            return;
-        }
-    };
-    let (opened, closed) = if let Ok(asked) = client.local_addr().map(canonical) {
-        route(shared, &client, addr, asked).await
-    } else {
-        // The client reset while it waited in the accept queue.
-        let opened = Opened {
-            client: Some(addr),
-            ..Opened::default()
-        };
-        (opened, Closed::silently(End::Client))
-    };
-    drop(client);
-    shared.ends.count(closed.end);
-    report(&opened, &closed, start.elapsed());
+            End::NoUpstream
+        })?;
+        // Without one, the client reset while it waited in the accept queue.
+        let asked = stream.local_addr().map_err(|_| End::Client)?;
+        Ok(Self {
+            stream,
+            addr,
+            asked: canonical(asked),
+            id: shared.ids.fetch_add(1, Relaxed),
+        })
+    }
 }
 
 /// PORT is for peers; every other port that reaches us is a cluster port.
-async fn route(
-    shared: &Arc<Shared>,
-    client: &Stream,
-    addr: SocketAddr,
-    asked: SocketAddr,
-) -> (Opened, Closed) {
-    let table = shared.table.load_full();
-    let id = shared.ids.fetch_add(1, Relaxed);
-    if asked.port() == table.conf.port {
-        // Boxed: clients, which are many more, must not pay for its size.
-        let (stated, closed) = Box::pin(peer::carry(shared, table, client, addr, asked, id)).await;
-        let opened = Opened {
-            client: stated.client.map(SocketAddr::V4),
-            peer: Some(addr),
-            cluster_port: stated.cluster_port.map(ClusterPort::get),
-        };
-        return (opened, closed);
-    }
-    let opened = Opened {
-        client: Some(addr),
-        peer: None,
-        cluster_port: Some(asked.port()),
+async fn carry(shared: &Arc<Shared>, stream: TcpStream, addr: SocketAddr) {
+    let start = Instant::now();
+    let client = match Client::new(shared, stream, canonical(addr)) {
+        Ok(client) => client,
+        Err(end) => return conclude(shared, start, &Opened::by(addr), &Closed::silently(end)),
     };
-    let closed = cluster::carry(shared, table, client, addr, asked, id).await;
-    (opened, closed)
+    let table = shared.table.load_full();
+    if client.asked.port() == table.conf.port {
+        // Boxed: clients, which are many more, must not pay for its size.
+        Box::pin(carry_for_peer(shared, table, client, start)).await;
+        return;
+    }
+    let closed = cluster::carry(shared, table, &client).await;
+    let opened = Opened {
+        cluster_port: Some(client.asked.port()),
+        ..Opened::by(client.addr)
+    };
+    drop(client);
+    conclude(shared, start, &opened, &closed);
+}
+
+async fn carry_for_peer(shared: &Arc<Shared>, table: Arc<Table>, client: Client, start: Instant) {
+    let (stated, closed) = peer::carry(shared, table, &client).await;
+    let opened = Opened {
+        client: stated.client.map(SocketAddr::V4),
+        peer: Some(client.addr),
+        cluster_port: stated.cluster_port.map(ClusterPort::get),
+    };
+    drop(client);
+    conclude(shared, start, &opened, &closed);
+}
+
+fn conclude(shared: &Shared, start: Instant, opened: &Opened, closed: &Closed) {
+    shared.ends.count(closed.end);
+    report(opened, closed, start.elapsed());
 }
 
 /// Uniform bits for one pick.

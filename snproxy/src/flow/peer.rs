@@ -27,7 +27,7 @@ use crate::wire::peer::{Reply, Request, decode_request};
 use super::end::End;
 use super::live::Waiting;
 use super::reach::connect;
-use super::{Closed, Shared, header, questions, random};
+use super::{Client, Closed, Shared, header, questions, random};
 
 pub use room::Room;
 
@@ -53,21 +53,18 @@ pub(super) struct Stated {
 pub(super) async fn carry(
     shared: &Arc<Shared>,
     table: Arc<Table>,
-    peer: &Stream,
-    addr: SocketAddr,
-    asked: SocketAddr,
-    id: u64,
+    client: &Client,
 ) -> (Stated, Closed) {
     let mut stated = Stated::default();
     let mut caller = Caller {
         shared,
-        peer,
-        addr,
-        asked,
+        peer: &client.stream,
+        addr: client.addr,
+        asked: client.asked,
         bytes: BytesMut::new(),
         waiting: Some(shared.live.wait()),
     };
-    let closed = match caller.serve(table, id, &mut stated).await {
+    let closed = match caller.serve(table, client.id, &mut stated).await {
         Ok(closed) => closed,
         Err(end) => {
             let patience = match end {
@@ -75,7 +72,7 @@ pub(super) async fn carry(
                 End::Stranger | End::Request | End::Unused | End::Drain => Duration::ZERO,
                 _ => FAREWELL,
             };
-            farewell(peer, patience).await;
+            farewell(&client.stream, patience).await;
             Closed::silently(end)
         }
     };
@@ -226,10 +223,7 @@ impl Caller<'_> {
             wait: conf.proxy_wait,
             send: pod.send_proxy,
         };
-        let rule = Rule {
-            mechanism: conf.pump,
-            idle: conf.idle_timeout,
-        };
+        let rule = Rule::new(conf);
         let upstream_addr = pod.upstream.addr;
         drop(table);
 

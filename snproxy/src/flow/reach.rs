@@ -47,7 +47,8 @@ pub(super) struct Reached {
     pub(super) send: SendProxy,
     /// Bytes of the pod that came right behind a host's answer.
     pub(super) early: BytesMut,
-    /// The places it takes; they end with the connection.
+    /// The places it takes. Last, so that they are dropped last: a place is free once the pod's connection is closed.
+    #[expect(dead_code, reason = "held for what its drop does")]
     pub(super) held: Held,
 }
 
@@ -135,7 +136,8 @@ pub(super) async fn reach(
         calls: FuturesUnordered::new(),
         patience: None,
     };
-    race.run(&mut search).await
+    // Boxed: of the connections that stay, most found a pod of this host, and have the room for as long as they live.
+    Box::pin(race.run(&mut search)).await
 }
 
 impl Race<'_> {
@@ -178,6 +180,14 @@ impl Race<'_> {
                     Step::Over(_) => self.patience = None,
                 }
             }
+            // One timer for all: the runtime's thread is woken for each that is earlier than what it sleeps for.
+            let enough = start + ANSWER_WAIT;
+            let waited = is_waiting.then_some(enough);
+            let patience = self.patience.map(|(_, until)| until);
+            let next = [waited, patience]
+                .into_iter()
+                .flatten()
+                .fold(last, Instant::min);
             tokio::select! {
                 Some(reached) = dialled(&mut self.pod) => {
                     self.pod = None;
@@ -195,17 +205,22 @@ impl Race<'_> {
                     }
                     start_next = self.patience.is_none();
                 }
-                newest = passed(self.patience) => {
-                    self.give_up_on(newest);
-                    start_next = true;
-                }
                 () = answered, if is_waiting => start_next = true,
-                () = sleep_until(start + ANSWER_WAIT), if is_waiting => {
-                    is_waiting = false;
-                    search.stop_waiting();
-                    start_next = true;
+                () = sleep_until(next) => {
+                    let now = Instant::now();
+                    if now >= last {
+                        return Err(End::NoUpstream);
+                    }
+                    if let Some((newest, _)) = self.patience.filter(|(_, until)| now >= *until) {
+                        self.give_up_on(newest);
+                        start_next = true;
+                    }
+                    if is_waiting && now >= enough {
+                        is_waiting = false;
+                        search.stop_waiting();
+                        start_next = true;
+                    }
                 }
-                () = sleep_until(last) => return Err(End::NoUpstream),
             }
         }
     }
@@ -471,17 +486,6 @@ async fn dialled(dial: &mut Option<Dialling>) -> Option<Option<Reached>> {
     match dial {
         Some(dial) => Some(dial.await),
         None => None,
-    }
-}
-
-/// Resolves when the newest candidate has had its time; never without one.
-async fn passed(patience: Option<(Newest, Instant)>) -> Newest {
-    match patience {
-        Some((newest, until)) => {
-            sleep_until(until).await;
-            newest
-        }
-        None => std::future::pending().await,
     }
 }
 

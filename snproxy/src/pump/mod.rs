@@ -11,15 +11,16 @@ mod splice;
 
 use std::future::{Future, poll_fn};
 use std::net::Shutdown;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::time::Instant;
 
-use crate::conf::Mechanism;
+use crate::conf::{Conf, Mechanism};
 use crate::sys;
 use crate::sys::stream::Stream;
 
@@ -77,6 +78,16 @@ pub struct Rule {
     pub idle: Option<Duration>,
 }
 
+impl Rule {
+    /// The one that `conf` states.
+    pub fn new(conf: &Conf) -> Self {
+        Self {
+            mechanism: conf.pump,
+            idle: conf.idle_timeout,
+        }
+    }
+}
+
 /// Pumps between `client` and `upstream` until both directions are done.
 ///
 /// `first` decides what the upstream gets first; bytes from the upstream flow meanwhile, after those that are `early`:
@@ -86,23 +97,31 @@ pub struct Rule {
 pub async fn run(
     client: &Stream,
     upstream: &Stream,
-    first: impl Future<Output = First>,
+    first: impl Future<Output = First> + Unpin,
     early: BytesMut,
     rule: Rule,
     cut: impl Future<Output = ()>,
     meter: &Meter,
 ) -> Stop {
-    let Rule { mechanism, idle } = rule;
     let start = Instant::now();
     let stamp = || {
-        if idle.is_some() {
+        if rule.idle.is_some() {
             meter.moved_at.store(millis(start.elapsed()), Relaxed);
         }
     };
+    // Boxed, as all that few connections need: each one has the room for as long as it lives.
+    let idle = rule.idle.map(|idle| Box::pin(idle_for(idle, start, meter)));
+    let mut up = Up {
+        first: Some(first),
+        way: OneWay::new(client, upstream, rule.mechanism, &meter.up),
+    };
+    let mut down = OneWay::new(upstream, client, rule.mechanism, &meter.down);
+    let read = early.len();
+    down.put_first(early, read);
     let stop = tokio::select! {
         biased;
-        stop = both_ways(client, upstream, first, early, mechanism, meter, &stamp) => stop,
-        () = idle_for(idle, start, meter) => Stop::Idle,
+        stop = both_ways(client, upstream, &mut up, &mut down, &stamp) => stop,
+        () = maybe(idle) => Stop::Idle,
         () = cut => Stop::Cut,
     };
     if stop != Stop::Clean {
@@ -125,39 +144,41 @@ enum Broken {
     To,
 }
 
+/// The way up, which begins when it is decided what goes first.
+struct Up<'a, F> {
+    first: Option<F>,
+    way: OneWay<'a>,
+}
+
+impl<F: Future<Output = First> + Unpin> Up<'_, F> {
+    fn poll(&mut self, cx: &mut Context<'_>, stamp: &impl Fn()) -> Poll<Result<(), Stop>> {
+        if let Some(first) = &mut self.first {
+            match ready!(Pin::new(first).poll(cx)) {
+                First::Bytes { bytes, read } => self.way.put_first(bytes, read),
+                First::Reset => return Poll::Ready(Err(Stop::Reset(Side::Client))),
+            }
+            self.first = None;
+        }
+        self.way.poll(cx, stamp).map_err(|broken| match broken {
+            Broken::From => Stop::Reset(Side::Client),
+            Broken::To => Stop::Reset(Side::Upstream),
+        })
+    }
+}
+
 async fn both_ways(
     client: &Stream,
     upstream: &Stream,
-    first: impl Future<Output = First>,
-    early: BytesMut,
-    mechanism: Mechanism,
-    meter: &Meter,
+    up: &mut Up<'_, impl Future<Output = First> + Unpin>,
+    down: &mut OneWay<'_>,
     stamp: &impl Fn(),
 ) -> Stop {
-    let mut up = pin!(async {
-        match first.await {
-            First::Bytes { bytes, read } => {
-                meter.up.fetch_add(read as u64, Relaxed);
-                let mut up = OneWay::new(client, upstream, mechanism, bytes, &meter.up);
-                poll_fn(|cx| up.poll(cx, stamp))
-                    .await
-                    .map_err(|broken| match broken {
-                        Broken::From => Stop::Reset(Side::Client),
-                        Broken::To => Stop::Reset(Side::Upstream),
-                    })
-            }
-            First::Reset => Err(Stop::Reset(Side::Client)),
-        }
-    });
-    let mut down = pin!(async {
-        meter.down.fetch_add(early.len() as u64, Relaxed);
-        let mut down = OneWay::new(upstream, client, mechanism, early, &meter.down);
-        poll_fn(|cx| down.poll(cx, stamp))
-            .await
-            .map_err(|broken| match broken {
-                Broken::From => Stop::Reset(Side::Upstream),
-                Broken::To => Stop::Reset(Side::Client),
-            })
+    let mut up = poll_fn(|cx| up.poll(cx, stamp));
+    let mut down = poll_fn(|cx| {
+        down.poll(cx, stamp).map_err(|broken| match broken {
+            Broken::From => Stop::Reset(Side::Upstream),
+            Broken::To => Stop::Reset(Side::Client),
+        })
     });
     // Only a regular end is passed on as a FIN, and only here: after a write that failed, the read of the same socket
     // ends as if the other side had finished.
@@ -166,38 +187,42 @@ async fn both_ways(
         ended = &mut up => match ended {
             Ok(()) => {
                 finish(upstream);
-                tokio::select! {
-                    ended = down => last(ended, client).await,
-                    // Nobody reads the client any more, so its reset must be looked for.
-                    () = client.broken() => settle(upstream, Side::Client).await,
-                }
+                // Boxed, here and below: a connection that is open both ways needs no room for it.
+                Box::pin(second(down, client, (upstream, Side::Client), client)).await
             }
             Err(Stop::Reset(Side::Upstream)) => {
                 // It takes no more, but what it sent before is still the client's.
                 let _ = down.await;
-                settle(client, Side::Upstream).await
+                Box::pin(settle(client, Side::Upstream)).await
             }
             Err(stop) => stop,
         },
         ended = &mut down => match ended {
             Ok(()) => {
                 finish(client);
-                tokio::select! {
-                    ended = up => last(ended, client).await,
-                    () = upstream.broken() => settle(client, Side::Upstream).await,
-                }
+                Box::pin(second(up, upstream, (client, Side::Upstream), client)).await
             }
             Err(stop @ Stop::Reset(Side::Client)) => {
                 let _ = up.await;
                 stop
             }
-            Err(_) => settle(client, Side::Upstream).await,
+            Err(_) => Box::pin(settle(client, Side::Upstream)).await,
         },
     }
 }
 
-/// The end of the second direction; its receiver gets the FIN by the close that follows.
-async fn last(ended: Result<(), Stop>, client: &Stream) -> Stop {
+/// The direction that is left when `done` has sent its FIN; its receiver gets the FIN by the close that follows.
+async fn second(
+    left: impl Future<Output = Result<(), Stop>>,
+    done: &Stream,
+    (receiver, side): (&Stream, Side),
+    client: &Stream,
+) -> Stop {
+    let ended = tokio::select! {
+        ended = left => ended,
+        // Nobody reads it any more, so its reset must be looked for.
+        () = done.broken() => return settle(receiver, side).await,
+    };
     match ended {
         Ok(()) => Stop::Clean,
         Err(Stop::Reset(Side::Upstream)) => settle(client, Side::Upstream).await,
@@ -237,17 +262,22 @@ fn finish(stream: &Stream) {
     let _ = stream.shutdown(Shutdown::Write);
 }
 
-/// Waits until no byte has moved for `idle`; for ever without a limit.
-async fn idle_for(idle: Option<Duration>, start: Instant, meter: &Meter) {
-    let Some(idle) = idle else {
-        return std::future::pending().await;
-    };
+/// Waits until no byte has moved for `idle`.
+async fn idle_for(idle: Duration, start: Instant, meter: &Meter) {
     loop {
         let moved = start + Duration::from_millis(meter.moved_at.load(Relaxed));
         if moved.elapsed() >= idle {
             return;
         }
         tokio::time::sleep_until(moved + idle).await;
+    }
+}
+
+/// For ever, without a future.
+async fn maybe(future: Option<impl Future<Output = ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 

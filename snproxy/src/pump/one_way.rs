@@ -39,8 +39,6 @@ pub(super) struct OneWay<'a> {
     /// The same of a splice.
     pipe: Option<Pipe>,
     pace: Pace,
-    /// Nothing was tried yet: bytes may wait of which no event told.
-    is_new: bool,
     /// Resolves when `from` breaks while bytes of it wait.
     reset: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
 }
@@ -57,28 +55,31 @@ enum Pace {
 }
 
 impl<'a> OneWay<'a> {
-    /// `first` goes ahead of all that is read.
     pub(super) fn new(
         from: &'a Stream,
         to: &'a Stream,
         mechanism: Mechanism,
-        first: BytesMut,
         count: &'a AtomicU64,
     ) -> Self {
         Self {
             from,
             to,
             count,
-            held: first,
+            held: BytesMut::new(),
             pipe: None,
             pace: match mechanism {
                 Mechanism::Copy => Pace::Copy,
                 Mechanism::Splice => Pace::Splice,
                 Mechanism::Adaptive => Pace::Messages(0),
             },
-            is_new: true,
             reset: None,
         }
+    }
+
+    /// Before anything is moved: `bytes` go ahead of all that is read; `read` of them came from `from`.
+    pub(super) fn put_first(&mut self, bytes: BytesMut, read: usize) {
+        self.count.fetch_add(read as u64, Relaxed);
+        self.held = bytes;
     }
 
     /// Moves what can be moved; ready at the FIN of `from`, with all that came before it written.
@@ -92,7 +93,7 @@ impl<'a> OneWay<'a> {
     ) -> Poll<Result<(), Broken>> {
         for _ in 0..TURN {
             ready!(self.poll_flush(cx, stamp))?;
-            if !std::mem::take(&mut self.is_new) && ready!(self.from.poll_readable(cx)).is_err() {
+            if ready!(self.from.poll_readable(cx)).is_err() {
                 return Poll::Ready(Err(Broken::From));
             }
             match self.round() {

@@ -59,7 +59,7 @@ async fn pumped_behind(
         let stop = run(
             &client_leg,
             &pod_leg,
-            first,
+            Box::pin(first),
             early,
             rule(idle),
             never,

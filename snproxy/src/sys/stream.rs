@@ -15,6 +15,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
@@ -23,7 +24,11 @@ use tokio::io::unix::AsyncFd;
 
 /// One end of a connection. It belongs to the runtime of the thread that made it.
 #[derive(Debug)]
-pub struct Stream(AsyncFd<TcpStream>);
+pub struct Stream {
+    io: AsyncFd<TcpStream>,
+    /// No read came to the end of what there was yet: one is worth trying, of which no event told.
+    is_fresh: AtomicBool,
+}
 
 impl Stream {
     /// Registers a non-blocking socket.
@@ -32,20 +37,23 @@ impl Stream {
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         // SAFETY: a TcpStream owns its descriptor until it is dropped, and it never leaves the AsyncFd.
         let socket = unsafe { AsyncFd::register_with_interest(socket, interest) };
-        Ok(Self(socket?))
+        Ok(Self {
+            io: socket?,
+            is_fresh: AtomicBool::new(true),
+        })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.get_ref().local_addr()
+        self.io.get_ref().local_addr()
     }
 
     /// The pending error of the socket, which is thereby taken.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.0.get_ref().take_error()
+        self.io.get_ref().take_error()
     }
 
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.0.get_ref().shutdown(how)
+        self.io.get_ref().shutdown(how)
     }
 
     /// Reads at once, known to be readable or not.
@@ -93,7 +101,7 @@ impl Stream {
         let mut operation = Some(operation);
         let mut result = None;
         // Within `try_io`, so that an event that comes meanwhile is not cleared with the ones before it.
-        let _ = self.0.try_io(interest, |socket| {
+        let _ = self.io.try_io(interest, |socket| {
             let operation = operation.take().ok_or(ErrorKind::Other)?;
             let (done, is_over) = operation(socket);
             let is_over = match &done {
@@ -106,22 +114,27 @@ impl Stream {
             }
             Ok(())
         });
-        match (result, operation) {
-            (Some(result), _) => result,
+        let (result, is_over) = match (result, operation) {
+            (Some(result), _) => (result, true),
             // Nothing is known yet, so that there is nothing to clear.
-            (None, Some(operation)) => operation(self.0.get_ref()).0,
-            (None, None) => Err(ErrorKind::WouldBlock.into()),
+            (None, Some(operation)) => operation(self.io.get_ref()),
+            (None, None) => (Err(ErrorKind::WouldBlock.into()), true),
+        };
+        let is_dry = |error: &io::Error| error.kind() == ErrorKind::WouldBlock;
+        if interest.is_readable() && (is_over || result.as_ref().is_err_and(is_dry)) {
+            self.is_fresh.store(false, Relaxed);
         }
+        result
     }
 
     /// Whether urgent data came, before which a read stops short although more is there, and which splice(2) never
     /// passes.
     pub fn is_urgent(&self) -> bool {
         // Also true after a FIN, which a closer look tells apart.
-        if self.0.try_io(Interest::PRIORITY, |_| Ok(())).is_err() {
+        if self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_err() {
             return false;
         }
-        let look = pin!(self.0.ready(Interest::PRIORITY));
+        let look = pin!(self.io.ready(Interest::PRIORITY));
         match look.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(mut guard)) => {
                 guard.retain_ready();
@@ -134,14 +147,17 @@ impl Stream {
 
     /// Resolves when a read is worth trying. Keeps the waker of the last call.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0
+        if self.is_fresh.load(Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        self.io
             .poll_read_ready(cx)
             .map_ok(|mut guard| guard.retain_ready())
     }
 
     /// Resolves when a write is worth trying. Keeps the waker of the last call.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0
+        self.io
             .poll_write_ready(cx)
             .map_ok(|mut guard| guard.retain_ready())
     }
@@ -170,11 +186,11 @@ impl Stream {
 
     /// Whether the kernel has reported an error.
     pub fn is_broken(&self) -> bool {
-        self.0.try_io(Interest::ERROR, |_| Ok(())).is_ok()
+        self.io.try_io(Interest::ERROR, |_| Ok(())).is_ok()
     }
 
     async fn ready(&self, interest: Interest) -> io::Result<()> {
-        self.0.ready(interest).await?.retain_ready();
+        self.io.ready(interest).await?.retain_ready();
         Ok(())
     }
 }
@@ -188,6 +204,6 @@ pub fn watch(listener: Arc<TcpListener>) -> io::Result<AsyncFd<Arc<TcpListener>>
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.get_ref().as_fd()
+        self.io.get_ref().as_fd()
     }
 }

@@ -155,8 +155,10 @@ impl Way {
             self.choose(host).conf("LOGLEVEL", "debug");
             // Of many ends that read nothing the buffers come to gigabytes, and the kernel's bound on those of all TCP
             // connections (net.ipv4.tcp_mem) drops segments for so long that others are held up.
-            host.namespace().sysctl("ipv4/tcp_rmem", "4096 131072 4194304");
-            host.namespace().sysctl("ipv4/tcp_wmem", "4096 16384 1048576");
+            host.namespace()
+                .sysctl("ipv4/tcp_rmem", "4096 131072 4194304");
+            host.namespace()
+                .sysctl("ipv4/tcp_wmem", "4096 16384 1048576");
         }
         ground
     }

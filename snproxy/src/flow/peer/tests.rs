@@ -1,7 +1,6 @@
 use std::io::{Read, Write};
 use std::net::IpAddr;
 
-use socket2::SockRef;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -45,19 +44,23 @@ fn reload(shared: &Shared, mappings: &str) {
 }
 
 /// A peer's end, and the connection as it was accepted.
-async fn pair() -> (std::net::TcpStream, Stream) {
+async fn pair() -> (std::net::TcpStream, Client) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let asked = listener.local_addr().unwrap();
+    let peer = std::net::TcpStream::connect(asked).unwrap();
     peer.set_read_timeout(Some(LIMIT)).unwrap();
-    let accepted = listener.accept().await.unwrap().0;
-    (peer, Stream::new(accepted.into_std().unwrap()).unwrap())
+    let (accepted, addr) = listener.accept().await.unwrap();
+    let client = Client {
+        stream: Stream::new(accepted.into_std().unwrap()).unwrap(),
+        addr,
+        asked,
+        id: 1,
+    };
+    (peer, client)
 }
 
-async fn answered(shared: &Arc<Shared>, accepted: &Stream) -> (Stated, Closed) {
-    let addr = SockRef::from(accepted).peer_addr().unwrap();
-    let addr = addr.as_socket().unwrap();
-    let asked = accepted.local_addr().unwrap();
-    carry(shared, shared.table.load_full(), accepted, addr, asked, 1).await
+async fn answered(shared: &Arc<Shared>, accepted: &Client) -> (Stated, Closed) {
+    carry(shared, shared.table.load_full(), accepted).await
 }
 
 fn count(port: u16) -> String {
