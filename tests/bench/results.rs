@@ -10,7 +10,10 @@ pub(crate) const DIRECT: &str = "direct";
 pub(crate) const SNPROXY: &str = "snproxy";
 
 /// The ways HAProxy is set up in; the better one in a case is what that case is compared with.
+/// As its packages set it up, plain and with splice-auto: the better one is what goals are against.
 pub(crate) const HAPROXY: [&str; 2] = ["haproxy", "haproxy-splice"];
+/// Plain, with larger buffers than its default.
+pub(crate) const HAPROXY_LARGE: &str = "haproxy-64k";
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Results {

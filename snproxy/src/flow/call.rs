@@ -187,8 +187,7 @@ pub(super) async fn reply(stream: &Stream, bytes: &mut BytesMut, deadline: Insta
             Ok(Err(error)) => return Said::Lost(error),
             Ok(Ok(())) => {}
         }
-        bytes.reserve(REPLY_READ);
-        match stream.try_read_buf(bytes) {
+        match stream.try_read_buf(bytes, REPLY_READ) {
             Ok(0) if bytes.is_empty() => return Said::Closed,
             Ok(0) => return Said::Garbage,
             Ok(_) => {}

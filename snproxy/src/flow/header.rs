@@ -224,18 +224,9 @@ pub(super) async fn read(
     deadline: Option<Instant>,
 ) -> Option<io::Result<usize>> {
     loop {
-        // A client that says nothing holds no memory.
-        // Undecided bytes are fewer than the longest header, so there is room left later.
-        if bytes.capacity() == 0 {
-            bytes.reserve(FIRST_READ);
-        }
         // Before it is known that there is something: mostly there is.
-        match client.try_read_buf(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if bytes.is_empty() {
-                    *bytes = BytesMut::new();
-                }
-            }
+        match client.try_read_buf(bytes, FIRST_READ) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             other => return Some(other),
         }
         let ready = client.readable();

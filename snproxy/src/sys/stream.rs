@@ -9,6 +9,7 @@
     reason = "tokio has to be told that a descriptor stays what it is"
 )]
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -21,6 +22,14 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+/// Most bytes that one read appends.
+const SCRATCH: usize = 4096;
+
+thread_local! {
+    /// Bytes are read here first, so that what they are kept in is as large as they are.
+    static READ: RefCell<[u8; SCRATCH]> = const { RefCell::new([0; SCRATCH]) };
+}
 
 /// One end of a connection. It belongs to the runtime of the thread that made it.
 #[derive(Debug)]
@@ -68,17 +77,13 @@ impl Stream {
         })
     }
 
-    /// The same, into the spare capacity behind what `bytes` holds; where there is none, some is made.
-    pub fn try_read_buf(&self, bytes: &mut BytesMut) -> io::Result<usize> {
-        const MIN_ROOM: usize = 64;
-        let held = bytes.len();
-        if held == bytes.capacity() {
-            bytes.reserve(MIN_ROOM);
-        }
-        bytes.resize(bytes.capacity(), 0);
-        let read = self.try_read(&mut bytes[held..]);
-        bytes.truncate(held + read.as_ref().copied().unwrap_or(0));
-        read
+    /// The same, appended to `bytes`: at most `most` bytes, and [`SCRATCH`]. Where there are none, none are allocated.
+    pub fn try_read_buf(&self, bytes: &mut BytesMut, most: usize) -> io::Result<usize> {
+        READ.with_borrow_mut(|scratch| {
+            let read = self.try_read(&mut scratch[..most.min(SCRATCH)])?;
+            bytes.extend_from_slice(&scratch[..read]);
+            Ok(read)
+        })
     }
 
     /// Writes at once, known to be writable or not.

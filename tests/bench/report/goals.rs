@@ -4,7 +4,9 @@ use super::{
     rows::{memory_goals, ports_goals},
     table::{Table, ratio},
 };
-use crate::results::{Against, Better, Case, Goal, HAPROXY, Of, Results, SNPROXY, Topology};
+use crate::results::{
+    Against, Better, Case, Goal, HAPROXY, HAPROXY_LARGE, Of, Results, SNPROXY, Topology,
+};
 
 /// One line of the table of goals.
 pub(super) struct Line {
@@ -88,10 +90,17 @@ fn line(case: &Case, goal: Goal) -> Option<Line> {
         (false, Against::Haproxy) if is_behind => Verdict::Loses,
         (false, _) => Verdict::No,
     };
+    let own = case.contestant(SNPROXY)?;
+    let large = match goal.against {
+        Against::Haproxy => case.contestant(HAPROXY_LARGE),
+        Against::Direct => None,
+    };
+    let large = large.and_then(|large| own.ratio(large, goal.of));
+    let large = large.map(|large| format!("; {:.2} × {HAPROXY_LARGE}", large.median));
     Some(Line {
         case: format!("{what}, {}", hosts(case.topology)),
         goal: format!("{sign} {:.2} × {against}", goal.ratio),
-        reached: ratio(reached),
+        reached: ratio(reached) + &large.unwrap_or_default(),
         verdict,
     })
 }
@@ -99,7 +108,7 @@ fn line(case: &Case, goal: Goal) -> Option<Line> {
 /// A case in which another proxy is faster by the median of ratios.
 fn loss(case: &Case) -> Option<String> {
     let own = case.contestant(SNPROXY)?;
-    let rivals = HAPROXY.into_iter().chain(["nginx"]);
+    let rivals = HAPROXY.into_iter().chain([HAPROXY_LARGE, "nginx"]);
     let behind = |name: &str| {
         let ratio = own.ratio(case.contestant(name)?, Of::Value)?;
         let is_behind = match case.better {

@@ -25,8 +25,9 @@ client speaks to one proxy, which speaks to the pod; across two hosts there is a
 
 The contestants of a case take turns: in each round all of them are measured within seconds, in another order each time. A ratio is \
 taken within a round, where the machine was the same for both, and what is shown is the median of the ratios with the least and the \
-greatest. HAProxy runs plain and with `option splice-auto`; *HAProxy's best* is the better of the two in that case. All sockets use one \
-congestion control. Client and pod compare every byte they get; one wrong byte ends the benchmark.
+greatest. HAProxy runs plain and with `option splice-auto`, with a thread per processor and its defaults otherwise; *HAProxy's best* is the \
+better of the two in that case. *haproxy-64k* is the plain one with `tune.bufsize 65536`: its users can have that at the price of memory, so it \
+stands beside. nginx has a worker per processor, `reuseport` and buffers of 256 KiB, its best. All sockets use one congestion control. Client and pod compare every byte they get; one wrong byte ends the benchmark.
 
 Client, proxies and pod share the processors of one machine, so a proxy that takes less processor time leaves more to the others: the \
 ratios say how a proxy does on a busy host, and the processor time per operation says what it costs by itself.";

@@ -33,10 +33,11 @@ const PANEL: u32 = 300;
 const INK: RGBColor = RGBColor(34, 34, 34);
 const FAINT: RGBColor = RGBColor(221, 221, 221);
 const GREY: RGBColor = RGBColor(120, 120, 120);
-const COLOURS: [(&str, RGBColor); 4] = [
+const COLOURS: [(&str, RGBColor); 5] = [
     (SNPROXY, RGBColor(0, 114, 178)),
     ("haproxy", RGBColor(230, 159, 0)),
     ("haproxy-splice", RGBColor(204, 121, 167)),
+    ("haproxy-64k", RGBColor(213, 94, 0)),
     ("nginx", RGBColor(0, 158, 115)),
 ];
 /// Of further builds of snproxy.
