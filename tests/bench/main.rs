@@ -106,7 +106,7 @@ impl Run {
         let interrupted = interrupted()?;
         let _allowed = Allowed::new()?;
         let (rounds, seconds, warm_up) = if self.quick {
-            (3, 0.6, 0.1)
+            (3, 0.45, 0.1)
         } else {
             (5, 1.5, 0.2)
         };

@@ -1,6 +1,6 @@
 //! All of it, in order, both ways.
 
-use super::{DOWN, MIB, Place, UP, Way, hear, pour, talk, telling};
+use super::{DOWN, MIB, UP, Way, hear, pour, talk, telling};
 use snproxy_tests::{Figure, Noise, Pod, print_figure};
 use std::{
     net::Shutdown,
@@ -9,11 +9,7 @@ use std::{
 };
 
 pub(super) fn a_gibibyte_each_way_at_once(way: Way) {
-    // The default on both grounds, and its bulk alone; elsewhere a quarter shows the same in less time.
-    let size = match (way.pump, way.place) {
-        ("adaptive", _) | ("splice", Place::OneHost) => 1024 * MIB,
-        _ => 256 * MIB,
-    };
+    let size = 1024 * MIB;
     let (tell, told) = telling();
     let ground = way.with(Pod::serving(move |guest| {
         let _ = tell.send(talk(guest.stream(), (DOWN, size), UP));
