@@ -235,7 +235,7 @@ fn draw_panel(
         .bold_line_style(FAINT)
         .axis_style(INK)
         .y_labels(6)
-        .y_label_formatter(&|y| number(*y).trim_end_matches(".00").to_owned())
+        .y_label_formatter(&|y| short(*y))
         .y_label_style(font(13))
         .draw()
         .map_err(drawn)?;
@@ -243,7 +243,7 @@ fn draw_panel(
         let (x, y) = chart.backend_coord(&(f64::from(*count).log10(), 0.0));
         let (left, top) = area.get_base_pixel();
         let at = (u32::try_from(x - left)?, u32::try_from(y - top)? + 14);
-        area.draw(&label(&number((*count).into()), at, 13, HPos::Center))
+        area.draw(&label(&short((*count).into()), at, 13, HPos::Center))
             .map_err(drawn)?;
     }
     let plotted = chart.plotting_area().get_pixel_range();
@@ -354,4 +354,11 @@ fn colour(name: &str) -> RGBColor {
 /// Its errors borrow the drawing.
 fn drawn(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("plot: {error}")
+}
+
+/// Without a fraction of nothing.
+fn short(value: f64) -> String {
+    let text = number(value);
+    let whole = text.strip_suffix(".00").or(text.strip_suffix(".0"));
+    whole.unwrap_or(&text).to_owned()
 }
