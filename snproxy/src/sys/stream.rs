@@ -77,7 +77,7 @@ impl Stream {
         })
     }
 
-    /// The same, appended to `bytes`: at most `most` bytes, and [`SCRATCH`]. Where there are none, none are allocated.
+    /// The same, appended to `bytes`: at most `most` of them, and 4 KiB. Where there are none, nothing is allocated.
     pub fn try_read_buf(&self, bytes: &mut BytesMut, most: usize) -> io::Result<usize> {
         READ.with_borrow_mut(|scratch| {
             let read = self.try_read(&mut scratch[..most.min(SCRATCH)])?;
