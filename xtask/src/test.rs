@@ -6,7 +6,7 @@ use crate::{
     steps::Steps,
     tools,
 };
-use std::{env, fs, num::NonZero, path::Path, process, thread::available_parallelism};
+use std::{env, fs, path::Path, process, thread::available_parallelism};
 
 pub(crate) fn run(fast: bool, strict: bool, filter: Option<&str>) -> anyhow::Result<()> {
     let strict = strict || env::var("CI").is_ok_and(|ci| ci == "true");
@@ -89,7 +89,7 @@ fn scenarios(steps: &mut Steps, strict: bool, filter: Option<&str>) -> anyhow::R
 
 /// Scenarios mostly wait, so two on one core are fine; more than four spoil each other's figures.
 fn threads() -> usize {
-    available_parallelism().map_or(2, NonZero::get).clamp(2, 4)
+    available_parallelism().map_or(2, |cpus| (2 * cpus.get()).clamp(2, 4))
 }
 
 fn print_figures(file: &Path) {

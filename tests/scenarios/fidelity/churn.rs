@@ -49,7 +49,7 @@ pub(super) fn ten_thousand_connections_of_all_sizes(way: Way) {
             way.name()
         ),
         Figure::Time(start.elapsed()),
-        Figure::Time(Duration::from_secs(15)),
+        Figure::Time(Duration::from_secs(30)),
     );
     ground.wait_for_all_to_be_gone();
     assert_eq!(ground.entry().ends("clean"), CONNECTIONS as u64);
