@@ -2,8 +2,9 @@
 
 use crate::{
     dist,
-    root::{as_root, build, run as run_command, workspace},
+    root::{as_root, run as run_command, workspace},
     steps::Steps,
+    test::build_scenarios,
     tools,
 };
 use anyhow::Context;
@@ -25,15 +26,7 @@ fn soak(steps: &mut Steps, minutes: u64, seed: Option<u64>) -> anyhow::Result<()
         tools::install_missing(tools::SCENARIOS)
     })?;
     let snproxy = steps.step("build snproxy (release, static)", dist::static_binary)?;
-    let test = [
-        "test",
-        "--package",
-        "snproxy-tests",
-        "--test",
-        "scenarios",
-        "--no-run",
-    ];
-    let scenarios = steps.step("build the scenarios", || build(&test, "scenarios"))?;
+    let scenarios = build_scenarios(steps)?;
     // Not in /tmp: root would write there what we cannot remove.
     let report = snproxy.with_file_name(format!("soak-{}.md", process::id()));
     let result = steps.step(&format!("soak for {minutes} min"), || {

@@ -6,7 +6,12 @@ use crate::{
     steps::Steps,
     tools,
 };
-use std::{env, fs, path::Path, process, thread::available_parallelism};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process,
+    thread::available_parallelism,
+};
 
 pub(crate) fn run(fast: bool, strict: bool, filter: Option<&str>) -> anyhow::Result<()> {
     let strict = strict || env::var("CI").is_ok_and(|ci| ci == "true");
@@ -55,15 +60,7 @@ fn scenarios(steps: &mut Steps, strict: bool, filter: Option<&str>) -> anyhow::R
     let snproxy = steps.step("build snproxy (release, static)", dist::static_binary)?;
     let image = snproxy.with_file_name("snproxy.oci.tar");
     steps.step("build the image", || dist::image(&snproxy, &image))?;
-    let test = [
-        "test",
-        "--package",
-        "snproxy-tests",
-        "--test",
-        "scenarios",
-        "--no-run",
-    ];
-    let scenarios = steps.step("build the scenarios", || build(&test, "scenarios"))?;
+    let scenarios = build_scenarios(steps)?;
     // Not in /tmp: root would write there what we cannot remove.
     let figures = snproxy.with_file_name(format!("figures-{}", process::id()));
     let headline = if is_root() {
@@ -85,6 +82,19 @@ fn scenarios(steps: &mut Steps, strict: bool, filter: Option<&str>) -> anyhow::R
     });
     print_figures(&figures);
     result
+}
+
+/// Gives the executable.
+pub(crate) fn build_scenarios(steps: &mut Steps) -> anyhow::Result<PathBuf> {
+    let test = [
+        "test",
+        "--package",
+        "snproxy-tests",
+        "--test",
+        "scenarios",
+        "--no-run",
+    ];
+    steps.step("build the scenarios", || build(&test, "scenarios"))
 }
 
 /// Scenarios mostly wait, so two on one core are fine; more than four spoil each other's figures.

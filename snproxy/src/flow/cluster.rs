@@ -25,7 +25,7 @@ type Deciding<'a> = Pin<Box<dyn Future<Output = First> + Send + 'a>>;
 
 /// Carries a client's connection to a pod of the port that it asked for, on whichever host, to its end.
 pub(super) async fn carry(shared: &Arc<Shared>, table: Arc<Table>, client: &Client) -> Closed {
-    let mut cut = pin!(shared.live.cut_turn(random()));
+    let mut cut = pin!(shared.live.cut_turn(random));
     // Boxed: only until it is over, and a connection that stays has the room of the pump only. The table goes with it: a
     // connection may outlive a hundred reloads.
     let way = Box::pin(way(shared, table, client));

@@ -169,10 +169,11 @@ impl Live {
         self.cut(Duration::ZERO);
     }
 
-    /// Resolves when it is time for one connection to end; `random` bits choose its turn. To be polled by one task.
+    /// Resolves when it is time for one connection to end; the bits that `random` gives then choose its turn. To be polled
+    /// by one task.
     ///
     /// Cancel safety: yes.
-    pub async fn cut_turn(&self, random: u64) {
+    pub async fn cut_turn(&self, random: impl FnOnce() -> u64) {
         let mut cut = pin!(self.worker(HERE.get()).cut.notified());
         let mut is_waiting = false;
         poll_fn(|cx| {
@@ -188,7 +189,7 @@ impl Live {
         })
         .await;
         // Boxed: each connection would have the room for as long as it lives.
-        Box::pin(self.turn(random)).await;
+        Box::pin(self.turn(random())).await;
     }
 
     async fn turn(&self, random: u64) {

@@ -199,7 +199,7 @@ impl Caller<'_> {
     ) -> Result<Closed, End> {
         let (shared, peer, conf) = (self.shared, self.peer, &table.conf);
         let service = table.service(cluster_port.get()).ok_or(End::NotMapped)?;
-        let mut cut = pin!(shared.live.cut_turn(random()));
+        let mut cut = pin!(shared.live.cut_turn(random));
         let connected = tokio::select! {
             connected = connect(shared, &table, service) => connected,
             () = peer.broken() => Err(End::Client),

@@ -42,7 +42,7 @@ pub struct Stream {
 impl Stream {
     /// Registers a non-blocking socket.
     pub fn new(socket: TcpStream) -> io::Result<Self> {
-        // Urgent data: see `is_drained`.
+        // Urgent data: see `is_urgent`.
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         // SAFETY: a TcpStream owns its descriptor until it is dropped, and it never leaves the AsyncFd.
         let socket = unsafe { AsyncFd::register_with_interest(socket, interest) };
@@ -71,8 +71,7 @@ impl Stream {
     pub fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
         self.attempt(Interest::READABLE, |mut socket| {
             let read = socket.read(bytes);
-            let drained =
-                matches!(read, Ok(1..)) && read.as_ref().is_ok_and(|read| *read < bytes.len());
+            let drained = matches!(read, Ok(read @ 1..) if read < bytes.len());
             (read, drained)
         })
     }
