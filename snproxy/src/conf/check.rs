@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::keys::Draft;
 use super::text::{Field, Findings};
 use super::value::{address, host_name};
-use super::{Conf, HostAddr, Origin, ProxyMode, Steering, World};
+use super::{Conf, HostAddr, Origin, PortConf, ProxyMode, Steering, World};
 use crate::addr::PortSet;
 use crate::diag::{Severity, printable};
 
@@ -114,13 +114,19 @@ fn own_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
         printable(&conf.files.hosts.to_string_lossy()),
         own.line
     );
-    conf.origins.push(Origin { key: "HOST", place });
+    conf.origins.push(Origin {
+        key: "HOST",
+        place,
+        ports: None,
+    });
     own.ip()
 }
 
 /// Findings that take the whole configuration.
 pub(super) fn across(conf: &Conf, world: &World<'_>, all: &mut All<'_>) {
-    if conf.client_proxy.mode == ProxyMode::Require && conf.proxy_wait.is_zero() {
+    let in_vain =
+        |kind: &PortConf| kind.client_proxy.mode == ProxyMode::Require && kind.proxy_wait.is_zero();
+    if conf.ports.kinds().any(in_vain) {
         let message =
             "CLIENTPROXY require needs a PROXYWAIT: with 0 no client has time to send its header";
         let place = conf

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::port::PortConf;
+use super::port_keys::PORT_KEYS;
+use super::port_value::{limit, show_limit};
 use super::text::{Field, Findings};
 use super::value::{
-    self, admin, choice, client_proxy, duration, keepalive, peers, port, ports, show_duration,
-    show_workers, some_duration, unless_off, workers,
+    self, admin, choice, duration, keepalive, peers, port, ports, show_duration, show_workers,
+    unless_off, workers,
 };
-use super::{Conf, Explained};
+use super::{Conf, Explained, Origin};
 use crate::diag::printable;
 
 /// Values read so far; those of the two addresses are not yet resolved.
@@ -30,216 +33,234 @@ pub(super) struct Key {
     pub(super) unset: Unset,
     /// One line for the README and for `check --explain`.
     pub(super) doc: &'static str,
-    /// Checks a value and takes it; a bad one is a finding and changes nothing.
-    pub(super) apply: for<'a> fn(&mut Draft<'a>, Field<'a>, &mut Findings<'_>),
-    /// The value in effect, in the form that `apply` takes.
-    pub(super) show: fn(&Conf) -> String,
+    pub(super) scope: Scope,
+}
+
+/// What a key is for. `apply` checks a value and takes it; a bad one is a finding and changes nothing. `show` gives the
+/// value in effect, in the form that `apply` takes.
+pub(super) enum Scope {
+    /// The process.
+    Whole {
+        apply: for<'a> fn(&mut Draft<'a>, Field<'a>, &mut Findings<'_>),
+        show: fn(&Conf) -> String,
+    },
+    /// Each port.
+    Ports {
+        apply: fn(&mut PortConf, Field<'_>, &mut Findings<'_>),
+        show: fn(&PortConf) -> String,
+    },
+}
+
+/// All of them, in the order of the README.
+pub(super) fn all() -> impl Iterator<Item = &'static Key> {
+    WHOLE_KEYS.iter().chain(PORT_KEYS)
+}
+
+/// The key of this name, in any case of letters.
+pub(super) fn by_name(name: &str) -> Option<&'static Key> {
+    all().find(|key| key.name.eq_ignore_ascii_case(name))
+}
+
+impl Key {
+    /// The value in effect, for the ports of which nothing is said.
+    fn show(&self, conf: &Conf) -> String {
+        match self.scope {
+            Scope::Whole { show, .. } => show(conf),
+            Scope::Ports { show, .. } => show(conf.ports.common()),
+        }
+    }
 }
 
 /// In the order of the README.
-pub(super) const KEYS: &[Key] = &[
+pub(super) const WHOLE_KEYS: &[Key] = &[
     Key {
         name: "HOSTSCONF",
         unset: Unset::Text("hosts.conf"),
         doc: "hosts file, relative to the folder of proxy.conf",
-        apply: |draft, value, _| {
-            draft.conf.files.hosts = beside(&draft.conf.files.proxy, value.text);
+        scope: Scope::Whole {
+            apply: |draft, value, _| {
+                draft.conf.files.hosts = beside(&draft.conf.files.proxy, value.text);
+            },
+            show: |conf| path(&conf.files.hosts),
         },
-        show: |conf| path(&conf.files.hosts),
     },
     Key {
         name: "PORTSCONF",
         unset: Unset::Text("portmappings.conf"),
         doc: "port mappings file, relative to the folder of proxy.conf",
-        apply: |draft, value, _| {
-            draft.conf.files.mappings = beside(&draft.conf.files.proxy, value.text);
+        scope: Scope::Whole {
+            apply: |draft, value, _| {
+                draft.conf.files.mappings = beside(&draft.conf.files.proxy, value.text);
+            },
+            show: |conf| path(&conf.files.mappings),
         },
-        show: |conf| path(&conf.files.mappings),
     },
     Key {
         name: "HOST",
         unset: Unset::Derived("address in this host's line of hosts.conf, else in line 1"),
         doc: "address on which PORT and the cluster ports are served: an IP, a name, `0.0.0.0` or `::` (both families)",
-        apply: |draft, value, _| draft.host = Some(value),
-        show: |conf| conf.host.to_string(),
+        scope: Scope::Whole {
+            apply: |draft, value, _| draft.host = Some(value),
+            show: |conf| conf.host.to_string(),
+        },
     },
     Key {
         name: "PORT",
         unset: Unset::Text("32767"),
         doc: "port for traffic from other proxies",
-        apply: |draft, value, findings| set(&mut draft.conf.port, port(value, findings)),
-        show: |conf| conf.port.to_string(),
+        scope: Scope::Whole {
+            apply: |draft, value, findings| set(&mut draft.conf.port, port(value, findings)),
+            show: |conf| conf.port.to_string(),
+        },
     },
     Key {
         name: "PODHOST",
         unset: Unset::Derived("HOST; `127.0.0.1` where HOST is a wildcard"),
         doc: "address used to connect to the host port of a pod",
-        apply: |draft, value, _| draft.pod_host = Some(value),
-        show: |conf| conf.pod_host.to_string(),
+        scope: Scope::Whole {
+            apply: |draft, value, _| draft.pod_host = Some(value),
+            show: |conf| conf.pod_host.to_string(),
+        },
     },
     Key {
         name: "CLUSTERPORTS",
         unset: Unset::Text("1024-29999,32768-65535"),
         doc: "ports that are cluster ports: a comma list of `a-b` (both included) or `p`",
-        apply: |draft, value, findings| set(&mut draft.conf.cluster_ports, ports(value, findings)),
-        show: |conf| conf.cluster_ports.to_string(),
+        scope: Scope::Whole {
+            apply: |draft, value, findings| {
+                set(&mut draft.conf.cluster_ports, ports(value, findings));
+            },
+            show: |conf| conf.cluster_ports.to_string(),
+        },
     },
     Key {
         name: "STEERING",
         unset: Unset::Text("auto"),
         doc: "how cluster ports reach the one listener: `ebpf`, `listeners` (a socket per mapped port), `auto` (ebpf where it can attach)",
-        apply: |draft, value, findings| set(&mut draft.conf.steering, choice(value, findings)),
-        show: |conf| conf.steering.to_string(),
+        scope: Scope::Whole {
+            apply: |draft, value, findings| set(&mut draft.conf.steering, choice(value, findings)),
+            show: |conf| conf.steering.to_string(),
+        },
     },
     Key {
         name: "WORKERS",
         unset: Unset::Text("auto"),
         doc: "threads that serve connections; `auto`: one per CPU that the process may use",
-        apply: |draft, value, findings| set(&mut draft.conf.workers, workers(value, findings)),
-        show: |conf| show_workers(conf.workers),
+        scope: Scope::Whole {
+            apply: |draft, value, findings| set(&mut draft.conf.workers, workers(value, findings)),
+            show: |conf| show_workers(conf.workers),
+        },
     },
     Key {
         name: "PUMP",
         unset: Unset::Text("adaptive"),
         doc: "how bytes are moved: `copy` through the process, `splice` through kernel pipes, `adaptive` messages by the first and bulk by the second",
-        apply: |draft, value, findings| set(&mut draft.conf.pump, choice(value, findings)),
-        show: |conf| conf.pump.to_string(),
+        scope: Scope::Whole {
+            apply: |draft, value, findings| set(&mut draft.conf.pump, choice(value, findings)),
+            show: |conf| conf.pump.to_string(),
+        },
     },
     Key {
         name: "CONFLICT",
         unset: Unset::Text("yield"),
         doc: "a cluster port on which another program listens: `yield` leaves it alone, `steal` takes its new connections, `fail` refuses the configuration",
-        apply: |draft, value, findings| set(&mut draft.conf.conflict, choice(value, findings)),
-        show: |conf| conf.conflict.to_string(),
-    },
-    Key {
-        name: "BALANCE",
-        unset: Unset::Text("p2c"),
-        doc: "who is tried first: `p2c` (the less loaded of two random ones), `rr`, `random`, `ordered`",
-        apply: |draft, value, findings| set(&mut draft.conf.balance, choice(value, findings)),
-        show: |conf| conf.balance.to_string(),
-    },
-    Key {
-        name: "LOCALITY",
-        unset: Unset::Text("balance"),
-        doc: "`balance`: hosts share the load; `prefer`: a local pod while one has room; `only`: never another host",
-        apply: |draft, value, findings| set(&mut draft.conf.locality, choice(value, findings)),
-        show: |conf| conf.locality.to_string(),
+        scope: Scope::Whole {
+            apply: |draft, value, findings| set(&mut draft.conf.conflict, choice(value, findings)),
+            show: |conf| conf.conflict.to_string(),
+        },
     },
     Key {
         name: "UNMAPPED",
         unset: Unset::Text("auto"),
         doc: "a cluster port without a pod on this host: `steer` takes its connections to other hosts, `refuse` turns them away, `auto` steers it where there are other hosts and else leaves it alone",
-        apply: |draft, value, findings| set(&mut draft.conf.unmapped, choice(value, findings)),
-        show: |conf| conf.unmapped.to_string(),
-    },
-    Key {
-        name: "CONNECTTIMEOUT",
-        unset: Unset::Text("3s"),
-        doc: "longest wait for a connection to a pod",
-        apply: |draft, value, findings| {
-            set(
-                &mut draft.conf.connect_timeout,
-                some_duration(value, findings),
-            );
+        scope: Scope::Whole {
+            apply: |draft, value, findings| set(&mut draft.conf.unmapped, choice(value, findings)),
+            show: |conf| conf.unmapped.to_string(),
         },
-        show: |conf| show_duration(conf.connect_timeout),
     },
     Key {
-        name: "PEERTIMEOUT",
-        unset: Unset::Text("3s"),
-        doc: "longest wait for the proxy of another host: connection and answer together",
-        apply: |draft, value, findings| {
-            set(&mut draft.conf.peer_timeout, some_duration(value, findings));
-        },
-        show: |conf| show_duration(conf.peer_timeout),
-    },
-    Key {
-        name: "PROXYWAIT",
-        unset: Unset::Text("3s"),
-        doc: "how long a client may keep silent before a PROXY header is made for it; `0` waits not at all",
-        apply: |draft, value, findings| set(&mut draft.conf.proxy_wait, duration(value, findings)),
-        show: |conf| show_duration(conf.proxy_wait),
-    },
-    Key {
-        name: "IDLETIMEOUT",
+        name: "MAXCONN",
         unset: Unset::Text("0"),
-        doc: "a connection on which nothing moves for this long is closed; `0` is off",
-        apply: |draft, value, findings| {
-            set(
-                &mut draft.conf.idle_timeout,
-                duration(value, findings).map(unless_off),
-            );
+        doc: "connections of clients and of other proxies at once; `0`: as many as there are descriptors for",
+        scope: Scope::Whole {
+            apply: |draft, value, findings| set(&mut draft.conf.max_conn, limit(value, findings)),
+            show: |conf| show_limit(conf.max_conn),
         },
-        show: |conf| show_duration(conf.idle_timeout.unwrap_or_default()),
     },
     Key {
         name: "DRAINTIMEOUT",
         unset: Unset::Text("30s"),
         doc: "how long live connections may go on after TERM; `0` cuts them at once",
-        apply: |draft, value, findings| {
-            set(&mut draft.conf.drain_timeout, duration(value, findings));
+        scope: Scope::Whole {
+            apply: |draft, value, findings| {
+                set(&mut draft.conf.drain_timeout, duration(value, findings));
+            },
+            show: |conf| show_duration(conf.drain_timeout),
         },
-        show: |conf| show_duration(conf.drain_timeout),
     },
     Key {
         name: "KEEPALIVE",
         unset: Unset::Text("60s"),
         doc: "silence after which the kernel probes the other end (TCP keepalive); `0` is off",
-        apply: |draft, value, findings| {
-            set(
-                &mut draft.conf.keepalive,
-                keepalive(value, findings).map(unless_off),
-            );
+        scope: Scope::Whole {
+            apply: |draft, value, findings| {
+                set(
+                    &mut draft.conf.keepalive,
+                    keepalive(value, findings).map(unless_off),
+                );
+            },
+            show: |conf| show_duration(conf.keepalive.unwrap_or_default()),
         },
-        show: |conf| show_duration(conf.keepalive.unwrap_or_default()),
-    },
-    Key {
-        name: "CLIENTPROXY",
-        unset: Unset::Text("detect"),
-        doc: "PROXY headers of clients: `detect`, `require` or `never`, with an optional list of the networks it is for (other clients: never); the PROXY specification forbids guessing, `detect` is what Simplenetes does",
-        apply: |draft, value, findings| {
-            set(&mut draft.conf.client_proxy, client_proxy(value, findings));
-        },
-        show: |conf| value::show_client_proxy(&conf.client_proxy),
     },
     Key {
         name: "PEERS",
         unset: Unset::Text("hosts"),
         doc: "who may use PORT: `hosts` (the addresses of hosts.conf), `any`, networks, or several of these; this host always may",
-        apply: |draft, value, findings| set(&mut draft.conf.peers, peers(value, findings)),
-        show: |conf| value::show_peers(&conf.peers),
+        scope: Scope::Whole {
+            apply: |draft, value, findings| set(&mut draft.conf.peers, peers(value, findings)),
+            show: |conf| value::show_peers(&conf.peers),
+        },
     },
     Key {
         name: "ADMIN",
         unset: Unset::Derived("`unix:/run/snproxy/<PORT>.sock`"),
         doc: "where the running proxy is asked: `unix:/path`",
-        apply: |draft, value, findings| set(&mut draft.conf.admin, admin(value, findings)),
-        show: |conf| match &conf.admin.socket {
-            Some(socket) => format!("unix:{}", path(socket)),
-            None => format!("unix:/run/snproxy/{}.sock", conf.port),
+        scope: Scope::Whole {
+            apply: |draft, value, findings| set(&mut draft.conf.admin, admin(value, findings)),
+            show: |conf| match &conf.admin.socket {
+                Some(socket) => format!("unix:{}", path(socket)),
+                None => format!("unix:/run/snproxy/{}.sock", conf.port),
+            },
         },
     },
     Key {
         name: "LOGLEVEL",
         unset: Unset::Text("info"),
         doc: "`error`, `warn`, `info`, `debug` or `trace`; the variable LOG_LEVEL wins",
-        apply: |draft, value, findings| set(&mut draft.conf.log_level, choice(value, findings)),
-        show: |conf| conf.log_level.to_string(),
+        scope: Scope::Whole {
+            apply: |draft, value, findings| set(&mut draft.conf.log_level, choice(value, findings)),
+            show: |conf| conf.log_level.to_string(),
+        },
     },
     Key {
         name: "LOGFORMAT",
         unset: Unset::Text("text"),
         doc: "`text` or `json`",
-        apply: |draft, value, findings| set(&mut draft.conf.log_format, choice(value, findings)),
-        show: |conf| conf.log_format.to_string(),
+        scope: Scope::Whole {
+            apply: |draft, value, findings| {
+                set(&mut draft.conf.log_format, choice(value, findings));
+            },
+            show: |conf| conf.log_format.to_string(),
+        },
     },
     Key {
         name: "BPFLOG",
         unset: Unset::Text("off"),
         doc: "what the steering program logs: `off`, `error`, `warn`, `info` or `debug`; all but `off` need CAP_PERFMON",
-        apply: |draft, value, findings| set(&mut draft.conf.bpf_log, choice(value, findings)),
-        show: |conf| conf.bpf_log.to_string(),
+        scope: Scope::Whole {
+            apply: |draft, value, findings| set(&mut draft.conf.bpf_log, choice(value, findings)),
+            show: |conf| conf.bpf_log.to_string(),
+        },
     },
 ];
 
@@ -252,7 +273,7 @@ fn path(path: &Path) -> String {
     printable(&path.to_string_lossy()).into_owned()
 }
 
-fn set<T>(slot: &mut T, value: Option<T>) {
+pub(super) fn set<T>(slot: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *slot = value;
     }
@@ -261,7 +282,7 @@ fn set<T>(slot: &mut T, value: Option<T>) {
 /// The known key that an unknown one is probably meant to be.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_uppercase();
-    let near = KEYS.iter().filter_map(|key| {
+    let near = all().filter_map(|key| {
         // One letter in three may be wrong: further away it is another word.
         let most = key.name.len().div_ceil(3);
         let close = name.len().abs_diff(key.name.len()) <= most;
@@ -290,30 +311,45 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// Every key with its value in effect and where that comes from.
+/// Every key with its value in effect and where that comes from; what is said for some ports only comes behind.
 pub fn explain(conf: &Conf) -> Vec<Explained> {
-    let origin = |name| {
-        let set = conf.origins.iter().find(|origin| origin.key == name);
-        set.map_or_else(|| "default".to_owned(), |origin| origin.place.clone())
-    };
-    let explained = KEYS.iter().map(|key| Explained {
-        key: key.name,
-        value: (key.show)(conf),
-        origin: origin(key.name),
-        doc: key.doc,
+    let explained = all().flat_map(|key| {
+        let said = |origin: &&Origin| origin.key == key.name;
+        let origins = conf.origins.iter().filter(said);
+        let common = origins.clone().find(|origin| origin.ports.is_none());
+        let common = Explained {
+            key: key.name,
+            value: key.show(conf),
+            origin: common.map_or_else(|| "default".to_owned(), |origin| origin.place.clone()),
+            doc: key.doc,
+        };
+        let of_ports = origins.filter_map(|origin| {
+            Some(Explained {
+                key: key.name,
+                value: origin.ports.clone()?,
+                origin: origin.place.clone(),
+                doc: key.doc,
+            })
+        });
+        std::iter::once(common).chain(of_ports)
     });
     explained.collect()
 }
 
 /// The keys as a table for README.md.
 pub fn markdown_table() -> String {
-    let mut table = String::from("| key | default | meaning |\n|---|---|---|\n");
-    for key in KEYS {
-        let unset = match key.unset {
-            Unset::Text(text) => format!("`{text}`"),
-            Unset::Derived(text) => text.to_owned(),
-        };
-        table.extend(["| `", key.name, "` | ", &unset, " | ", key.doc, " |\n"]);
+    let mut table = String::new();
+    for (title, keys) in [("of the process", WHOLE_KEYS), ("of a port", PORT_KEYS)] {
+        table.extend(["| key ", title, " | default | meaning |\n|---|---|---|\n"]);
+        for key in keys {
+            let unset = match key.unset {
+                Unset::Text(text) => format!("`{text}`"),
+                Unset::Derived(text) => text.to_owned(),
+            };
+            table.extend(["| `", key.name, "` | ", &unset, " | ", key.doc, " |\n"]);
+        }
+        table.push('\n');
     }
+    table.pop();
     table
 }

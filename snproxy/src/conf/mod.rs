@@ -8,6 +8,9 @@ mod check;
 mod cluster;
 mod hosts;
 mod keys;
+mod port;
+mod port_keys;
+mod port_value;
 mod portmappings;
 mod proxy;
 mod text;
@@ -18,6 +21,7 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -31,6 +35,10 @@ use text::Findings;
 pub use check::default_pod_host;
 pub use hosts::{MAX_FILE as MAX_HOSTS_FILE, MAX_HOSTS};
 pub use keys::{explain, markdown_table};
+pub use port::{
+    Balance, Check, Fate, Lifetime, Network, OverLimit, Persist, PortConf, PortConfs, Rate,
+    SourceMaxConn, SourceRate,
+};
 pub use portmappings::{MAX_FILE as MAX_MAPPINGS_FILE, MAX_ITEMS};
 pub use proxy::MAX_FILE as MAX_PROXY_FILE;
 
@@ -83,26 +91,20 @@ pub struct Conf {
     pub workers: Workers,
     pub pump: Mechanism,
     pub conflict: Conflict,
-    pub balance: Policy,
-    pub locality: Locality,
     pub unmapped: Unmapped,
-    pub connect_timeout: Duration,
-    /// The whole attempt at another host's proxy: connect and answer.
-    pub peer_timeout: Duration,
-    /// How long a client may keep silent before its PROXY header is made for it; zero: not at all.
-    pub proxy_wait: Duration,
-    /// `None`: off.
-    pub idle_timeout: Option<Duration>,
+    /// Connections at once, those that other proxies bring among them; `None`: no limit.
+    pub max_conn: Option<u32>,
     pub drain_timeout: Duration,
     /// Silence before the first probe; `None`: off.
     pub keepalive: Option<Duration>,
-    pub client_proxy: ClientProxy,
     pub peers: Peers,
+    /// What holds for the connections of each port.
+    pub ports: PortConfs,
     pub admin: Admin,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     pub bpf_log: BpfLog,
-    /// Of the keys that are not at their default.
+    /// Of the keys that are not at their default, in the order of the file.
     pub origins: Vec<Origin>,
 }
 
@@ -112,6 +114,15 @@ pub struct Origin {
     pub key: &'static str,
     /// `file:line`.
     pub place: String,
+    /// Ports and value, where it is for some ports only.
+    pub ports: Option<String>,
+}
+
+impl Conf {
+    /// What holds for the connections of a port.
+    pub fn of_port(&self, port: u16) -> &Arc<PortConf> {
+        self.ports.of(port)
+    }
 }
 
 /// Paths of the files of one set.
@@ -193,14 +204,33 @@ pub enum Conflict {
     Fail,
 }
 
-/// Order in which candidates are tried.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// How an upstream is picked; those of IPVS by IPVS's names.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Policy {
     /// The less loaded of two random ones.
     P2c,
     Rr,
+    Wrr,
     Random,
     Ordered,
+    /// Fewest connections.
+    Lc,
+    /// Fewest connections per weight.
+    Wlc,
+    /// Shortest expected delay.
+    Sed,
+    /// Never queue: an idle one, else as `Sed`.
+    Nq,
+    /// The highest weight that can take it.
+    Fo,
+    /// The highest weight until it has as many connections, then the next.
+    Ovf,
+    /// The less loaded of two drawn by weight.
+    Twos,
+    /// By the client's address.
+    Sh,
+    /// By the client's address, Maglev.
+    Mh,
 }
 
 /// Which hosts' pods a client is carried to.

@@ -1,10 +1,15 @@
 //! proxy.conf: one `KEY value` per line.
 
+use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::keys::{Draft, KEYS, Unset, nearest};
+use super::keys::{self, Draft, Key, Scope, Unset, by_name, nearest};
+use super::port::{Balance, Fate, MAX_KINDS, OverLimit, PortConf, PortConfs};
+use super::port_value::unchecked;
 use super::text::{Field, Findings, Lines, MAX_LINE, is_blank, is_text, uncomment, without_comma};
+use super::value::ports;
 use super::{
     Admin, BpfLog, ClientProxy, Conf, Conflict, Files, Locality, LogFormat, LogLevel, Mechanism,
     Origin, Peers, Policy, ProxyMode, Steering, Unmapped, Workers,
@@ -14,6 +19,9 @@ use crate::diag::{Place, Severity, Source, printable};
 
 /// Largest proxy.conf, in bytes.
 pub const MAX_FILE: usize = 64 * 1024;
+
+/// Most settings of one file.
+const MAX_LINES: usize = 1024;
 
 /// Reads proxy.conf. The two addresses stay as written; everything else is a value.
 pub(super) fn read<'a>(source: &'a Source, findings: &mut Findings<'_>) -> Draft<'a> {
@@ -25,48 +33,119 @@ pub(super) fn read<'a>(source: &'a Source, findings: &mut Findings<'_>) -> Draft
         );
         return draft;
     }
-    let mut values = vec![None; KEYS.len()];
-    let mut seen = vec![0; KEYS.len()];
+    let mut said: Vec<Said<'_>> = Vec::new();
     let mut lines = Lines::new(source, MAX_LINE);
     while let Some(line) = lines.next(findings) {
         let len = line.text.find(is_blank).unwrap_or(line.text.len());
         let name = line.part(0, len);
-        let known = KEYS
-            .iter()
-            .position(|key| key.name.eq_ignore_ascii_case(name.text));
-        let Some(at) = known else {
+        let Some(key) = by_name(name.text) else {
             unknown(name, findings);
             continue;
         };
-        let (Some(slot), Some(before)) = (values.get_mut(at), seen.get_mut(at)) else {
-            continue;
+        let rest = line.tail(len).trim();
+        let scope = match key.scope {
+            Scope::Whole { .. } => None,
+            Scope::Ports { .. } => scope(rest),
         };
-        if *before > 0 {
+        let (ports, rest) = match scope {
+            None => (None, rest),
+            Some((list, rest)) => match ports(list, findings) {
+                None => continue,
+                ports => (ports, rest),
+            },
+        };
+        let same = |other: &&Said<'_>| other.key.name == key.name && other.ports == ports;
+        if let Some(before) = said.iter().find(same) {
             let message = format_args!(
-                "{} is already set in line {before}: this line counts",
-                name.text
+                "{} is already set in line {}: this line counts",
+                name.text, before.line
             );
             findings.warning(name.place, message);
         }
-        *before = line.place.line;
-        *slot = value(name, line.tail(len).trim(), findings);
-    }
-    for (key, value) in KEYS.iter().zip(values) {
-        if let Some(value) = value {
-            (key.apply)(&mut draft, value, findings);
-            let place = format!(
-                "{}:{}",
-                printable(&source.path.to_string_lossy()),
-                value.place.line
-            );
-            draft.conf.origins.push(Origin {
-                key: key.name,
-                place,
-            });
+        said.retain(|other| !same(&other));
+        if ports.is_some() && said.len() >= MAX_LINES {
+            let message = format_args!("more than {MAX_LINES} settings");
+            findings.error(name.place, message);
+            break;
         }
+        said.push(Said {
+            key,
+            line: line.place.line,
+            value: value(name, rest, findings),
+            ports,
+        });
     }
+    take(said, &mut draft, findings);
     draft
 }
+
+/// One line that sets something.
+struct Said<'a> {
+    key: &'static Key,
+    line: u32,
+    /// `None`: the default.
+    value: Option<Field<'a>>,
+    /// `None`: all.
+    ports: Option<PortSet>,
+}
+
+/// The ports that a value is for, and the value: the first of two words, if it is made of nothing else.
+fn scope(rest: Field<'_>) -> Option<(Field<'_>, Field<'_>)> {
+    let len = rest.text.find(is_blank)?;
+    let (ports, value) = (rest.part(0, len), rest.tail(len).trim());
+    let is_list = |c: char| c.is_ascii_digit() || c == ',' || c == '-';
+    // `SOURCEMAXCONN 100 /24`: a number of connections.
+    let is_value = !value.text.is_empty() && !value.text.starts_with(['#', '/']);
+    (is_value && ports.text.chars().all(is_list)).then_some((ports, value))
+}
+
+/// Puts what was said into force: what is for all ports, then what is for some, the most ports first.
+fn take<'a>(mut said: Vec<Said<'a>>, draft: &mut Draft<'a>, findings: &mut Findings<'_>) {
+    said.sort_by_key(|said| {
+        let ports = said.ports.as_ref().map(PortSet::len);
+        // Stable: of equal ones the later line wins.
+        (ports.is_some(), Reverse(ports))
+    });
+    for Said {
+        key, value, ports, ..
+    } in said
+    {
+        let Some(value) = value else { continue };
+        let mut shown = None;
+        match (&key.scope, &ports) {
+            (Scope::Whole { apply, .. }, _) => apply(draft, value, findings),
+            (Scope::Ports { apply, .. }, None) => {
+                apply(draft.conf.ports.common_mut(), value, findings);
+            }
+            (Scope::Ports { apply, show }, Some(ports)) => {
+                // Once for what is wrong with it, and for how it is shown.
+                let mut conf = draft.conf.ports.common().clone();
+                apply(&mut conf, value, findings);
+                shown = Some(format!("{ports} {}", show(&conf)));
+                let refined = draft.conf.ports.refine(ports, |conf| {
+                    apply(conf, value, &mut Findings::new(&NOWHERE));
+                });
+                if !refined {
+                    let message = format_args!("more than {MAX_KINDS} different kinds of ports");
+                    findings.error(value.place, message);
+                    return;
+                }
+            }
+        }
+        let file = printable(&draft.conf.files.proxy.to_string_lossy()).into_owned();
+        draft.conf.origins.push(Origin {
+            key: key.name,
+            place: format!("{file}:{}", value.place.line),
+            ports: shown,
+        });
+    }
+}
+
+/// For findings that are known already.
+static NOWHERE: Source = Source {
+    path: PathBuf::new(),
+    text: String::new(),
+};
 
 fn unknown(name: Field<'_>, findings: &mut Findings<'_>) {
     if !is_text(name, findings) {
@@ -144,24 +223,16 @@ fn unset(source: &Source) -> Draft<'_> {
         workers: Workers::PerCpu,
         pump: Mechanism::Adaptive,
         conflict: Conflict::Yield,
-        balance: Policy::P2c,
-        locality: Locality::Balance,
         unmapped: Unmapped::Auto,
-        connect_timeout: Duration::ZERO,
-        peer_timeout: Duration::ZERO,
-        proxy_wait: Duration::ZERO,
-        idle_timeout: None,
+        max_conn: None,
         drain_timeout: Duration::ZERO,
         keepalive: None,
-        client_proxy: ClientProxy {
-            mode: ProxyMode::Never,
-            networks: Vec::new(),
-        },
         peers: Peers {
             hosts: false,
             any: false,
             networks: Vec::new(),
         },
+        ports: PortConfs::new(stand_in()),
         admin: Admin::default(),
         log_level: LogLevel::Info,
         log_format: LogFormat::Text,
@@ -180,9 +251,15 @@ fn unset(source: &Source) -> Draft<'_> {
         end: 0,
     };
     let mut none = Findings::new(source);
-    for key in KEYS {
+    for key in keys::all() {
         if let Unset::Text(text) = key.unset {
-            (key.apply)(&mut draft, Field { text, place }, &mut none);
+            let value = Field { text, place };
+            match key.scope {
+                Scope::Whole { apply, .. } => apply(&mut draft, value, &mut none),
+                Scope::Ports { apply, .. } => {
+                    apply(draft.conf.ports.common_mut(), value, &mut none);
+                }
+            }
         }
     }
     debug_assert!(
@@ -190,4 +267,49 @@ fn unset(source: &Source) -> Draft<'_> {
         "a default that its own key refuses"
     );
     draft
+}
+
+/// Filled by the defaults of the keys.
+fn stand_in() -> PortConf {
+    PortConf {
+        balance: Balance {
+            policy: Policy::P2c,
+            port: false,
+            strict: false,
+        },
+        locality: Locality::Balance,
+        persist: None,
+        slow_start: None,
+        health: unchecked(),
+        on_remove: Fate::Keep,
+        on_down: Fate::Keep,
+        max_conn: None,
+        reopen: 100,
+        queue: 0,
+        queue_timeout: None,
+        over_limit: OverLimit::Refuse,
+        source_max_conn: None,
+        source_rate: None,
+        port_rate: None,
+        connect_timeout: Duration::ZERO,
+        peer_timeout: Duration::ZERO,
+        client_proxy: ClientProxy {
+            mode: ProxyMode::Never,
+            networks: Vec::new(),
+        },
+        proxy_wait: Duration::ZERO,
+        first_byte_timeout: None,
+        idle_timeout: None,
+        client_idle_timeout: None,
+        upstream_idle_timeout: None,
+        linger_timeout: None,
+        max_lifetime: None,
+    }
+}
+
+/// The settings of a port of which nothing is said.
+impl Default for PortConf {
+    fn default() -> Self {
+        unset(&NOWHERE).conf.ports.common().clone()
+    }
 }

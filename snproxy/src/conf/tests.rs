@@ -171,6 +171,7 @@ fn published_forms_load_without_errors() {
 #[test]
 fn defaults_are_those_of_the_table() {
     let conf = good("");
+    let ports = conf.ports.common();
     assert_eq!((conf.host, conf.port), ("10.0.0.1".parse().unwrap(), 32767));
     assert_eq!(conf.pod_host, conf.host);
     assert_eq!(conf.cluster_ports.len(), 61_744);
@@ -179,20 +180,20 @@ fn defaults_are_those_of_the_table() {
         (conf.steering, conf.conflict),
         (Steering::Auto, Conflict::Yield)
     );
-    assert_eq!(conf.balance, Policy::P2c);
+    assert_eq!(ports.balance.policy, Policy::P2c);
     assert_eq!(
-        (conf.locality, conf.unmapped),
+        (ports.locality, conf.unmapped),
         (Locality::Balance, Unmapped::Auto)
     );
-    assert_eq!(conf.connect_timeout, Duration::from_secs(3));
-    assert_eq!(conf.peer_timeout, Duration::from_secs(3));
+    assert_eq!(ports.connect_timeout, Duration::from_secs(3));
+    assert_eq!(ports.peer_timeout, Duration::from_secs(3));
     assert!(conf.peers.hosts && !conf.peers.any && conf.peers.networks.is_empty());
-    assert_eq!(conf.proxy_wait, Duration::from_secs(3));
-    assert_eq!(conf.idle_timeout, None);
+    assert_eq!(ports.proxy_wait, Duration::from_secs(3));
+    assert_eq!(ports.idle_timeout, None);
     assert_eq!(conf.drain_timeout, Duration::from_secs(30));
     assert_eq!(conf.keepalive, Some(Duration::from_mins(1)));
     assert_eq!(
-        conf.client_proxy.mode_of("192.0.2.1".parse().unwrap()),
+        ports.client_proxy.mode_of("192.0.2.1".parse().unwrap()),
         ProxyMode::Detect
     );
     assert_eq!(conf.admin.socket, None);
@@ -213,7 +214,12 @@ fn what_explain_shows_can_be_written_back() {
     let conf = good(
         "HOST localhost\nPODHOST 10.0.0.1\nPORT 32767\nCLUSTERPORTS 5,3,4,10-12\nSTEERING listeners\n\
          WORKERS 7\nPUMP copy\nCONFLICT fail\nBALANCE ordered\nLOCALITY prefer\nUNMAPPED refuse\nPEERTIMEOUT 2s\n\
-         PEERS HOSTS fd00::/8,192.0.2.1\nCONNECTTIMEOUT 1500ms\nPROXYWAIT 10ms\nIDLETIMEOUT 5m\n\
+         PEERS HOSTS fd00::/8,192.0.2.1\nBALANCE 61000-61999 mh port strict\nBALANCE 61005 wlc\nPERSIST 5m /24 /64\n\
+         SLOWSTART 30s\nHEALTH tcp/2s fails=3 hold=5s rise=2 fall=3 jitter=0% timeout=500ms send=\"PING \\\"x\\\"\\r\\n\" expect=+PONG\n\
+         ONREMOVE drain:30s\nONDOWN reset\nPORTMAXCONN 61000,61002 7\nREOPEN 75%\nMAXCONN 8000\nQUEUE 1000\n\
+         QUEUETIMEOUT 10s\nOVERLIMIT close\nSOURCEMAXCONN 100 /24\nSOURCERATE 50/s burst=100 /24 /64\n\
+         PORTRATE 1000/s\nFIRSTBYTETIMEOUT 5s\nCLIENTIDLETIMEOUT 6s\nUPSTREAMIDLETIMEOUT 7s\nLINGERTIMEOUT 8s\n\
+         MAXLIFETIME 1h 10%\nCONNECTTIMEOUT 1500ms\nPROXYWAIT 10ms\nIDLETIMEOUT 5m\n\
          DRAINTIMEOUT 2h\nKEEPALIVE 0\nCLIENTPROXY require 10.0.0.0/8 fd00::/8,192.0.2.1\n\
          ADMIN unix:/run/x.sock\nLOGLEVEL trace\nLOGFORMAT json\nBPFLOG info\n",
     );
@@ -226,7 +232,7 @@ fn what_explain_shows_can_be_written_back() {
     });
     let written = lines.collect::<Vec<_>>().concat();
     let again = good(&written);
-    assert_eq!(again.client_proxy.networks.len(), 3);
+    assert_eq!(again.ports.common().client_proxy.networks.len(), 3);
     let values = |conf: &Conf| {
         explain(conf)
             .into_iter()
@@ -458,4 +464,21 @@ fn a_full_cluster_is_read_in_one_go_and_from_one_line() {
         assert_eq!(mappings.len(), 61_744);
         assert!(mappings.capacity() * size_of::<Mapping>() <= 1_250_000);
     }
+}
+
+#[test]
+fn the_line_for_fewer_ports_wins_whichever_comes_first() {
+    let conf = good(
+        "BALANCE 61005 wlc\nBALANCE 61000-61999 rr\nBALANCE lc\nQUEUE 61000-61999 5 # five\nQUEUE 61005,61006 6\n\
+         BALANCE 61006-61007 sed\nBALANCE 61007,61008 nq\n",
+    );
+    let of = |port| (conf.of_port(port).balance.policy, conf.of_port(port).queue);
+    assert_eq!(of(60_999), (Policy::Lc, 0));
+    assert_eq!(of(61_000), (Policy::Rr, 5));
+    assert_eq!(of(61_005), (Policy::Wlc, 6));
+    assert_eq!(of(61_006), (Policy::Sed, 6));
+    assert_eq!(of(61_007), (Policy::Nq, 5));
+    // A key of the process is for no ports: this is a value.
+    let found = findings("MAXCONN 61000 5", "", "10.0.0.1:32767\n");
+    assert!(found[0].contains("expected a number"), "{found:?}");
 }

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use super::text::{Field, Findings, is_blank};
 use super::{
-    Admin, BpfLog, ClientProxy, Conflict, Locality, LogFormat, LogLevel, Mechanism, Peers, Policy,
-    ProxyMode, SendProxy, Steering, Unmapped, Workers, World,
+    Admin, BpfLog, ClientProxy, Conflict, Locality, LogFormat, LogLevel, Mechanism, OverLimit,
+    Peers, Policy, ProxyMode, SendProxy, Steering, Unmapped, Workers, World,
 };
 use crate::addr::PortSet;
 
@@ -67,9 +67,13 @@ named! {
     Steering { "auto" Auto, "ebpf" Ebpf, "listeners" Listeners }
     Mechanism { "adaptive" Adaptive, "splice" Splice, "copy" Copy }
     Conflict { "yield" Yield, "steal" Steal, "fail" Fail }
-    Policy { "p2c" P2c, "rr" Rr, "random" Random, "ordered" Ordered }
+    Policy {
+        "p2c" P2c, "rr" Rr, "wrr" Wrr, "random" Random, "ordered" Ordered, "lc" Lc, "wlc" Wlc,
+        "sed" Sed, "nq" Nq, "fo" Fo, "ovf" Ovf, "twos" Twos, "sh" Sh, "mh" Mh,
+    }
     Locality { "balance" Balance, "prefer" Prefer, "only" Only }
     Unmapped { "auto" Auto, "steer" Steer, "refuse" Refuse }
+    OverLimit { "refuse" Refuse, "close" Close }
     ProxyMode { "detect" Detect, "require" Require, "never" Never }
     LogLevel { "error" Error, "warn" Warn, "info" Info, "debug" Debug, "trace" Trace }
     LogFormat { "text" Text, "json" Json }

@@ -94,7 +94,7 @@ impl Pods {
             return;
         };
         let shared = Arc::clone(shared);
-        let limit = table.conf.connect_timeout;
+        let limit = table.conf.ports.common().connect_timeout;
         tokio::spawn(async move {
             match dial(upstream.addr, Options::default(), limit).await {
                 Ok(stream) => {

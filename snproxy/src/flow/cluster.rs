@@ -66,7 +66,7 @@ async fn way<'a>(
         id,
     } = client;
     let port = ClusterPort::new(asked.port()).ok_or(End::NotMapped)?;
-    let opening = Opening::new(&table.conf, *addr, *asked, *id);
+    let opening = Opening::new(table.conf.of_port(port.get()), *addr, *asked, *id);
     let looked = opening.required(stream).await?;
     let wanted = Wanted {
         client: *addr,
@@ -80,7 +80,7 @@ async fn way<'a>(
     let first: Deciding<'_> = Box::pin(opening.decide(stream, looked, reached.send));
     let way = Way {
         reached,
-        rule: Rule::new(&table.conf),
+        rule: Rule::new(&table.conf, port.get()),
         meter: Meter::default(),
     };
     Ok((Box::new(way), first))

@@ -12,7 +12,7 @@ use tokio::io;
 use tokio::time::{Instant, timeout_at};
 
 use crate::addr::ClusterPort;
-use crate::conf::{Conf, ProxyMode, SendProxy};
+use crate::conf::{PortConf, ProxyMode, SendProxy};
 use crate::pump::First;
 use crate::sys::stream::Stream;
 use crate::wire::Decoded;
@@ -53,7 +53,7 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    pub(super) fn new(conf: &Conf, client: SocketAddr, asked: SocketAddr, id: u64) -> Self {
+    pub(super) fn new(conf: &PortConf, client: SocketAddr, asked: SocketAddr, id: u64) -> Self {
         Self {
             client,
             asked,

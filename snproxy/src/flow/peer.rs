@@ -197,7 +197,7 @@ impl Caller<'_> {
         cluster_port: ClusterPort,
         id: u64,
     ) -> Result<Closed, End> {
-        let (shared, peer, conf) = (self.shared, self.peer, &table.conf);
+        let (shared, peer) = (self.shared, self.peer);
         let service = table.service(cluster_port.get()).ok_or(End::NotMapped)?;
         let mut cut = pin!(shared.live.cut_turn(random));
         let connected = tokio::select! {
@@ -220,10 +220,10 @@ impl Caller<'_> {
         let relay = header::Relay {
             cluster_port,
             id,
-            wait: conf.proxy_wait,
+            wait: service.conf.proxy_wait,
             send: pod.send_proxy,
         };
-        let rule = Rule::new(conf);
+        let rule = Rule::new(&table.conf, cluster_port.get());
         let upstream_addr = pod.upstream.addr;
         drop(table);
 

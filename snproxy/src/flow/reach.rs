@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::addr::ClusterPort;
-use crate::conf::{Conf, SendProxy};
+use crate::conf::{Conf, Locality, PortConf, SendProxy};
 use crate::net::dial::{DialError, Options, dial};
 use crate::pump;
 use crate::route::Table;
@@ -97,6 +97,7 @@ enum Newest {
 struct Race<'t> {
     shared: &'t Arc<Shared>,
     table: &'t Table,
+    conf: &'t PortConf,
     answers: Arc<Answers>,
     request: Request,
     pod: Option<Dialling>,
@@ -113,7 +114,9 @@ pub(super) async fn reach(
     wanted: Wanted,
 ) -> Result<Reached, End> {
     let now = std::time::Instant::now();
-    let Some(answers) = table.peers.answers(port.get(), now) else {
+    let crosses = table.conf.of_port(port.get()).locality != Locality::Only;
+    let answers = crosses.then(|| table.peers.answers(port.get(), now));
+    let Some(answers) = answers.flatten() else {
         let service = table.service(port.get()).ok_or(End::NotMapped)?;
         let (pod, permit, upstream) = connect(shared, table, service).await?;
         return Ok(Reached {
@@ -130,6 +133,7 @@ pub(super) async fn reach(
     let race = Race {
         shared,
         table,
+        conf: table.conf.of_port(port.get()),
         answers,
         request: Request::connect(port, wanted.client, wanted.asked),
         pod: None,
@@ -142,7 +146,7 @@ pub(super) async fn reach(
 
 impl Race<'_> {
     async fn run(mut self, search: &mut Search<'_>) -> Result<Reached, End> {
-        let conf = &self.table.conf;
+        let conf = self.conf;
         let start = Instant::now();
         let last = start + conf.connect_timeout.max(conf.peer_timeout) * MAX_WAITS;
         let mut is_waiting = false;
@@ -228,8 +232,8 @@ impl Race<'_> {
     fn dial(&mut self, pod: &Pod, permit: Permit, share: Share) {
         let shared = Arc::clone(self.shared);
         let upstream = Arc::clone(&pod.upstream);
-        let (send, conf) = (pod.send_proxy, &self.table.conf);
-        let (options, limit) = (to_pod(conf), conf.connect_timeout);
+        let send = pod.send_proxy;
+        let (options, limit) = (to_pod(&self.table.conf), self.conf.connect_timeout);
         self.pod = Some(Box::pin(async move {
             let stream = dial_pod(&shared, &upstream, options, limit).await?;
             Some(Reached {
@@ -244,8 +248,7 @@ impl Race<'_> {
     }
 
     fn call(&mut self, at: usize, share: Share) {
-        let conf = &self.table.conf;
-        let (options, limit) = (call::options(conf), conf.peer_timeout);
+        let (options, limit) = (call::options(&self.table.conf), self.conf.peer_timeout);
         let addr = self.peer(at).addr();
         let now = Instant::now();
         let mut call = Call {
@@ -495,7 +498,7 @@ pub(super) async fn connect<'t>(
     table: &'t Table,
     service: Service<'t>,
 ) -> Result<(&'t Pod, Permit, Stream), End> {
-    let limit = table.conf.connect_timeout;
+    let limit = service.conf.connect_timeout;
     let deadline = Instant::now() + limit * MAX_WAITS;
     let mut tried = Tried::default();
     while tried.len() < MAX_TRIES && Instant::now() < deadline {

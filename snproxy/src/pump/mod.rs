@@ -79,11 +79,11 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The one that `conf` states.
-    pub fn new(conf: &Conf) -> Self {
+    /// The one that `conf` states for the connections of a port.
+    pub fn new(conf: &Conf, port: u16) -> Self {
         Self {
             mechanism: conf.pump,
-            idle: conf.idle_timeout,
+            idle: conf.of_port(port).idle_timeout,
         }
     }
 }

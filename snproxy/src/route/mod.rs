@@ -32,7 +32,7 @@ pub struct Table {
     pub conf: Arc<Conf>,
     /// Counts accepted configurations from 1.
     pub generation: u64,
-    /// None with `LOCALITY only`.
+    /// None with `LOCALITY only` for all ports.
     pub peers: Arc<Peers>,
     upstreams: Vec<(Arc<Upstream>, SendProxy)>,
     pods: Vec<Pod>,
@@ -109,9 +109,13 @@ impl Table {
             .collect();
         let mut upstreams: Vec<_> = upstreams.into_values().collect();
         upstreams.sort_by_key(|(upstream, _)| upstream.addr);
+        let crosses = conf
+            .ports
+            .kinds()
+            .any(|kind| kind.locality != Locality::Only);
         let others = conf
             .other_hosts()
-            .filter(|_| conf.locality != Locality::Only)
+            .filter(|_| crosses)
             .filter_map(|host| Some((&*host.name, host.addr()?)));
         let peers = Peers::build(others, old.map(|old| &old.peers), now);
         Self {
@@ -145,8 +149,7 @@ impl Table {
             self.service(port),
             &self.peers,
             answers,
-            self.conf.locality,
-            self.conf.balance,
+            self.conf.of_port(port),
         )
     }
 
@@ -170,7 +173,7 @@ impl Table {
         let pods = &self.pods[first..first + row.len as usize];
         Service {
             port: row.port,
-            policy: self.conf.balance,
+            conf: self.conf.of_port(row.port.get()),
             pods,
             turn: &row.turn,
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::addr::{Action, PortSet};
-use crate::conf::{Conf, Unmapped};
+use crate::conf::{Conf, Locality, Unmapped};
 
 use super::Table;
 
@@ -69,8 +69,9 @@ impl Plan {
     /// The rules, first match first; `taken` are the ports that are left to other local programs.
     /// `one_by_one`: each steered port costs a listener, so that `auto` steers none that is not mapped.
     pub fn build(conf: &Conf, table: &Table, taken: &PortSet, one_by_one: bool) -> Self {
-        let others = !table.peers.is_empty();
-        let not_mapped = match conf.unmapped {
+        let others =
+            |port| !table.peers.is_empty() && conf.of_port(port).locality != Locality::Only;
+        let not_mapped = |others: bool| match conf.unmapped {
             Unmapped::Refuse => (Action::Refuse, Reason::NotMapped),
             Unmapped::Auto if others && !one_by_one => (Action::Steer, Reason::OtherHosts),
             Unmapped::Steer if others => (Action::Steer, Reason::OtherHosts),
@@ -100,9 +101,9 @@ impl Plan {
             } else {
                 match table.service(port) {
                     Some(service) if service.alive() => (Action::Steer, Reason::Mapped),
-                    Some(_) if others => (Action::Steer, Reason::OtherHosts),
+                    Some(_) if others(port) => (Action::Steer, Reason::OtherHosts),
                     Some(_) => (Action::Refuse, Reason::PodsDown),
-                    None => not_mapped,
+                    None => not_mapped(others(port)),
                 }
             };
             plan.0[usize::from(port)] = Lot { action, reason };

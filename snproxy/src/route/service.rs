@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::addr::ClusterPort;
-use crate::conf::{Policy, SendProxy};
+use crate::conf::{PortConf, SendProxy};
 
 use super::balance::{self, Draw};
 use super::health::Health;
@@ -79,7 +79,7 @@ pub struct Pod {
 #[derive(Clone, Copy)]
 pub struct Service<'t> {
     pub port: ClusterPort,
-    pub policy: Policy,
+    pub conf: &'t PortConf,
     pub pods: &'t [Pod],
     pub(super) turn: &'t AtomicU32,
 }
@@ -128,9 +128,13 @@ impl<'t> Service<'t> {
                     (down_too || self.pods[pod].upstream.is_up()) && self.has_place(pod, tried)
                 };
                 let load = |pod: usize| self.pods[pod].load.active();
-                let Some(picked) =
-                    balance::pick(self.policy, self.pods.len(), eligible, load, draw)
-                else {
+                let Some(picked) = balance::pick(
+                    self.conf.balance.policy,
+                    self.pods.len(),
+                    eligible,
+                    load,
+                    draw,
+                ) else {
                     break;
                 };
                 let pod = &self.pods[picked];

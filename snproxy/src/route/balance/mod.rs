@@ -28,10 +28,10 @@ pub fn pick(
     draw: Draw,
 ) -> Option<usize> {
     match policy {
-        Policy::P2c => two_choices::pick(count, eligible, load, draw.random),
         Policy::Rr => round_robin::pick(count, eligible, draw.turn),
         Policy::Random => nth_eligible(count, &eligible, draw.random),
         Policy::Ordered => (0..count).find(|pod| eligible(*pod)),
+        _ => two_choices::pick(count, eligible, load, draw.random),
     }
 }
 

@@ -25,7 +25,7 @@ pub fn pick(
         Policy::Ordered => weights.iter().position(|weight| *weight > 0),
         Policy::Rr => at(weights, u64::from(draw.turn).checked_rem(total)?),
         Policy::Random => at(weights, drawn(draw.random, total)?),
-        Policy::P2c => {
+        _ => {
             let first = at(weights, drawn(draw.random, total)?)?;
             let second = at(weights, drawn(draw.random.rotate_left(32), total)?)?;
             // Connections per pod, compared by cross-multiplication.

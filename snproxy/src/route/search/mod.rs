@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::conf::{Locality, Policy};
+use crate::conf::{Locality, PortConf};
 
 use super::balance::{Draw, weighted};
 use super::load::Permit;
@@ -24,8 +24,7 @@ pub struct Search<'t> {
     service: Option<Service<'t>>,
     peers: &'t Peers,
     answers: Arc<Answers>,
-    locality: Locality,
-    policy: Policy,
+    conf: &'t PortConf,
     tried: Tried,
     /// By host: asked already.
     called: Vec<bool>,
@@ -67,16 +66,14 @@ impl<'t> Search<'t> {
         service: Option<Service<'t>>,
         peers: &'t Peers,
         answers: Arc<Answers>,
-        locality: Locality,
-        policy: Policy,
+        conf: &'t PortConf,
     ) -> Self {
         Self {
             service,
             called: vec![false; peers.list().len()],
             peers,
             answers,
-            locality,
-            policy,
+            conf,
             tried: Tried::default(),
             here_over: service.is_none(),
             over: Over::NotMapped,
@@ -113,7 +110,7 @@ impl<'t> Search<'t> {
     pub fn next(&mut self, pods: bool, random: u64, now: Instant) -> Step<'t> {
         loop {
             let (weights, unanswered) = self.weigh(pods, now);
-            let here_first = self.locality == Locality::Prefer && weights[0] > 0;
+            let here_first = self.conf.locality == Locality::Prefer && weights[0] > 0;
             let group = if here_first {
                 Some(0)
             } else {
@@ -180,7 +177,7 @@ impl<'t> Search<'t> {
             turn: self.answers.next_turn(),
         };
         weighted::pick(
-            self.policy,
+            self.conf.balance.policy,
             weights,
             |group| self.answers.live(group.checked_sub(1)),
             draw,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::addr::ClusterPort;
-use crate::conf::SendProxy;
+use crate::conf::{Policy, SendProxy};
 use crate::route::load::Load;
 use crate::route::peers::Answer;
 use crate::route::service::Upstream;
@@ -14,8 +14,7 @@ struct Cluster {
     peers: Arc<Peers>,
     answers: Arc<Answers>,
     now: Instant,
-    locality: Locality,
-    policy: Policy,
+    conf: PortConf,
 }
 
 impl Cluster {
@@ -38,15 +37,14 @@ impl Cluster {
             answers: peers.answers(61_000, now).unwrap(),
             peers,
             now,
-            locality: Locality::Balance,
-            policy: Policy::P2c,
+            conf: PortConf::default(),
         }
     }
 
     fn search(&self) -> Search<'_> {
         let service = Service {
             port: ClusterPort::new(61_000).unwrap(),
-            policy: self.policy,
+            conf: &self.conf,
             pods: &self.pods,
             turn: &self.turn,
         };
@@ -54,8 +52,7 @@ impl Cluster {
             (!self.pods.is_empty()).then_some(service),
             &self.peers,
             Arc::clone(&self.answers),
-            self.locality,
-            self.policy,
+            &self.conf,
         )
     }
 
@@ -186,7 +183,7 @@ fn busy_everywhere_is_busy() {
 #[test]
 fn prefer_goes_elsewhere_only_without_a_place_here() {
     let mut cluster = Cluster::new(2, 1, 1);
-    cluster.locality = Locality::Prefer;
+    cluster.conf.locality = Locality::Prefer;
     cluster.note(0, Answer::Pods(100));
     let mut held = Vec::new();
     let mut steps = Vec::new();
@@ -244,7 +241,7 @@ fn connections_are_shared_out_by_the_pods_of_each_host() {
     for policy in [Policy::P2c, Policy::Rr, Policy::Random] {
         for stay in [false, true] {
             let mut cluster = Cluster::new(1, u32::MAX, 2);
-            cluster.policy = policy;
+            cluster.conf.balance.policy = policy;
             cluster.note(0, Answer::Pods(3)).note(1, Answer::Took);
             let counts = spread(&cluster, stay);
             for (count, fair) in counts.iter().zip([2400, 7200, 2400]) {
@@ -254,7 +251,7 @@ fn connections_are_shared_out_by_the_pods_of_each_host() {
         }
     }
     let mut cluster = Cluster::new(1, u32::MAX, 2);
-    cluster.policy = Policy::Ordered;
+    cluster.conf.balance.policy = Policy::Ordered;
     cluster.note(0, Answer::Pods(3)).note(1, Answer::Took);
     assert_eq!(spread(&cluster, false), [12_000]);
 }

@@ -1,0 +1,128 @@
+//! The keys of proxy.conf that may be said for some ports only: `KEY value`, `KEY 61000-61999 value`.
+
+use super::keys::{Key, Scope, Unset, set};
+use super::port_value::{
+    balance, check, count, fate, lifetime, limit, locality, over_limit, percent, persist,
+    port_rate, show_balance, show_check, show_fate, show_lifetime, show_limit, show_persist,
+    show_port_rate, show_source_max_conn, show_source_rate, source_max_conn, source_rate,
+};
+use super::value::{
+    client_proxy, duration, show_client_proxy, show_duration, some_duration, unless_off,
+};
+
+macro_rules! port_keys {
+    ($($name:literal $default:literal $doc:literal $field:ident: $parse:expr, $show:expr;)+) => {
+        /// In the order of the README.
+        pub(super) const PORT_KEYS: &[Key] = &[$(Key {
+            name: $name,
+            unset: Unset::Text($default),
+            doc: $doc,
+            scope: Scope::Ports {
+                apply: |conf, value, findings| set(&mut conf.$field, $parse(value, findings)),
+                show: |conf| $show(&conf.$field),
+            },
+        }),+];
+    };
+}
+
+port_keys! {
+    "BALANCE" "p2c"
+    "who is tried first: the policies of [Balancing](#balancing); `sh` and `mh` take `port` (the client's port counts too) and `strict` (no other pod where this one is out)"
+    balance: balance, |value: &_| show_balance(*value);
+
+    "LOCALITY" "balance"
+    "`balance`: hosts share the load; `prefer`: a local pod while one has room; `only`: never another host"
+    locality: locality, ToString::to_string;
+
+    "PERSIST" "0"
+    "time for which a client keeps its pod after its last connection began, and the length of the network that counts as one client: `5m /24 /64` (IPv4, IPv6); `0` is off"
+    persist: persist, |value: &_| show_persist(*value);
+
+    "SLOWSTART" "0"
+    "time in which a pod that is new, or came back, comes to its full share; `0` is off; not for `sh` and `mh`"
+    slow_start: |value, findings: &mut _| duration(value, findings).map(unless_off), |value: &Option<_>| show_duration(value.unwrap_or_default());
+
+    "HEALTH" "tcp/5s"
+    "`passive`: dials tell; `tcp/5s`: beside them a connection every 5 s to each pod that is not seen to listen on this host; options: `fails=1` dials in a row that take a pod down, `hold=1s` until it is checked (doubles up to 30 s), `rise=1` and `fall=1` checks in a row, `jitter=10%`, `timeout=1s`, `send=\"PING\\r\\n\"`, `expect=\"+PONG\"` (how the answer begins)"
+    health: check, show_check;
+
+    "ONREMOVE" "keep"
+    "connections of a pod that was taken out of the files: `keep`, `reset`, or `drain:30s` (reset after that)"
+    on_remove: fate, |value: &_| show_fate(*value);
+
+    "ONDOWN" "keep"
+    "connections of a pod that went down: as ONREMOVE"
+    on_down: fate, |value: &_| show_fate(*value);
+
+    "PORTMAXCONN" "0"
+    "connections of each port at once, on this host; `0`: no limit"
+    max_conn: limit, |value: &_| show_limit(*value);
+
+    "REOPEN" "100%"
+    "a pod, port or proxy that is full takes new connections again below this part of its limit"
+    reopen: |value, findings: &mut _| percent(1, value, findings), |value: &u8| format!("{value}%");
+
+    "QUEUE" "0"
+    "connections of a port that may wait for a place at a pod, in the order in which they came; also, where it is said for all ports, those that wait for MAXCONN; `0`: none waits"
+    queue: count, ToString::to_string;
+
+    "QUEUETIMEOUT" "0"
+    "longest wait in the queue; `0`: as long as the client waits"
+    queue_timeout: |value, findings: &mut _| duration(value, findings).map(unless_off), |value: &Option<_>| show_duration(value.unwrap_or_default());
+
+    "OVERLIMIT" "refuse"
+    "a connection over a limit that may not wait, or waited too long: `refuse` resets it, `close` ends it"
+    over_limit: over_limit, ToString::to_string;
+
+    "SOURCEMAXCONN" "0"
+    "connections at once of one source to each port: `100`, or `100 /24 /64` for networks of this length; `0`: no limit"
+    source_max_conn: source_max_conn, |value: &_| show_source_max_conn(*value);
+
+    "SOURCERATE" "0"
+    "new connections of one source to each port: `50/s`, `50/s burst=100 /24 /64`; `0`: no limit"
+    source_rate: source_rate, |value: &_| show_source_rate(*value);
+
+    "PORTRATE" "0"
+    "new connections of each port: `1000/s`, `1000/s burst=2000`; what is over it the kernel refuses; `0`: no limit"
+    port_rate: port_rate, |value: &_| show_port_rate(*value);
+
+    "CONNECTTIMEOUT" "3s"
+    "longest wait for a connection to a pod"
+    connect_timeout: some_duration, |value: &_| show_duration(*value);
+
+    "PEERTIMEOUT" "3s"
+    "longest wait for the proxy of another host: connection and answer together"
+    peer_timeout: some_duration, |value: &_| show_duration(*value);
+
+    "CLIENTPROXY" "detect"
+    "PROXY headers of clients: `detect`, `require` or `never`, with an optional list of the networks it is for (other clients: never); the PROXY specification forbids guessing, `detect` is what Simplenetes does"
+    client_proxy: client_proxy, show_client_proxy;
+
+    "PROXYWAIT" "3s"
+    "how long a client may keep silent before a PROXY header is made for it; `0` waits not at all"
+    proxy_wait: duration, |value: &_| show_duration(*value);
+
+    "FIRSTBYTETIMEOUT" "0"
+    "longest wait for a pod's first byte after the client's first one; `0` is off, here and below"
+    first_byte_timeout: |value, findings: &mut _| duration(value, findings).map(unless_off), |value: &Option<_>| show_duration(value.unwrap_or_default());
+
+    "IDLETIMEOUT" "0"
+    "a connection on which nothing moves for this long is closed"
+    idle_timeout: |value, findings: &mut _| duration(value, findings).map(unless_off), |value: &Option<_>| show_duration(value.unwrap_or_default());
+
+    "CLIENTIDLETIMEOUT" "0"
+    "a connection whose client sends nothing for this long is closed"
+    client_idle_timeout: |value, findings: &mut _| duration(value, findings).map(unless_off), |value: &Option<_>| show_duration(value.unwrap_or_default());
+
+    "UPSTREAMIDLETIMEOUT" "0"
+    "a connection whose pod sends nothing for this long is closed"
+    upstream_idle_timeout: |value, findings: &mut _| duration(value, findings).map(unless_off), |value: &Option<_>| show_duration(value.unwrap_or_default());
+
+    "LINGERTIMEOUT" "0"
+    "how long one direction may stay open when the other one has ended"
+    linger_timeout: |value, findings: &mut _| duration(value, findings).map(unless_off), |value: &Option<_>| show_duration(value.unwrap_or_default());
+
+    "MAXLIFETIME" "0"
+    "how old a connection may grow: `1h`, or `1h 10%` to end each one up to so much earlier"
+    max_lifetime: lifetime, |value: &_| show_lifetime(*value);
+}
