@@ -12,7 +12,9 @@ mod seldom;
 pub mod spares;
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{SocketAddr, TcpStream};
+use std::mem;
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -25,7 +27,7 @@ use tracing::{debug, info, warn};
 
 use crate::addr::{ClusterPort, canonical};
 use crate::net::dial::DialError;
-use crate::pump::{self, Meter, Side, Stop};
+use crate::pump::{self, First, Meter, Rule, Side, Stop};
 use crate::route::Table;
 use crate::route::service::Upstream;
 use crate::sys::stream::Stream;
@@ -33,6 +35,7 @@ use crate::sys::stream::Stream;
 use end::{End, Ends};
 use live::{Alive, Live};
 use questions::Questions;
+use reach::Reached;
 use seldom::Seldom;
 use spares::Spares;
 
@@ -205,6 +208,26 @@ impl Client {
     }
 }
 
+/// What a peer stated of the connection that it wants carried.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stated {
+    cluster_port: Option<ClusterPort>,
+    client: Option<SocketAddrV4>,
+}
+
+/// A connection to who serves a client, and how it is pumped.
+struct Way {
+    reached: Reached,
+    rule: Rule,
+    meter: Meter,
+    /// Of a peer's connection.
+    stated: Stated,
+}
+
+/// A way, and what goes over it first.
+type Found<'a> = (Box<Way>, Deciding<'a>);
+type Deciding<'a> = Pin<Box<dyn Future<Output = First> + Send + 'a>>;
+
 /// PORT is for peers; every other port that reaches us is a cluster port.
 async fn carry(shared: &Arc<Shared>, stream: TcpStream, addr: SocketAddr) {
     let start = Instant::now();
@@ -213,29 +236,58 @@ async fn carry(shared: &Arc<Shared>, stream: TcpStream, addr: SocketAddr) {
         Err(end) => return conclude(shared, start, &Opened::by(addr), &Closed::silently(end)),
     };
     let table = shared.table.load_full();
-    if client.asked.port() == table.conf.port {
-        // Boxed: clients, which are many more, must not pay for its size.
-        Box::pin(carry_for_peer(shared, table, client, start)).await;
-        return;
-    }
-    let closed = cluster::carry(shared, table, &client).await;
-    let opened = Opened {
-        cluster_port: Some(client.asked.port()),
-        ..Opened::by(client.addr)
+    let is_peer = client.asked.port() == table.conf.port;
+    let (stated, closed) = carry_to_end(shared, table, &client, is_peer).await;
+    let opened = if is_peer {
+        Opened {
+            client: stated.client.map(SocketAddr::V4),
+            peer: Some(client.addr),
+            cluster_port: stated.cluster_port.map(ClusterPort::get),
+        }
+    } else {
+        Opened {
+            cluster_port: Some(client.asked.port()),
+            ..Opened::by(client.addr)
+        }
     };
     drop(client);
     conclude(shared, start, &opened, &closed);
 }
 
-async fn carry_for_peer(shared: &Arc<Shared>, table: Arc<Table>, client: Client, start: Instant) {
-    let (stated, closed) = peer::carry(shared, table, &client).await;
-    let opened = Opened {
-        client: stated.client.map(SocketAddr::V4),
-        peer: Some(client.addr),
-        cluster_port: stated.cluster_port.map(ClusterPort::get),
+/// Finds a connection its way, and moves bytes over it to the end.
+async fn carry_to_end(
+    shared: &Arc<Shared>,
+    table: Arc<Table>,
+    client: &Client,
+    is_peer: bool,
+) -> (Stated, Closed) {
+    let mut cut = pin!(shared.live.cut_turn(random));
+    // Boxed: only until it is over, and a connection that stays has the room of the pump only. The table goes with it: a
+    // connection may outlive a hundred reloads.
+    let found = if is_peer {
+        Box::pin(peer::way(shared, table, client, cut.as_mut())).await
+    } else {
+        let found = Box::pin(cluster::way(shared, table, client, cut.as_mut())).await;
+        found.map_err(|closed| (Stated::default(), closed))
     };
-    drop(client);
-    conclude(shared, start, &opened, &closed);
+    let (mut way, first) = match found {
+        Ok(found) => found,
+        Err(closed) => return closed,
+    };
+    let early = mem::take(&mut way.reached.early);
+    let upstream = &way.reached.upstream;
+    let stop = pump::run(
+        &client.stream,
+        upstream,
+        first,
+        early,
+        way.rule,
+        cut,
+        &way.meter,
+    )
+    .await;
+    let closed = Closed::pumped(stop, way.reached.addr, &way.meter);
+    (way.stated, closed)
 }
 
 fn conclude(shared: &Shared, start: Instant, opened: &Opened, closed: &Closed) {

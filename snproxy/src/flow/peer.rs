@@ -8,8 +8,9 @@ mod strangers;
 #[cfg(test)]
 mod tests;
 
-use std::net::{Shutdown, SocketAddr, SocketAddrV4};
-use std::pin::pin;
+use std::future::Future;
+use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use crate::wire::peer::{Reply, Request, decode_request};
 use super::end::End;
 use super::live::Waiting;
 use super::reach::connect;
-use super::{Client, Closed, Shared, header, questions, random};
+use super::{Client, Closed, Found, Shared, Stated, Way, header, questions};
 
 pub use room::Room;
 
@@ -42,20 +43,15 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Most bytes of such a peer that are read and dropped.
 const FAREWELL_BYTES: usize = 64 * 1024;
 
-/// What a peer stated of the connection that it wants carried.
-#[derive(Debug, Default)]
-pub(super) struct Stated {
-    pub(super) cluster_port: Option<ClusterPort>,
-    pub(super) client: Option<SocketAddrV4>,
-}
-
-/// Answers a peer until it has its pod, and carries its connection to the end.
-pub(super) async fn carry(
-    shared: &Arc<Shared>,
+/// Answers a peer until it has its pod.
+///
+/// Errors: what it stated, and how it ended without one.
+pub(super) async fn way<'a>(
+    shared: &'a Arc<Shared>,
     table: Arc<Table>,
-    client: &Client,
-) -> (Stated, Closed) {
-    let mut stated = Stated::default();
+    client: &'a Client,
+    cut: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Found<'a>, (Stated, Closed)> {
     let mut caller = Caller {
         shared,
         peer: &client.stream,
@@ -63,20 +59,19 @@ pub(super) async fn carry(
         asked: client.asked,
         bytes: BytesMut::new(),
         waiting: Some(shared.live.wait()),
+        stated: Stated::default(),
     };
-    let closed = match caller.serve(table, client.id, &mut stated).await {
-        Ok(closed) => closed,
-        Err(end) => {
-            let patience = match end {
-                // Nothing of theirs is waited for: they asked for nothing, or may not, or everything ends.
-                End::Stranger | End::Request | End::Unused | End::Drain => Duration::ZERO,
-                _ => FAREWELL,
-            };
-            farewell(&client.stream, patience).await;
-            Closed::silently(end)
-        }
+    let end = match caller.serve(table, client.id, cut).await {
+        Ok(found) => return Ok(found),
+        Err(end) => end,
     };
-    (stated, closed)
+    let patience = match end {
+        // Nothing of theirs is waited for: they asked for nothing, or may not, or everything ends.
+        End::Stranger | End::Request | End::Unused | End::Drain => Duration::ZERO,
+        _ => FAREWELL,
+    };
+    farewell(&client.stream, patience).await;
+    Err((caller.stated, Closed::silently(end)))
 }
 
 /// Until when a peer may keep silent, and, once it began one, until when its line must be whole.
@@ -94,16 +89,17 @@ struct Caller<'a> {
     bytes: BytesMut,
     /// Until it asks for a pod.
     waiting: Option<Waiting<'a>>,
+    stated: Stated,
 }
 
-impl Caller<'_> {
+impl<'a> Caller<'a> {
     /// Errors: how it ends where no pod was connected, for the peer to hear as a close.
     async fn serve(
         &mut self,
         table: Arc<Table>,
         id: u64,
-        stated: &mut Stated,
-    ) -> Result<Closed, End> {
+        cut: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Found<'a>, End> {
         self.check(&table)?;
         questions::heard_from(self.shared, &table, self.addr.ip());
         // One that waits must not keep a table of each reload.
@@ -118,10 +114,12 @@ impl Caller<'_> {
             match request {
                 Request::Connect { cluster_port, ends } => {
                     self.waiting = None;
-                    stated.cluster_port = Some(cluster_port);
-                    stated.client = ends.map(|(client, _)| client);
+                    self.stated = Stated {
+                        cluster_port: Some(cluster_port),
+                        client: ends.map(|(client, _)| client),
+                    };
                     // Boxed: one that waits must not hold the room for it.
-                    return Box::pin(self.connect(table, cluster_port, id)).await;
+                    return Box::pin(self.connect(table, cluster_port, id, cut)).await;
                 }
                 Request::Count { cluster_port } => {
                     self.say(Reply::Pods(pods(&table, cluster_port))).await?;
@@ -196,42 +194,41 @@ impl Caller<'_> {
         table: Arc<Table>,
         cluster_port: ClusterPort,
         id: u64,
-    ) -> Result<Closed, End> {
+        cut: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Found<'a>, End> {
         let (shared, peer) = (self.shared, self.peer);
         let service = table.service(cluster_port.get()).ok_or(End::NotMapped)?;
-        let mut cut = pin!(shared.live.cut_turn(random));
         let connected = tokio::select! {
             connected = connect(shared, &table, service) => connected,
             () = peer.broken() => Err(End::Client),
-            () = &mut cut => Err(End::Drain),
+            () = cut => Err(End::Drain),
         };
-        let (pod, _permit, upstream) = match connected {
+        let reached = match connected {
             Err(End::Busy) => {
                 self.say(Reply::Busy).await?;
                 return Err(End::Busy);
             }
             connected => connected?,
         };
-        let send_proxy = header::version(pod.send_proxy).is_some();
+        let send_proxy = header::version(reached.send).is_some();
         if let Err(end) = self.say(Reply::Accept { send_proxy }).await {
-            pump::reset_on_close(&upstream);
+            pump::reset_on_close(&reached.upstream);
             return Err(end);
         }
         let relay = header::Relay {
             cluster_port,
             id,
             wait: service.conf.proxy_wait,
-            send: pod.send_proxy,
+            send: reached.send,
         };
-        let rule = Rule::new(&table.conf, cluster_port.get());
-        let upstream_addr = pod.upstream.addr;
-        drop(table);
-
-        let meter = Meter::default();
         let first = Box::pin(relay.decide(peer, std::mem::take(&mut self.bytes)));
-        let early = BytesMut::new();
-        let stop = pump::run(peer, &upstream, first, early, rule, cut, &meter).await;
-        Ok(Closed::pumped(stop, upstream_addr, &meter))
+        let way = Way {
+            reached,
+            rule: Rule::new(&table.conf, cluster_port.get()),
+            meter: Meter::default(),
+            stated: self.stated,
+        };
+        Ok((Box::new(way), first))
     }
 
     /// Errors: the peer is gone, or takes nothing.

@@ -118,14 +118,7 @@ pub(super) async fn reach(
     let answers = crosses.then(|| table.peers.answers(port.get(), now));
     let Some(answers) = answers.flatten() else {
         let service = table.service(port.get()).ok_or(End::NotMapped)?;
-        let (pod, permit, upstream) = connect(shared, table, service).await?;
-        return Ok(Reached {
-            addr: pod.upstream.addr,
-            upstream,
-            send: pod.send_proxy,
-            early: BytesMut::new(),
-            held: Held(Some(permit), None),
-        });
+        return connect(shared, table, service).await;
     };
     let mut search = table.search(port.get(), Arc::clone(&answers));
     let hosts = search.questions(now);
@@ -493,11 +486,11 @@ async fn dialled(dial: &mut Option<Dialling>) -> Option<Option<Reached>> {
 }
 
 /// Dials pods of this host in the order of the policy until one answers.
-pub(super) async fn connect<'t>(
+pub(super) async fn connect(
     shared: &Shared,
-    table: &'t Table,
-    service: Service<'t>,
-) -> Result<(&'t Pod, Permit, Stream), End> {
+    table: &Table,
+    service: Service<'_>,
+) -> Result<Reached, End> {
     let limit = service.conf.connect_timeout;
     let deadline = Instant::now() + limit * MAX_WAITS;
     let mut tried = Tried::default();
@@ -509,7 +502,13 @@ pub(super) async fn connect<'t>(
                 Exhausted::Tried => End::NoUpstream,
             })?;
         if let Some(upstream) = dial_pod(shared, &pod.upstream, to_pod(&table.conf), limit).await {
-            return Ok((pod, permit, upstream));
+            return Ok(Reached {
+                upstream,
+                addr: pod.upstream.addr,
+                send: pod.send_proxy,
+                early: BytesMut::new(),
+                held: Held(Some(permit), None),
+            });
         }
     }
     Err(End::NoUpstream)

@@ -7,6 +7,7 @@ use super::*;
 use crate::addr::PortSet;
 use crate::conf::{self, Conf, Sources, World};
 use crate::diag::Source;
+use crate::flow::carry_to_end;
 
 /// Far above what anything here takes: only a hang reaches it.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -60,7 +61,7 @@ async fn pair() -> (std::net::TcpStream, Client) {
 }
 
 async fn answered(shared: &Arc<Shared>, accepted: &Client) -> (Stated, Closed) {
-    carry(shared, shared.table.load_full(), accepted).await
+    carry_to_end(shared, shared.table.load_full(), accepted, true).await
 }
 
 fn count(port: u16) -> String {
