@@ -8,6 +8,7 @@ mod churn;
 mod crowd;
 mod ends;
 mod idle;
+mod memory;
 mod pipes;
 mod queue;
 mod resets;
