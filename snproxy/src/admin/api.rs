@@ -29,6 +29,23 @@ pub struct Status {
     /// Why the kernel's ports are not as they should be; retried all the time.
     pub pending: Option<String>,
     pub pods: Vec<PodStatus>,
+    /// Those in which somebody waits.
+    pub queues: Vec<Queue>,
+}
+
+/// Connections that wait for a place.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Queue {
+    /// None: for a place under MAXCONN.
+    pub port: Option<u16>,
+    /// In the order in which they will have one.
+    pub waiting: Vec<Waiting>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Waiting {
+    pub client: String,
+    pub waited_ms: u64,
 }
 
 /// Cluster ports by what becomes of them.

@@ -69,6 +69,17 @@ fn print(status: &Status) {
     if let Some(pending) = &status.pending {
         println!("pending      {pending} (retried all the time)");
     }
+    for queue in &status.queues {
+        let what = queue.port.map_or_else(
+            || "place under MAXCONN".to_owned(),
+            |port| format!("place of port {port}"),
+        );
+        let first = queue.waiting.first().map_or(0, |first| first.waited_ms);
+        println!(
+            "queue        {} wait for a {what}, the first for {first} ms",
+            queue.waiting.len()
+        );
+    }
     let verdict = if status.reload.ok {
         "in force"
     } else {

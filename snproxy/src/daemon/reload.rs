@@ -288,6 +288,7 @@ impl Daemon {
         }
         self.steerer.keep_alive(keepalive);
         self.shared.table.store(Arc::new(table));
+        self.shared.limits.look_again();
         drop(old);
         self.steer();
         for found in &diagnostics {

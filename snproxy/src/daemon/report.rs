@@ -11,6 +11,7 @@ use crate::conf::SendProxy;
 use crate::route::health::Health;
 use crate::route::peers::Standing;
 use crate::route::plan::{Lot, Reason};
+use crate::route::queue::Waiting;
 
 use super::Daemon;
 
@@ -76,7 +77,22 @@ impl Daemon {
             reload: self.reloaded(),
             pending: self.steerer.pending.clone(),
             pods: pods.collect(),
+            queues: self.queues(),
         }
+    }
+
+    fn queues(&self) -> Vec<api::Queue> {
+        let waiting = |waiting: &Waiting| api::Waiting {
+            client: waiting.client.to_string(),
+            waited_ms: millis(waiting.since.elapsed()),
+        };
+        let lines = self.shared.limits.lines().into_iter();
+        lines
+            .map(|line| api::Queue {
+                port: line.port,
+                waiting: line.waiting.iter().map(waiting).collect(),
+            })
+            .collect()
     }
 
     pub(super) fn ports(&self) -> api::Ports {

@@ -5,11 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::addr::ClusterPort;
+use crate::conf::OverLimit;
 use crate::pump::{Meter, Rule};
 use crate::route::Table;
 
 use super::end::End;
 use super::header::Opening;
+use super::limits::admit;
 use super::reach::{Wanted, reach};
 use super::{Client, Closed, Found, Shared, Stated, Way};
 
@@ -27,7 +29,15 @@ pub(super) async fn way<'a>(
         found = search(shared, &table, client) => found,
         () = cut => Err(End::Drain),
     };
-    found.map_err(|end| Closed::early(&client.stream, end))
+    found.map_err(|end| {
+        let port = client.asked.port();
+        let over_limit = shared.table.load().conf.of_port(port).over_limit;
+        if end.is_over_limit() && over_limit == OverLimit::Close {
+            Closed::silently(end)
+        } else {
+            Closed::early(&client.stream, end)
+        }
+    })
 }
 
 async fn search<'a>(
@@ -42,6 +52,11 @@ async fn search<'a>(
         id,
     } = client;
     let port = ClusterPort::new(asked.port()).ok_or(End::NotMapped)?;
+    let places = tokio::select! {
+        biased;
+        places = admit(shared, port.get(), *addr) => places?,
+        () = stream.broken() => return Err(End::Client),
+    };
     let opening = Opening::new(table.conf.of_port(port.get()), *addr, *asked, *id);
     let looked = opening.required(stream).await?;
     let wanted = Wanted {
@@ -59,6 +74,7 @@ async fn search<'a>(
         rule: Rule::new(&table.conf, port.get()),
         meter: Meter::default(),
         stated: Stated::default(),
+        places,
     };
     Ok((Box::new(way), first))
 }

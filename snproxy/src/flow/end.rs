@@ -22,6 +22,14 @@ pub enum End {
     NoUpstream,
     /// Every pod has `maxConn` connections.
     Busy,
+    /// MAXCONN or PORTMAXCONN was reached, and there is no queue.
+    Limit,
+    /// Its source has what SOURCEMAXCONN or SOURCERATE allows.
+    Source,
+    /// As many wait as may.
+    QueueFull,
+    /// No place came free in QUEUETIMEOUT.
+    QueueTimeout,
     /// The client had to send a PROXY header and did not.
     Header,
     /// PEERS does not allow the source to use PORT.
@@ -34,7 +42,7 @@ pub enum End {
 
 impl End {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Clean,
         Self::Client,
         Self::Upstream,
@@ -43,11 +51,23 @@ impl End {
         Self::NotMapped,
         Self::NoUpstream,
         Self::Busy,
+        Self::Limit,
+        Self::Source,
+        Self::QueueFull,
+        Self::QueueTimeout,
         Self::Header,
         Self::Stranger,
         Self::Request,
         Self::Unused,
     ];
+
+    /// Whether there was no place for it, which OVERLIMIT is about.
+    pub fn is_over_limit(self) -> bool {
+        matches!(
+            self,
+            Self::Busy | Self::Limit | Self::Source | Self::QueueFull | Self::QueueTimeout
+        )
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -59,6 +79,10 @@ impl End {
             Self::NotMapped => "not_mapped",
             Self::NoUpstream => "no_upstream",
             Self::Busy => "busy",
+            Self::Limit => "limit",
+            Self::Source => "source",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
             Self::Header => "header",
             Self::Stranger => "stranger",
             Self::Request => "request",

@@ -4,6 +4,7 @@ mod call;
 pub mod cluster;
 pub mod end;
 pub mod header;
+pub mod limits;
 pub mod live;
 pub mod peer;
 pub mod questions;
@@ -33,6 +34,7 @@ use crate::route::service::Upstream;
 use crate::sys::stream::Stream;
 
 use end::{End, Ends};
+use limits::{Limits, Places};
 use live::{Alive, Live};
 use questions::Questions;
 use reach::Reached;
@@ -55,6 +57,7 @@ pub struct Shared {
     pub answered: Notify,
     pub questions: Questions,
     pub spares: Spares,
+    pub limits: Arc<Limits>,
     ids: AtomicU64,
 }
 
@@ -72,6 +75,7 @@ impl Shared {
             answered: Notify::new(),
             questions: Questions::default(),
             spares: Spares::default(),
+            limits: Arc::new(Limits::new(std::time::Instant::now())),
             // Two processes of one host give different ids to a pod's log.
             ids: AtomicU64::new(u64::from(std::process::id()) << 32),
         }
@@ -222,6 +226,9 @@ struct Way {
     meter: Meter,
     /// Of a peer's connection.
     stated: Stated,
+    /// Last, so that they are free once the pod's connection is closed.
+    #[expect(dead_code, reason = "held for what its drop does")]
+    places: Places,
 }
 
 /// A way, and what goes over it first.

@@ -21,13 +21,15 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::addr::ClusterPort;
 use crate::pump::{self, Meter, Rule};
 use crate::route::Table;
+use crate::route::service::Service;
 use crate::sys::stream::Stream;
 use crate::wire::Decoded;
 use crate::wire::peer::{Reply, Request, decode_request};
 
 use super::end::End;
+use super::limits::{Places, admit_peer};
 use super::live::Waiting;
-use super::reach::connect;
+use super::reach::{Reached, connect};
 use super::{Client, Closed, Found, Shared, Stated, Way, header, questions};
 
 pub use room::Room;
@@ -199,11 +201,11 @@ impl<'a> Caller<'a> {
         let (shared, peer) = (self.shared, self.peer);
         let service = table.service(cluster_port.get()).ok_or(End::NotMapped)?;
         let connected = tokio::select! {
-            connected = connect(shared, &table, service) => connected,
+            connected = admit_and_connect(shared, &table, service) => connected,
             () = peer.broken() => Err(End::Client),
             () = cut => Err(End::Drain),
         };
-        let reached = match connected {
+        let (places, reached) = match connected {
             Err(End::Busy) => {
                 self.say(Reply::Busy).await?;
                 return Err(End::Busy);
@@ -227,6 +229,7 @@ impl<'a> Caller<'a> {
             rule: Rule::new(&table.conf, cluster_port.get()),
             meter: Meter::default(),
             stated: self.stated,
+            places,
         };
         Ok((Box::new(way), first))
     }
@@ -251,6 +254,16 @@ impl<'a> Caller<'a> {
             Ok(Err(_)) | Err(_) => Err(End::Client),
         }
     }
+}
+
+/// A place among all connections, and a pod.
+async fn admit_and_connect(
+    shared: &Shared,
+    table: &Table,
+    service: Service<'_>,
+) -> Result<(Places, Reached), End> {
+    let places = admit_peer(shared, service.port.get())?;
+    Ok((places, connect(shared, table, service).await?))
 }
 
 /// How many pods of `port` take connections, as far as is known.

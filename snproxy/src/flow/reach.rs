@@ -27,6 +27,7 @@ use crate::wire::peer::{Reply, Request};
 
 use super::call::{self, OverSpare, Said, Unsettled};
 use super::end::End;
+use super::limits::wait_for_pod;
 use super::questions::{self, SILENCE, note_host};
 use super::{Shared, random};
 
@@ -34,6 +35,8 @@ use super::{Shared, random};
 const STAGGER: Duration = Duration::from_millis(250);
 /// Longest wait for hosts to say whether they serve a port of which nothing is known.
 const ANSWER_WAIT: Duration = Duration::from_millis(250);
+/// Time between two looks of who waits first for a place on other hosts.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Most pods of this host that one connection tries.
 const MAX_TRIES: usize = 32;
 /// Most dials and calls that one connection may wait for to their limit.
@@ -98,6 +101,7 @@ struct Race<'t> {
     shared: &'t Arc<Shared>,
     table: &'t Table,
     conf: &'t PortConf,
+    port: u16,
     answers: Arc<Answers>,
     request: Request,
     pod: Option<Dialling>,
@@ -106,8 +110,37 @@ struct Race<'t> {
     patience: Option<(Newest, Instant)>,
 }
 
-/// Finds who serves the port, on this host or another.
+/// Finds who serves the port, on this host or another; waits in the port's queue where all are full.
 pub(super) async fn reach(
+    shared: &Arc<Shared>,
+    table: &Table,
+    port: ClusterPort,
+    wanted: Wanted,
+) -> Result<Reached, End> {
+    let conf = table.conf.of_port(port.get());
+    if conf.queue == 0 || !shared.limits.is_waited_for(port.get()) {
+        match attempt(shared, table, port, wanted).await {
+            Err(End::Busy) if conf.queue > 0 => {}
+            reached => return reached,
+        }
+    }
+    let crosses = conf.locality != Locality::Only && !table.peers.is_empty();
+    let again = crosses.then_some(LOOK_AGAIN);
+    // Boxed: few have to wait.
+    Box::pin(wait_for_pod(
+        shared,
+        port.get(),
+        wanted.client,
+        again,
+        || {
+            let table = shared.table.load_full();
+            async move { attempt(shared, &table, port, wanted).await }
+        },
+    ))
+    .await
+}
+
+async fn attempt(
     shared: &Arc<Shared>,
     table: &Table,
     port: ClusterPort,
@@ -127,6 +160,7 @@ pub(super) async fn reach(
         shared,
         table,
         conf: table.conf.of_port(port.get()),
+        port: port.get(),
         answers,
         request: Request::connect(port, wanted.client, wanted.asked),
         pod: None,
@@ -155,6 +189,8 @@ impl Race<'_> {
                 match search.next(self.pod.is_none(), random(), std::time::Instant::now()) {
                     Step::Pod(pod, permit, share) => {
                         is_waiting = false;
+                        // There may be more of them.
+                        shared.limits.may_be_free(self.port);
                         self.dial(pod, permit, share);
                     }
                     Step::Peer(at, share) => {
@@ -501,6 +537,8 @@ pub(super) async fn connect(
                 Exhausted::Full => End::Busy,
                 Exhausted::Tried => End::NoUpstream,
             })?;
+        // There may be more of them.
+        shared.limits.may_be_free(service.port.get());
         if let Some(upstream) = dial_pod(shared, &pod.upstream, to_pod(&table.conf), limit).await {
             return Ok(Reached {
                 upstream,

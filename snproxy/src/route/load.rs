@@ -1,34 +1,107 @@
-//! How many connections a pod carries, and the permits that keep it under its `maxConn`.
+//! How many connections there are of something, and the places that keep them under a limit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 
-/// Live connections of one mapping; the same across reloads.
-#[derive(Debug, Default)]
-pub struct Load {
-    active: AtomicU32,
+/// It was full, and is closed until it is below its limit far enough.
+const CLOSED: u32 = 1 << 31;
+
+/// How many connections there may be at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limit {
+    /// 0: none.
+    pub most: u32,
+    /// Percent of it below which what was full takes new ones again.
+    pub reopen: u8,
 }
 
-/// One place under a pod's `maxConn`; dropping it frees the place.
+impl Limit {
+    /// `None`: as many as can be counted.
+    pub fn new(most: Option<u32>, reopen: u8) -> Self {
+        Self {
+            most: most.unwrap_or(u32::MAX),
+            reopen,
+        }
+    }
+
+    fn reopens_at(self, active: u32) -> bool {
+        u64::from(active) * 100 < u64::from(self.most) * u64::from(self.reopen)
+    }
+}
+
+/// Live connections of something with a [`Limit`].
+///
+/// Shape: the number in 31 bits; the highest one says that it is closed.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU32);
+
+impl Count {
+    pub fn active(&self) -> u32 {
+        self.0.load(Relaxed) & !CLOSED
+    }
+
+    /// Whether one more would be admitted.
+    pub fn has_room(&self, limit: Limit) -> bool {
+        admitted(self.0.load(Relaxed), limit).is_some()
+    }
+
+    /// Counts one more connection; false where there is no place. Whoever has one gives it back by
+    /// [`release`](Self::release).
+    pub fn admit(&self, limit: Limit) -> bool {
+        // In one order with those who wait: a place that comes free is seen, or they are seen by who frees it.
+        self.0
+            .fetch_update(SeqCst, Relaxed, |state| admitted(state, limit))
+            .is_ok()
+    }
+
+    pub fn release(&self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+/// The state with one connection more.
+fn admitted(state: u32, limit: Limit) -> Option<u32> {
+    let active = state & !CLOSED;
+    let most = limit.most.min(!CLOSED);
+    let is_closed = state & CLOSED != 0 && !limit.reopens_at(active);
+    if is_closed || active >= most {
+        return None;
+    }
+    let active = active + 1;
+    Some(if active == most {
+        active | CLOSED
+    } else {
+        active
+    })
+}
+
+/// Live connections of one pod of one service; the same across reloads.
+#[derive(Debug, Default)]
+pub struct Load(Count);
+
+/// One place at a pod; dropping it frees the place.
 #[derive(Debug)]
 pub struct Permit(Arc<Load>);
 
 impl Load {
     pub fn active(&self) -> u32 {
-        self.active.load(Relaxed)
+        self.0.active()
     }
 
-    /// `None` when `max_conn` connections are live already.
-    pub fn admit(self: &Arc<Self>, max_conn: u32) -> Option<Permit> {
-        let room = |active| (active < max_conn).then_some(active + 1);
-        self.active.fetch_update(Relaxed, Relaxed, room).ok()?;
-        Some(Permit(Arc::clone(self)))
+    /// Whether one more would be admitted.
+    pub fn has_room(&self, limit: Limit) -> bool {
+        self.0.has_room(limit)
+    }
+
+    /// `None` when it is full.
+    pub fn admit(self: &Arc<Self>, limit: Limit) -> Option<Permit> {
+        self.0.admit(limit).then(|| Permit(Arc::clone(self)))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Relaxed);
+        self.0.0.release();
     }
 }
 
@@ -36,33 +109,66 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
+    fn limit(most: u32, reopen: u8) -> Limit {
+        Limit { most, reopen }
+    }
+
     #[test]
     fn threads_that_race_for_permits_never_hold_more_than_the_limit() {
-        let load = Arc::new(Load::default());
-        let highest = AtomicU32::new(0);
-        let inside = AtomicU32::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    for _ in 0..20_000 {
-                        if let Some(permit) = load.admit(7) {
-                            highest.fetch_max(inside.fetch_add(1, Relaxed) + 1, Relaxed);
-                            inside.fetch_sub(1, Relaxed);
-                            drop(permit);
+        for reopen in [100, 50] {
+            let load = Arc::new(Load::default());
+            let highest = AtomicU32::new(0);
+            let inside = AtomicU32::new(0);
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        for _ in 0..20_000 {
+                            if let Some(permit) = load.admit(limit(7, reopen)) {
+                                highest.fetch_max(inside.fetch_add(1, Relaxed) + 1, Relaxed);
+                                inside.fetch_sub(1, Relaxed);
+                                drop(permit);
+                            }
                         }
-                    }
-                });
-            }
-        });
-        assert!(
-            (1..=7).contains(&highest.load(Relaxed)),
-            "{highest:?} inside at once"
-        );
-        assert_eq!(load.active(), 0);
+                    });
+                }
+            });
+            assert!(
+                (1..=7).contains(&highest.load(Relaxed)),
+                "{highest:?} inside at once"
+            );
+            assert_eq!(load.active(), 0);
+        }
     }
 
     #[test]
     fn a_limit_of_zero_admits_nobody() {
-        assert!(Arc::new(Load::default()).admit(0).is_none());
+        assert!(Arc::new(Load::default()).admit(limit(0, 100)).is_none());
+    }
+
+    #[test]
+    fn what_was_full_reopens_below_the_lower_threshold() {
+        let load = Arc::new(Load::default());
+        let limit = limit(4, 75);
+        let mut permits: Vec<_> = (0..4).map(|_| load.admit(limit).unwrap()).collect();
+        assert!(load.admit(limit).is_none());
+        permits.pop();
+        assert!(load.admit(limit).is_none(), "3 are not below 75 % of 4");
+        permits.pop();
+        assert!(load.has_room(limit));
+        permits.push(load.admit(limit).unwrap());
+        permits.push(load.admit(limit).expect("open until it is full again"));
+        assert!(load.admit(limit).is_none());
+        permits.clear();
+        assert_eq!(load.active(), 0);
+    }
+
+    #[test]
+    fn a_limit_that_was_raised_counts_at_once_and_one_that_was_lowered_ends_nothing() {
+        let load = Arc::new(Load::default());
+        let _held: Vec<_> = (0..4).map(|_| load.admit(limit(4, 100)).unwrap()).collect();
+        assert!(load.admit(limit(4, 100)).is_none());
+        assert!(load.admit(limit(5, 100)).is_some());
+        assert!(load.admit(limit(2, 100)).is_none());
+        assert_eq!(load.active(), 4);
     }
 }

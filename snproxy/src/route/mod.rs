@@ -7,8 +7,10 @@ pub mod health;
 pub mod load;
 pub mod peers;
 pub mod plan;
+pub mod queue;
 pub mod search;
 pub mod service;
+pub mod sources;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;

@@ -10,7 +10,7 @@ use crate::conf::{PortConf, SendProxy};
 
 use super::balance::{self, Draw};
 use super::health::Health;
-use super::load::{Load, Permit};
+use super::load::{Limit, Load, Permit};
 
 /// What we dial: one host:host port. Shared by all pods at that address, and kept across reloads.
 #[derive(Debug)]
@@ -138,7 +138,7 @@ impl<'t> Service<'t> {
                     break;
                 };
                 let pod = &self.pods[picked];
-                if let Some(permit) = pod.load.admit(pod.max_conn) {
+                if let Some(permit) = pod.load.admit(self.limit(pod)) {
                     tried.0.push(picked);
                     return Ok((pod, permit));
                 }
@@ -160,7 +160,11 @@ impl<'t> Service<'t> {
 
     fn has_place(&self, pod: usize, tried: &Tried) -> bool {
         let candidate = &self.pods[pod];
-        candidate.load.active() < candidate.max_conn && !tried.contains(pod)
+        candidate.load.has_room(self.limit(candidate)) && !tried.contains(pod)
+    }
+
+    fn limit(&self, pod: &Pod) -> Limit {
+        Limit::new(Some(pod.max_conn), self.conf.reopen)
     }
 
     /// Whether a connection to this port could be carried now, as far as is known.
