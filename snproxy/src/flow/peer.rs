@@ -29,8 +29,8 @@ use crate::wire::peer::{Reply, Request, decode_request};
 use super::end::End;
 use super::limits::{Places, admit_peer};
 use super::live::Waiting;
-use super::reach::{Reached, connect};
-use super::{Client, Closed, Found, Shared, Stated, Way, header, questions};
+use super::reach::{Reached, connect, key};
+use super::{Client, Closed, Found, Shared, Stated, Way, header, questions, random};
 
 pub use room::Room;
 
@@ -200,8 +200,11 @@ impl<'a> Caller<'a> {
     ) -> Result<Found<'a>, End> {
         let (shared, peer) = (self.shared, self.peer);
         let service = table.service(cluster_port.get()).ok_or(End::NotMapped)?;
+        // A host that does not say for whom it asks spreads such clients over all pods.
+        let client = self.stated.client;
+        let key = client.map_or_else(random, |client| key(service.conf, client.into()));
         let connected = tokio::select! {
-            connected = admit_and_connect(shared, &table, service) => connected,
+            connected = admit_and_connect(shared, &table, service, key) => connected,
             () = peer.broken() => Err(End::Client),
             () = cut => Err(End::Drain),
         };
@@ -261,9 +264,10 @@ async fn admit_and_connect(
     shared: &Shared,
     table: &Table,
     service: Service<'_>,
+    key: u64,
 ) -> Result<(Places, Reached), End> {
     let places = admit_peer(shared, service.port.get())?;
-    Ok((places, connect(shared, table, service).await?))
+    Ok((places, connect(shared, table, service, key).await?))
 }
 
 /// How many pods of `port` take connections, as far as is known.

@@ -18,6 +18,7 @@ use crate::conf::{Conf, Locality, PortConf, SendProxy};
 use crate::net::dial::{DialError, Options, dial};
 use crate::pump;
 use crate::route::Table;
+use crate::route::balance;
 use crate::route::load::Permit;
 use crate::route::peers::{Answer, Answers, Peer, Share};
 use crate::route::search::{Over, Search, Step};
@@ -147,19 +148,21 @@ async fn attempt(
     wanted: Wanted,
 ) -> Result<Reached, End> {
     let now = std::time::Instant::now();
-    let crosses = table.conf.of_port(port.get()).locality != Locality::Only;
+    let conf = table.conf.of_port(port.get());
+    let crosses = conf.locality != Locality::Only;
+    let key = key(conf, wanted.client);
     let answers = crosses.then(|| table.peers.answers(port.get(), now));
     let Some(answers) = answers.flatten() else {
         let service = table.service(port.get()).ok_or(End::NotMapped)?;
-        return connect(shared, table, service).await;
+        return connect(shared, table, service, key).await;
     };
-    let mut search = table.search(port.get(), Arc::clone(&answers));
+    let mut search = table.search(port.get(), key, Arc::clone(&answers));
     let hosts = search.questions(now);
     questions::ask(shared, table, port, &answers, &hosts);
     let race = Race {
         shared,
         table,
-        conf: table.conf.of_port(port.get()),
+        conf,
         port: port.get(),
         answers,
         request: Request::connect(port, wanted.client, wanted.asked),
@@ -521,18 +524,24 @@ async fn dialled(dial: &mut Option<Dialling>) -> Option<Option<Reached>> {
     }
 }
 
-/// Dials pods of this host in the order of the policy until one answers.
+/// What the policies that hash know a client by.
+pub(super) fn key(conf: &PortConf, client: SocketAddr) -> u64 {
+    balance::key(client.ip(), conf.balance.port.then_some(client.port()))
+}
+
+/// Dials pods of this host in the order of the policy until one answers; `key` is the client's.
 pub(super) async fn connect(
     shared: &Shared,
     table: &Table,
     service: Service<'_>,
+    key: u64,
 ) -> Result<Reached, End> {
     let limit = service.conf.connect_timeout;
     let deadline = Instant::now() + limit * MAX_WAITS;
     let mut tried = Tried::default();
     while tried.len() < MAX_TRIES && Instant::now() < deadline {
         let (pod, permit) = service
-            .take(random(), &mut tried)
+            .take(random(), key, &mut tried)
             .map_err(|none| match none {
                 Exhausted::Full => End::Busy,
                 Exhausted::Tried => End::NoUpstream,

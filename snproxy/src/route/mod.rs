@@ -21,6 +21,7 @@ use std::time::Instant;
 use crate::addr::{ClusterPort, HostPort};
 use crate::conf::{Conf, Locality, Mapping, SendProxy};
 
+use balance::Scheme;
 use load::Load;
 use peers::{Answers, Peers};
 use search::Search;
@@ -36,6 +37,8 @@ pub struct Table {
     pub generation: u64,
     /// None with `LOCALITY only` for all ports.
     pub peers: Arc<Peers>,
+    /// What the other hosts know this one by.
+    identity: u64,
     upstreams: Vec<(Arc<Upstream>, SendProxy)>,
     pods: Vec<Pod>,
     services: Vec<Row>,
@@ -51,6 +54,7 @@ struct Row {
     first: u32,
     len: u32,
     turn: AtomicU32,
+    scheme: Scheme,
 }
 
 impl Table {
@@ -99,11 +103,21 @@ impl Table {
                         first,
                         len: 1,
                         turn: AtomicU32::new(old.map_or(0, |old| old.turn(port))),
+                        // Made below, when all of its pods are known.
+                        scheme: Scheme::default(),
                     });
                     // At most 65,535 distinct non-zero ports: the number fits.
                     index[usize::from(port.get())] = u16::try_from(services.len()).unwrap_or(0);
                 }
             }
+        }
+        for row in &mut services {
+            let of_row = &pods[row.first as usize..][..row.len as usize];
+            let weighed = of_row
+                .iter()
+                .map(|pod| (balance::identity(pod.upstream.addr), 1));
+            let conf = conf.of_port(row.port.get()).balance;
+            row.scheme = Scheme::build(conf.policy, conf.strict, &weighed.collect::<Vec<_>>());
         }
         let departed: HashSet<_> = old
             .iter()
@@ -119,10 +133,13 @@ impl Table {
             .other_hosts()
             .filter(|_| crosses)
             .filter_map(|host| Some((&*host.name, host.addr()?)));
+        let this = conf.this_host.and_then(|at| conf.hosts.get(at));
+        let identity = this.map_or(0, |host| balance::name(&host.name, host.port));
         let peers = Peers::build(others, old.map(|old| &old.peers), now);
         Self {
             conf,
             peers,
+            identity,
             generation: old.map_or(0, |old| old.generation) + 1,
             upstreams,
             pods,
@@ -145,13 +162,16 @@ impl Table {
         Some(self.view(&self.services[number]))
     }
 
-    /// The way of a client's connection through all that may serve this port, on any host; `answers` are those for it.
-    pub fn search(&self, port: u16, answers: Arc<Answers>) -> Search<'_> {
+    /// The way of a client's connection, by its key, through all that may serve this port, on any host; `answers` are
+    /// those for the port.
+    pub fn search(&self, port: u16, key: u64, answers: Arc<Answers>) -> Search<'_> {
         Search::new(
             self.service(port),
             &self.peers,
             answers,
             self.conf.of_port(port),
+            self.identity,
+            key,
         )
     }
 
@@ -176,6 +196,7 @@ impl Table {
         Service {
             port: row.port,
             conf: self.conf.of_port(row.port.get()),
+            scheme: &row.scheme,
             pods,
             turn: &row.turn,
         }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::addr::ClusterPort;
 use crate::conf::{PortConf, SendProxy};
 
-use super::balance::{self, Draw};
+use super::balance::{Draw, Scheme};
 use super::health::Health;
 use super::load::{Limit, Load, Permit};
 
@@ -80,6 +80,7 @@ pub struct Pod {
 pub struct Service<'t> {
     pub port: ClusterPort,
     pub conf: &'t PortConf,
+    pub scheme: &'t Scheme,
     pub pods: &'t [Pod],
     pub(super) turn: &'t AtomicU32,
 }
@@ -112,14 +113,20 @@ pub enum Exhausted {
 }
 
 impl<'t> Service<'t> {
-    /// Takes a place at the next pod by policy, and marks the pod as tried.
+    /// Takes a place at the next pod by policy, and marks the pod as tried. `key` is the client's.
     ///
     /// Pods known to be down are left for last: the knowledge may be old.
     /// Errors: none left; the connection ends.
-    pub fn take(&self, random: u64, tried: &mut Tried) -> Result<(&'t Pod, Permit), Exhausted> {
+    pub fn take(
+        &self,
+        random: u64,
+        key: u64,
+        tried: &mut Tried,
+    ) -> Result<(&'t Pod, Permit), Exhausted> {
         let draw = Draw {
             random,
             turn: self.turn.fetch_add(1, Relaxed),
+            key,
         };
         for down_too in [false, true] {
             // A pod that fills up between pick and admit is not eligible in the next round.
@@ -128,13 +135,7 @@ impl<'t> Service<'t> {
                     (down_too || self.pods[pod].upstream.is_up()) && self.has_place(pod, tried)
                 };
                 let load = |pod: usize| self.pods[pod].load.active();
-                let Some(picked) = balance::pick(
-                    self.conf.balance.policy,
-                    self.pods.len(),
-                    eligible,
-                    load,
-                    draw,
-                ) else {
+                let Some(picked) = self.scheme.pick(self.pods.len(), eligible, load, draw) else {
                     break;
                 };
                 let pod = &self.pods[picked];

@@ -72,29 +72,32 @@ fn pods_are_tried_by_policy_then_those_that_are_down_then_none() {
     let mut tried = Tried::default();
     let order: Vec<u16> = std::iter::from_fn(|| {
         service
-            .take(0, &mut tried)
+            .take(0, 0, &mut tried)
             .ok()
             .map(|(pod, _)| port_of(pod))
     })
     .collect();
     assert_eq!(order, [30001, 30002, 30000]);
-    assert_eq!(service.take(0, &mut tried).unwrap_err(), Exhausted::Tried);
+    assert_eq!(
+        service.take(0, 0, &mut tried).unwrap_err(),
+        Exhausted::Tried
+    );
 }
 
 #[test]
 fn a_full_pod_is_passed_over_and_a_full_service_says_so() {
     let table = table("1024:30000:1:false 1024:30001:1:false");
     let service = table.service(1024).unwrap();
-    let (first, permit) = service.take(0, &mut Tried::default()).unwrap();
-    let (second, _other) = service.take(0, &mut Tried::default()).unwrap();
+    let (first, permit) = service.take(0, 0, &mut Tried::default()).unwrap();
+    let (second, _other) = service.take(0, 0, &mut Tried::default()).unwrap();
     assert_eq!((port_of(first), port_of(second)), (30000, 30001));
     assert_eq!(
-        service.take(0, &mut Tried::default()).unwrap_err(),
+        service.take(0, 0, &mut Tried::default()).unwrap_err(),
         Exhausted::Full
     );
     drop(permit);
     assert_eq!(
-        port_of(service.take(0, &mut Tried::default()).unwrap().0),
+        port_of(service.take(0, 0, &mut Tried::default()).unwrap().0),
         30000
     );
 }
@@ -106,12 +109,12 @@ fn permits_count_on_through_reloads_even_of_a_mapping_that_left_for_a_while() {
     let (_, permit) = first
         .service(1024)
         .unwrap()
-        .take(0, &mut Tried::default())
+        .take(0, 0, &mut Tried::default())
         .unwrap();
     let without = Table::build(conf("", "1024:30001:1:false"), Some(&first), Instant::now());
     let back = Table::build(conf("", with), Some(&without), Instant::now());
     let service = back.service(1024).unwrap();
-    let (pod, _held) = service.take(0, &mut Tried::default()).unwrap();
+    let (pod, _held) = service.take(0, 0, &mut Tried::default()).unwrap();
     assert_eq!(
         port_of(pod),
         30001,
@@ -119,7 +122,7 @@ fn permits_count_on_through_reloads_even_of_a_mapping_that_left_for_a_while() {
     );
     drop(permit);
     assert_eq!(
-        port_of(service.take(0, &mut Tried::default()).unwrap().0),
+        port_of(service.take(0, 0, &mut Tried::default()).unwrap().0),
         30000
     );
     assert_eq!(back.generation, 3);
@@ -131,7 +134,7 @@ fn loads_of_mappings_that_left_are_forgotten_when_nothing_holds_them() {
     let (_, permit) = now
         .service(1024)
         .unwrap()
-        .take(0, &mut Tried::default())
+        .take(0, 0, &mut Tried::default())
         .unwrap();
     for _ in 0..5 {
         now = Table::build(conf("", "1025:30000:1:false"), Some(&now), Instant::now());
@@ -147,9 +150,9 @@ fn a_connection_that_looked_before_a_reload_counts_after_it() {
     let mappings = "1024:30000:1:false";
     let old = table(mappings);
     let new = Table::build(conf("", mappings), Some(&old), Instant::now());
-    let late = old.service(1024).unwrap().take(0, &mut Tried::default());
+    let late = old.service(1024).unwrap().take(0, 0, &mut Tried::default());
     assert!(late.is_ok());
-    let full = new.service(1024).unwrap().take(0, &mut Tried::default());
+    let full = new.service(1024).unwrap().take(0, 0, &mut Tried::default());
     assert_eq!(full.unwrap_err(), Exhausted::Full);
 }
 

@@ -56,7 +56,7 @@ fn pick(pods: u16) {
         // Any well spread bits; the same in every run.
         let random = u64::from(turn).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let service = table.service(black_box(PORT)).expect("it is mapped");
-        let taken = service.take(random, &mut Tried::default());
+        let taken = service.take(random, 0, &mut Tried::default());
         assert!(black_box(&taken).is_ok(), "pods have room");
     });
 }

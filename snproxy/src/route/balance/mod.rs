@@ -1,12 +1,24 @@
 //! Which of several pods: pure functions of what they are given.
 //!
-//! A new policy is a file here, one arm in [`pick`] and one name in `conf`.
+//! What a policy needs of weights and names is prepared once, in a [`Scheme`]; a pick never allocates. A new policy is a
+//! function in one of the files here, one arm in [`Scheme::pick`], one name in `conf`, one file of vectors.
 
+mod by_weight;
+mod failover;
+mod hash;
+mod least_conn;
+mod maglev;
+mod pods;
 mod round_robin;
+mod scheme;
 mod two_choices;
 pub mod weighted;
 
-use crate::conf::Policy;
+pub use hash::{identity, key, name};
+pub use scheme::Scheme;
+
+/// Highest weight; larger ones count as this. Source: the weights of IPVS's users, as HAProxy's `weight`, 0 to 256.
+pub const MAX_WEIGHT: u32 = 256;
 
 /// All of a pick that is not the pods: given, never fetched, so that a test can repeat it.
 #[derive(Clone, Copy, Debug)]
@@ -15,32 +27,8 @@ pub struct Draw {
     pub random: u64,
     /// Picks of this service so far.
     pub turn: u32,
-}
-
-/// The pod to take, out of `count`, among those that are `eligible`; `load` is live connections.
-///
-/// `None` when none is eligible. Never allocates.
-pub fn pick(
-    policy: Policy,
-    count: usize,
-    eligible: impl Fn(usize) -> bool,
-    load: impl Fn(usize) -> u32,
-    draw: Draw,
-) -> Option<usize> {
-    match policy {
-        Policy::Rr => round_robin::pick(count, eligible, draw.turn),
-        Policy::Random => nth_eligible(count, &eligible, draw.random),
-        Policy::Ordered => (0..count).find(|pod| eligible(*pod)),
-        _ => two_choices::pick(count, eligible, load, draw.random),
-    }
-}
-
-/// One of the eligible pods, each as likely as the others.
-fn nth_eligible(count: usize, eligible: &impl Fn(usize) -> bool, random: u64) -> Option<usize> {
-    let open = (0..count).filter(|pod| eligible(*pod)).count();
-    (0..count)
-        .filter(|pod| eligible(*pod))
-        .nth(below(random, open)?)
+    /// [`key`] of the client.
+    pub key: u64,
 }
 
 /// A number below `limit` from uniform bits; `None` for a limit of 0.

@@ -1,16 +1,18 @@
-//! `p2c`: two pods by chance, the one with fewer connections wins.
+//! `p2c`, `twos`: two pods by chance, the one with fewer connections per weight wins.
 //!
 //! Nearly as even as asking all, at the cost of asking two.
 //! Source: M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001.
 
-use super::below;
+use super::pods::{Pods, Slots};
+use super::{below, by_weight as weighted, hash, least_conn};
 
+/// `p2c`: two different pods, all alike. `ring` are those that have a weight, where some have none.
 pub(super) fn pick(
-    count: usize,
-    eligible: impl Fn(usize) -> bool,
-    load: impl Fn(usize) -> u32,
+    pods: &Pods<'_, impl Fn(usize) -> bool, impl Fn(usize) -> u32>,
+    ring: Option<&Slots>,
     random: u64,
 ) -> Option<usize> {
+    let count = ring.map_or(pods.count, Slots::len);
     let first = below(random, count)?;
     // A second draw from bits that the first one barely used, over the others.
     let second = match below(random.rotate_left(32), count - 1) {
@@ -18,14 +20,40 @@ pub(super) fn pick(
         Some(other) => other + 1,
         None => first,
     };
-    match (eligible(first), eligible(second)) {
-        (true, true) if load(second) < load(first) => Some(second),
-        (true, _) => Some(first),
+    let at = |slot| ring.map_or(Some(slot), |ring| ring.get(slot));
+    let (first, second) = (at(first)?, at(second)?);
+    match (pods.is_open(first), pods.is_open(second)) {
+        (true, true) => {
+            if pods.is_less_loaded(second, first) {
+                Some(second)
+            } else if pods.is_less_loaded(first, second) {
+                Some(first)
+            } else {
+                // Idle pods by weight: without load nothing else would tell a heavy one.
+                let weights = [first, second].map(|pod| pods.weight(pod) as usize);
+                let place = below(hash::mix(random), weights[0] + weights[1])?;
+                Some(if place < weights[0] { first } else { second })
+            }
+        }
+        (true, false) => Some(first),
         (false, true) => Some(second),
-        // Both are out: ask all, from the first draw on, so that ties stay spread.
-        (false, false) => (first..count)
-            .chain(0..first)
-            .filter(|pod| eligible(*pod))
-            .min_by_key(|pod| load(*pod)),
+        (false, false) => least_conn::fewest_per_weight(pods, random),
     }
+}
+
+/// `twos`: two draws by weight, which may be the same pod.
+///
+/// Source: Linux 7.0, net/netfilter/ipvs/ip_vs_twos.c, without its small favour for the first pod.
+pub(super) fn by_weight(
+    pods: &Pods<'_, impl Fn(usize) -> bool, impl Fn(usize) -> u32>,
+    sums: &[u32],
+    random: u64,
+) -> Option<usize> {
+    let first = weighted::pick(pods, sums, random)?;
+    let second = weighted::pick(pods, sums, random.rotate_left(32))?;
+    Some(if pods.is_less_loaded(second, first) {
+        second
+    } else {
+        first
+    })
 }

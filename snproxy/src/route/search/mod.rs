@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::conf::{Locality, PortConf};
 
-use super::balance::{Draw, weighted};
+use super::balance::{self, Draw, weighted};
 use super::load::Permit;
 use super::peers::{Answers, Peer, Peers, Share, Standing};
 use super::service::{Exhausted, Pod, Service, Tried};
@@ -25,6 +25,10 @@ pub struct Search<'t> {
     peers: &'t Peers,
     answers: Arc<Answers>,
     conf: &'t PortConf,
+    /// What the other hosts know this one by.
+    identity: u64,
+    /// Of the client.
+    key: u64,
     tried: Tried,
     /// By host: asked already.
     called: Vec<bool>,
@@ -67,6 +71,8 @@ impl<'t> Search<'t> {
         peers: &'t Peers,
         answers: Arc<Answers>,
         conf: &'t PortConf,
+        identity: u64,
+        key: u64,
     ) -> Self {
         Self {
             service,
@@ -74,6 +80,8 @@ impl<'t> Search<'t> {
             peers,
             answers,
             conf,
+            identity,
+            key,
             tried: Tried::default(),
             here_over: service.is_none(),
             over: Over::NotMapped,
@@ -175,10 +183,16 @@ impl<'t> Search<'t> {
             // Bits that the pick among pods does not use.
             random: random.rotate_left(16),
             turn: self.answers.next_turn(),
+            key: self.key,
+        };
+        let identity = |group: usize| match group.checked_sub(1).map(|at| &self.peers.list()[at]) {
+            Some(peer) => balance::name(&peer.name, peer.upstream.addr.port()),
+            None => self.identity,
         };
         weighted::pick(
             self.conf.balance.policy,
             weights,
+            identity,
             |group| self.answers.live(group.checked_sub(1)),
             draw,
         )
@@ -187,7 +201,7 @@ impl<'t> Search<'t> {
     /// A place at a pod of this host.
     fn take(&mut self, random: u64) -> Option<Step<'t>> {
         let service = self.service.filter(|_| !self.here_over)?;
-        match service.take(random, &mut self.tried) {
+        match service.take(random, self.key, &mut self.tried) {
             Ok((pod, permit)) => Some(Step::Pod(pod, permit, self.answers.share(None))),
             Err(none) => {
                 self.here_over = true;

@@ -1,6 +1,7 @@
 use super::*;
 use crate::addr::ClusterPort;
 use crate::conf::{Policy, SendProxy};
+use crate::route::balance::Scheme;
 use crate::route::load::Load;
 use crate::route::peers::Answer;
 use crate::route::service::Upstream;
@@ -13,6 +14,7 @@ struct Cluster {
     turn: AtomicU32,
     peers: Arc<Peers>,
     answers: Arc<Answers>,
+    scheme: Scheme,
     now: Instant,
     conf: PortConf,
 }
@@ -33,6 +35,7 @@ impl Cluster {
                     send_proxy: SendProxy::No,
                 })
                 .collect(),
+            scheme: Scheme::build(Policy::P2c, false, &vec![(0, 1); pods.into()]),
             turn: AtomicU32::new(0),
             answers: peers.answers(61_000, now).unwrap(),
             peers,
@@ -45,6 +48,7 @@ impl Cluster {
         let service = Service {
             port: ClusterPort::new(61_000).unwrap(),
             conf: &self.conf,
+            scheme: &self.scheme,
             pods: &self.pods,
             turn: &self.turn,
         };
@@ -53,6 +57,8 @@ impl Cluster {
             &self.peers,
             Arc::clone(&self.answers),
             &self.conf,
+            0,
+            0,
         )
     }
 

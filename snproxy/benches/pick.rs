@@ -1,0 +1,74 @@
+//! What a pick costs, by policy and number of pods: `cargo bench -p snproxy --bench pick`.
+//!
+//! Loads lie beside each other here as they do not in a service, where each is a cache line of its own.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion};
+use snproxy::conf::Policy;
+use snproxy::route::balance::{Draw, Scheme, identity, key};
+
+const POLICIES: [Policy; 14] = [
+    Policy::Ordered,
+    Policy::Random,
+    Policy::Rr,
+    Policy::Wrr,
+    Policy::Lc,
+    Policy::Wlc,
+    Policy::Sed,
+    Policy::Nq,
+    Policy::Fo,
+    Policy::Ovf,
+    Policy::Twos,
+    Policy::P2c,
+    Policy::Sh,
+    Policy::Mh,
+];
+
+/// A pod as a service sees it: its load and health are elsewhere in memory.
+struct Pod {
+    load: Box<AtomicU32>,
+    limit: u32,
+}
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .without_plots()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .configure_from_args();
+    for policy in POLICIES {
+        let mut group = criterion.benchmark_group(policy.to_string());
+        for count in [2_u16, 16, 256, 4096] {
+            let names = (0..count).map(|pod| {
+                let weight = 1 + u32::from(pod % 5);
+                (identity(([10, 0, 0, 1], pod).into()), weight)
+            });
+            let scheme = Scheme::build(policy, false, &names.collect::<Vec<_>>());
+            let pods: Vec<Pod> = (0..count)
+                .map(|pod| Pod {
+                    load: Box::new(AtomicU32::new(u32::from(pod) * 7 % 11)),
+                    limit: 1000,
+                })
+                .collect();
+            let mut turn = 0_u32;
+            group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+                bencher.iter(|| {
+                    turn = turn.wrapping_add(1);
+                    let draw = Draw {
+                        random: u64::from(turn).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+                        turn,
+                        key: key(turn.to_be_bytes().into(), None),
+                    };
+                    let eligible = |pod: usize| pods[pod].load.load(Relaxed) < pods[pod].limit;
+                    let load = |pod: usize| pods[pod].load.load(Relaxed);
+                    scheme.pick(pods.len(), eligible, load, black_box(draw))
+                });
+            });
+        }
+        group.finish();
+    }
+    criterion.final_summary();
+}
