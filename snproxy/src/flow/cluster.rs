@@ -13,7 +13,8 @@ use super::end::End;
 use super::header::Opening;
 use super::limits::admit;
 use super::reach::{Wanted, reach};
-use super::{Client, Closed, Found, Shared, Stated, Way};
+use super::timeouts::timeouts;
+use super::{Client, Closed, Found, Shared, Stated, Way, random};
 
 /// Finds a pod of the port that a client asked for, on whichever host.
 ///
@@ -57,7 +58,8 @@ async fn search<'a>(
         places = admit(shared, port.get(), *addr) => places?,
         () = stream.broken() => return Err(End::Client),
     };
-    let opening = Opening::new(table.conf.of_port(port.get()), *addr, *asked, *id);
+    let conf = table.conf.of_port(port.get());
+    let opening = Opening::new(conf, *addr, *asked, *id);
     let looked = opening.required(stream).await?;
     let wanted = Wanted {
         client: *addr,
@@ -70,8 +72,11 @@ async fn search<'a>(
     };
     let first = Box::pin(opening.decide(stream, looked, reached.send));
     let way = Way {
+        rule: Rule {
+            mechanism: table.conf.pump,
+            timeouts: timeouts(conf, reached.server.sees(), random),
+        },
         reached,
-        rule: Rule::new(&table.conf, port.get()),
         meter: Meter::default(),
         stated: Stated::default(),
         places,

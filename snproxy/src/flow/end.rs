@@ -14,6 +14,16 @@ pub enum End {
     Upstream,
     /// No byte moved for the idle limit.
     Idle,
+    /// The client sent nothing for its idle limit.
+    ClientIdle,
+    /// The upstream sent nothing for its idle limit.
+    UpstreamIdle,
+    /// The client asked, and the upstream did not begin to answer in time.
+    FirstByte,
+    /// One side ended, and the other one did not in time.
+    Linger,
+    /// It grew as old as connections may.
+    Lifetime,
     /// Cut by the drain deadline.
     Drain,
     /// No pod of the port is mapped here any more.
@@ -42,11 +52,16 @@ pub enum End {
 
 impl End {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::Clean,
         Self::Client,
         Self::Upstream,
         Self::Idle,
+        Self::ClientIdle,
+        Self::UpstreamIdle,
+        Self::FirstByte,
+        Self::Linger,
+        Self::Lifetime,
         Self::Drain,
         Self::NotMapped,
         Self::NoUpstream,
@@ -75,6 +90,11 @@ impl End {
             Self::Client => "client",
             Self::Upstream => "upstream",
             Self::Idle => "idle",
+            Self::ClientIdle => "client_idle",
+            Self::UpstreamIdle => "upstream_idle",
+            Self::FirstByte => "first_byte",
+            Self::Linger => "linger",
+            Self::Lifetime => "lifetime",
             Self::Drain => "drain",
             Self::NotMapped => "not_mapped",
             Self::NoUpstream => "no_upstream",

@@ -104,16 +104,30 @@ impl Opening {
         match (seen, wanted) {
             (Seen::Reset, _) => First::Reset,
             // Forwarded as it came, whichever version the pod asked for.
-            (Seen::Header(_), Some(_)) | (Seen::None, None) => First::Bytes { bytes, read },
-            (Seen::Header(used), None) => First::Bytes {
-                bytes: bytes.split_off(used),
+            (Seen::Header(header), Some(_)) => First::Bytes {
+                bytes,
                 read,
+                header,
+            },
+            (Seen::None, None) => First::Bytes {
+                bytes,
+                read,
+                header: 0,
+            },
+            (Seen::Header(header), None) => First::Bytes {
+                bytes: bytes.split_off(header),
+                read,
+                header,
             },
             (Seen::None, Some(version)) => {
                 let mut out = BytesMut::new();
                 self.synthesize(version, &mut out);
                 out.extend_from_slice(&bytes);
-                First::Bytes { bytes: out, read }
+                First::Bytes {
+                    bytes: out,
+                    read,
+                    header: 0,
+                }
             }
         }
     }
@@ -135,21 +149,27 @@ pub(super) struct Relay {
     pub(super) id: u64,
     pub(super) wait: Duration,
     pub(super) send: SendProxy,
+    /// Whether it has to be told where the header ends.
+    pub(super) tell_header: bool,
 }
 
 impl Relay {
     /// Decides what the pod gets first; `bytes` came behind the peer's request.
     pub(super) async fn decide(self, peer: &Stream, bytes: BytesMut) -> First {
-        if version(self.send) != Some(Version::V2) {
-            let read = bytes.len();
-            return First::Bytes { bytes, read };
+        let wanted = version(self.send);
+        if wanted.is_none() || wanted == Some(Version::V1) && !self.tell_header {
+            return First::Bytes {
+                read: bytes.len(),
+                bytes,
+                header: 0,
+            };
         }
         // A silent peer holds nothing up: the pod's bytes flow meanwhile.
         let Looked { seen, mut bytes } = look(peer, bytes, None, self.wait).await;
         let read = bytes.len();
         match seen {
             Seen::Reset => First::Reset,
-            Seen::Header(used) if bytes.starts_with(V1_START) => {
+            Seen::Header(used) if wanted == Some(Version::V2) && bytes.starts_with(V1_START) => {
                 let mut out = BytesMut::new();
                 if let Ok(Decoded::Done {
                     value: Some(header),
@@ -163,9 +183,22 @@ impl Relay {
                     proxy::encode_unknown(Version::V2, &mut out);
                 }
                 out.extend_from_slice(&bytes.split_off(used));
-                First::Bytes { bytes: out, read }
+                First::Bytes {
+                    bytes: out,
+                    read,
+                    header: used,
+                }
             }
-            Seen::Header(_) | Seen::None => First::Bytes { bytes, read },
+            Seen::Header(header) => First::Bytes {
+                bytes,
+                read,
+                header,
+            },
+            Seen::None => First::Bytes {
+                bytes,
+                read,
+                header: 0,
+            },
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod questions;
 mod reach;
 mod seldom;
 pub mod spares;
+mod timeouts;
 
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
@@ -28,7 +29,7 @@ use tracing::{debug, info, warn};
 
 use crate::addr::{ClusterPort, canonical};
 use crate::net::dial::DialError;
-use crate::pump::{self, First, Meter, Rule, Side, Stop};
+use crate::pump::{self, First, Meter, Rule, Side, Stop, Timeout};
 use crate::route::Table;
 use crate::route::service::Upstream;
 use crate::sys::stream::Stream;
@@ -150,7 +151,12 @@ impl Closed {
                 Stop::Clean => End::Clean,
                 Stop::Reset(Side::Client) => End::Client,
                 Stop::Reset(Side::Upstream) => End::Upstream,
-                Stop::Idle => End::Idle,
+                Stop::Timeout(Timeout::Idle) => End::Idle,
+                Stop::Timeout(Timeout::ClientIdle) => End::ClientIdle,
+                Stop::Timeout(Timeout::UpstreamIdle) => End::UpstreamIdle,
+                Stop::Timeout(Timeout::FirstByte) => End::FirstByte,
+                Stop::Timeout(Timeout::Linger) => End::Linger,
+                Stop::Timeout(Timeout::Lifetime) => End::Lifetime,
                 Stop::Cut => End::Drain,
             },
             upstream: Some(upstream),
@@ -293,7 +299,12 @@ async fn carry_to_end(
         &way.meter,
     )
     .await;
-    let closed = Closed::pumped(stop, way.reached.addr, &way.meter);
+    let server = &way.reached.server;
+    if stop == Stop::Timeout(Timeout::FirstByte) {
+        let stated = way.stated.cluster_port.map(ClusterPort::get);
+        server.note_silence(shared, stated.unwrap_or(client.asked.port()));
+    }
+    let closed = Closed::pumped(stop, server.addr(), &way.meter);
     (way.stated, closed)
 }
 

@@ -30,6 +30,7 @@ use super::end::End;
 use super::limits::{Places, admit_peer};
 use super::live::Waiting;
 use super::reach::{Reached, connect, key};
+use super::timeouts::{Sees, timeouts};
 use super::{Client, Closed, Found, Shared, Stated, Way, header, questions, random};
 
 pub use room::Room;
@@ -203,6 +204,7 @@ impl<'a> Caller<'a> {
         // A host that does not say for whom it asks spreads such clients over all pods.
         let client = self.stated.client;
         let key = client.map_or_else(random, |client| key(service.conf, client.into()));
+        let conf = service.conf;
         let connected = tokio::select! {
             connected = admit_and_connect(shared, &table, service, key) => connected,
             () = peer.broken() => Err(End::Client),
@@ -223,13 +225,17 @@ impl<'a> Caller<'a> {
         let relay = header::Relay {
             cluster_port,
             id,
-            wait: service.conf.proxy_wait,
+            wait: conf.proxy_wait,
             send: reached.send,
+            tell_header: conf.first_byte_timeout.is_some(),
         };
         let first = Box::pin(relay.decide(peer, std::mem::take(&mut self.bytes)));
         let way = Way {
             reached,
-            rule: Rule::new(&table.conf, cluster_port.get()),
+            rule: Rule {
+                mechanism: table.conf.pump,
+                timeouts: timeouts(conf, Sees::Pod, random),
+            },
             meter: Meter::default(),
             stated: self.stated,
             places,

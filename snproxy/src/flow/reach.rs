@@ -30,6 +30,7 @@ use super::call::{self, OverSpare, Said, Unsettled};
 use super::end::End;
 use super::limits::wait_for_pod;
 use super::questions::{self, SILENCE, note_host};
+use super::timeouts::Sees;
 use super::{Shared, random};
 
 /// A candidate that has not connected by then does not hold up the next one.
@@ -47,13 +48,54 @@ const MAX_WAITS: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Reached {
     pub(super) upstream: Stream,
-    pub(super) addr: SocketAddr,
+    pub(super) server: Server,
     pub(super) send: SendProxy,
     /// Bytes of the pod that came right behind a host's answer.
     pub(super) early: BytesMut,
     /// The places it takes. Last, so that they are dropped last: a place is free once the pod's connection is closed.
     #[expect(dead_code, reason = "held for what its drop does")]
     pub(super) held: Held,
+}
+
+/// Who is at the other end of it.
+#[derive(Debug)]
+pub(super) enum Server {
+    /// Of this host.
+    Pod(Arc<Upstream>),
+    /// The proxy of another host, at this address.
+    Host(SocketAddr),
+}
+
+impl Server {
+    pub(super) fn addr(&self) -> SocketAddr {
+        match self {
+            Self::Pod(upstream) => upstream.addr,
+            Self::Host(addr) => *addr,
+        }
+    }
+
+    /// What a client's own host sees of its connection.
+    pub(super) fn sees(&self) -> Sees {
+        match self {
+            Self::Pod(_) => Sees::Both,
+            Self::Host(_) => Sees::Client,
+        }
+    }
+
+    /// Notes that a client of `port` asked, and that nobody began to answer in time.
+    pub(super) fn note_silence(&self, shared: &Shared, port: u16) {
+        match self {
+            Self::Pod(upstream) => shared.note(upstream, false),
+            Self::Host(addr) => {
+                let (table, now) = (shared.table.load(), std::time::Instant::now());
+                let peers = &table.peers;
+                let at = peers.list().iter().position(|peer| peer.addr() == *addr);
+                if let (Some(at), Some(answers)) = (at, peers.answers(port, now)) {
+                    answers.note(at, Answer::Silent, now);
+                }
+            }
+        }
+    }
 }
 
 /// A place under a pod's maxConn, and one in the books of how load is shared.
@@ -270,7 +312,7 @@ impl Race<'_> {
             let stream = dial_pod(&shared, &upstream, options, limit).await?;
             Some(Reached {
                 upstream: stream,
-                addr: upstream.addr,
+                server: Server::Pod(upstream),
                 send,
                 early: BytesMut::new(),
                 held: Held(Some(permit), Some(share)),
@@ -424,7 +466,7 @@ impl Race<'_> {
                 }
                 return Some(Reached {
                     upstream: connection.settle(),
-                    addr: peer.addr(),
+                    server: Server::Host(peer.addr()),
                     // The answer knows no versions; a host whose pod wants v2 makes it of the v1 that it gets.
                     send: if send_proxy {
                         SendProxy::V1
@@ -551,7 +593,7 @@ pub(super) async fn connect(
         if let Some(upstream) = dial_pod(shared, &pod.upstream, to_pod(&table.conf), limit).await {
             return Ok(Reached {
                 upstream,
-                addr: pod.upstream.addr,
+                server: Server::Pod(Arc::clone(&pod.upstream)),
                 send: pod.send_proxy,
                 early: BytesMut::new(),
                 held: Held(Some(permit), None),

@@ -8,11 +8,12 @@
 mod copy;
 mod one_way;
 mod splice;
+mod timeouts;
 
 use std::future::{Future, poll_fn};
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,11 +21,14 @@ use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::time::Instant;
 
-use crate::conf::{Conf, Mechanism};
+use crate::conf::Mechanism;
 use crate::sys;
 use crate::sys::stream::Stream;
 
 use one_way::OneWay;
+use timeouts::Clock;
+
+pub use timeouts::{Timeout, Timeouts};
 
 /// How long an end that takes nothing holds up the reset of the other one.
 const SETTLE_LIMIT: Duration = Duration::from_mins(1);
@@ -39,8 +43,12 @@ pub enum Side {
 /// What goes to the upstream before the pump reads from the client itself.
 #[derive(Debug)]
 pub enum First {
-    /// These bytes; `read` of them (or of bytes dropped before them) came from the client.
-    Bytes { bytes: BytesMut, read: usize },
+    /// These bytes; `read` of them (or of bytes dropped before them) came from the client, `header` of which were a header.
+    Bytes {
+        bytes: BytesMut,
+        read: usize,
+        header: usize,
+    },
     /// The client reset before it was decided.
     Reset,
 }
@@ -53,8 +61,8 @@ pub enum Stop {
     Clean,
     /// This end reset, or could no longer be written to.
     Reset(Side),
-    /// No byte moved for the idle limit.
-    Idle,
+    /// A limit on time was reached.
+    Timeout(Timeout),
     /// The caller's `cut` resolved.
     Cut,
 }
@@ -66,26 +74,14 @@ pub enum Stop {
 pub struct Meter {
     pub up: AtomicU64,
     pub down: AtomicU64,
-    /// Milliseconds from the pump's start to the last byte; kept only under an idle limit.
-    moved_at: AtomicU64,
 }
 
 /// How a connection is pumped.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Rule {
     pub mechanism: Mechanism,
-    /// Longest time in which nothing moves.
-    pub idle: Option<Duration>,
-}
-
-impl Rule {
-    /// The one that `conf` states for the connections of a port.
-    pub fn new(conf: &Conf, port: u16) -> Self {
-        Self {
-            mechanism: conf.pump,
-            idle: conf.of_port(port).idle_timeout,
-        }
-    }
+    /// `None`: no limit.
+    pub timeouts: Option<Box<Timeouts>>,
 }
 
 /// Pumps between `client` and `upstream` until both directions are done.
@@ -103,25 +99,29 @@ pub async fn run(
     cut: impl Future<Output = ()>,
     meter: &Meter,
 ) -> Stop {
-    let start = Instant::now();
-    let stamp = || {
-        if rule.idle.is_some() {
-            meter.moved_at.store(millis(start.elapsed()), Relaxed);
-        }
-    };
     // Boxed, as all that few connections need: each one has the room for as long as it lives.
-    let idle = rule.idle.map(|idle| Box::pin(idle_for(idle, start, meter)));
+    let clock = rule
+        .timeouts
+        .map(|timeouts| Box::new(Clock::new(timeouts, meter)));
+    let clock = clock.as_deref();
+    let timeout = clock.map(|clock| Box::pin(clock.reached()));
     let mut up = Up {
         first: Some(first),
-        way: OneWay::new(client, upstream, rule.mechanism, &meter.up),
+        way: OneWay::new(Side::Client, client, upstream, rule.mechanism, &meter.up),
     };
-    let mut down = OneWay::new(upstream, client, rule.mechanism, &meter.down);
+    let mut down = OneWay::new(
+        Side::Upstream,
+        upstream,
+        client,
+        rule.mechanism,
+        &meter.down,
+    );
     let read = early.len();
     down.put_first(early, read);
     let stop = tokio::select! {
         biased;
-        stop = both_ways(client, upstream, &mut up, &mut down, &stamp) => stop,
-        () = maybe(idle) => Stop::Idle,
+        stop = both_ways(client, upstream, &mut up, &mut down, clock) => stop,
+        timeout = maybe(timeout) => Stop::Timeout(timeout),
         () = cut => Stop::Cut,
     };
     if stop != Stop::Clean {
@@ -151,15 +151,24 @@ struct Up<'a, F> {
 }
 
 impl<F: Future<Output = First> + Unpin> Up<'_, F> {
-    fn poll(&mut self, cx: &mut Context<'_>, stamp: &impl Fn()) -> Poll<Result<(), Stop>> {
+    fn poll(&mut self, cx: &mut Context<'_>, clock: Option<&Clock<'_>>) -> Poll<Result<(), Stop>> {
         if let Some(first) = &mut self.first {
             match ready!(Pin::new(first).poll(cx)) {
-                First::Bytes { bytes, read } => self.way.put_first(bytes, read),
+                First::Bytes {
+                    bytes,
+                    read,
+                    header,
+                } => {
+                    if let Some(clock) = clock {
+                        clock.behind_header(header);
+                    }
+                    self.way.put_first(bytes, read);
+                }
                 First::Reset => return Poll::Ready(Err(Stop::Reset(Side::Client))),
             }
             self.first = None;
         }
-        self.way.poll(cx, stamp).map_err(|broken| match broken {
+        self.way.poll(cx, clock).map_err(|broken| match broken {
             Broken::From => Stop::Reset(Side::Client),
             Broken::To => Stop::Reset(Side::Upstream),
         })
@@ -171,11 +180,11 @@ async fn both_ways(
     upstream: &Stream,
     up: &mut Up<'_, impl Future<Output = First> + Unpin>,
     down: &mut OneWay<'_>,
-    stamp: &impl Fn(),
+    clock: Option<&Clock<'_>>,
 ) -> Stop {
-    let mut up = poll_fn(|cx| up.poll(cx, stamp));
+    let mut up = poll_fn(|cx| up.poll(cx, clock));
     let mut down = poll_fn(|cx| {
-        down.poll(cx, stamp).map_err(|broken| match broken {
+        down.poll(cx, clock).map_err(|broken| match broken {
             Broken::From => Stop::Reset(Side::Upstream),
             Broken::To => Stop::Reset(Side::Client),
         })
@@ -186,7 +195,7 @@ async fn both_ways(
         biased;
         ended = &mut up => match ended {
             Ok(()) => {
-                finish(upstream);
+                finish(upstream, Side::Client, clock);
                 // Boxed, here and below: a connection that is open both ways needs no room for it.
                 Box::pin(second(down, client, (upstream, Side::Client), client)).await
             }
@@ -199,7 +208,7 @@ async fn both_ways(
         },
         ended = &mut down => match ended {
             Ok(()) => {
-                finish(client);
+                finish(client, Side::Upstream, clock);
                 Box::pin(second(up, upstream, (client, Side::Upstream), client)).await
             }
             Err(stop @ Stop::Reset(Side::Client)) => {
@@ -256,33 +265,21 @@ async fn settle(receiver: &Stream, side: Side) -> Stop {
     Stop::Reset(side)
 }
 
-/// Sends FIN to `stream`.
-fn finish(stream: &Stream) {
+/// Sends the FIN of `side` to `stream`.
+fn finish(stream: &Stream, side: Side, clock: Option<&Clock<'_>>) {
+    if let Some(clock) = clock {
+        clock.ended(side);
+    }
     // ENOTCONN: the other end has reset, which the opposite direction finds out.
     let _ = stream.shutdown(Shutdown::Write);
 }
 
-/// Waits until no byte has moved for `idle`.
-async fn idle_for(idle: Duration, start: Instant, meter: &Meter) {
-    loop {
-        let moved = start + Duration::from_millis(meter.moved_at.load(Relaxed));
-        if moved.elapsed() >= idle {
-            return;
-        }
-        tokio::time::sleep_until(moved + idle).await;
-    }
-}
-
 /// For ever, without a future.
-async fn maybe(future: Option<impl Future<Output = ()>>) {
+async fn maybe<T>(future: Option<impl Future<Output = T>>) -> T {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use bytes::BytesMut;
 use tokio::task::yield_now;
 
 use super::splice::{self, Pipe};
-use super::{Broken, copy};
+use super::timeouts::Clock;
+use super::{Broken, Side, copy};
 use crate::conf::Mechanism;
 use crate::sys::stream::Stream;
 
@@ -30,6 +31,8 @@ pub(super) enum Round {
 
 /// Carries all of `from`, up to its FIN, to `to`. The FIN itself is the caller's to pass on.
 pub(super) struct OneWay<'a> {
+    /// Which `from` is.
+    side: Side,
     from: &'a Stream,
     to: &'a Stream,
     /// Bytes read from `from`.
@@ -56,12 +59,14 @@ enum Pace {
 
 impl<'a> OneWay<'a> {
     pub(super) fn new(
+        side: Side,
         from: &'a Stream,
         to: &'a Stream,
         mechanism: Mechanism,
         count: &'a AtomicU64,
     ) -> Self {
         Self {
+            side,
             from,
             to,
             count,
@@ -84,22 +89,24 @@ impl<'a> OneWay<'a> {
 
     /// Moves what can be moved; ready at the FIN of `from`, with all that came before it written.
     ///
-    /// `stamp` is called after each move. Errors: which end broke. All that came before a broken `from` has been
+    /// `clock` is told of each move. Errors: which end broke. All that came before a broken `from` has been
     /// written, unless `to` would not take it.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        stamp: &impl Fn(),
+        clock: Option<&Clock<'_>>,
     ) -> Poll<Result<(), Broken>> {
         for _ in 0..TURN {
-            ready!(self.poll_flush(cx, stamp))?;
+            ready!(self.poll_flush(cx, clock))?;
             if ready!(self.from.poll_readable(cx)).is_err() {
                 return Poll::Ready(Err(Broken::From));
             }
             match self.round() {
                 Round::Moved(bytes) => {
                     self.count.fetch_add(bytes as u64, Relaxed);
-                    stamp();
+                    if let Some(clock) = clock {
+                        clock.moved(self.side);
+                    }
                 }
                 Round::NotReady => {}
                 Round::End => return Poll::Ready(Ok(())),
@@ -135,7 +142,11 @@ impl<'a> OneWay<'a> {
 
     /// Moves what waits; where it has to go on waiting, a reset of `from` ends it: the bytes are void, and nobody
     /// else would notice.
-    fn poll_flush(&mut self, cx: &mut Context<'_>, stamp: &impl Fn()) -> Poll<Result<(), Broken>> {
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        clock: Option<&Clock<'_>>,
+    ) -> Poll<Result<(), Broken>> {
         if self.waiting() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -145,8 +156,11 @@ impl<'a> OneWay<'a> {
         } else {
             copy::poll_flush(self.to, &mut self.held, cx)
         };
-        if self.waiting() < waiting {
-            stamp();
+        if let Some(clock) = clock {
+            clock.stuck(self.side, flushed.is_pending());
+            if self.waiting() < waiting {
+                clock.moved(self.side);
+            }
         }
         if flushed.is_pending() {
             let from = self.from;

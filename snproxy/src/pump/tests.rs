@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -7,6 +8,8 @@ use socket2::SockRef;
 use tokio::net::TcpListener;
 
 use super::*;
+
+mod timeouts;
 
 /// Far above what anything here takes: only a hang reaches it.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -31,25 +34,22 @@ async fn pair() -> (std::net::TcpStream, Stream) {
     (far, near)
 }
 
-fn rule(idle: Option<Duration>) -> Rule {
+fn rule(timeouts: Timeouts) -> Rule {
     Rule {
         mechanism: Mechanism::Adaptive,
-        idle,
+        timeouts: timeouts.boxed(),
     }
 }
 
-async fn pumped(
-    first: impl Future<Output = First> + Send + 'static,
-    idle: Option<Duration>,
-) -> Pumped {
-    pumped_behind(BytesMut::new(), first, idle).await
+async fn pumped(first: impl Future<Output = First> + Send + 'static) -> Pumped {
+    pumped_behind(BytesMut::new(), first, Timeouts::default()).await
 }
 
 /// A pump whose caller has read `early` from the pod already.
 async fn pumped_behind(
     early: BytesMut,
     first: impl Future<Output = First> + Send + 'static,
-    idle: Option<Duration>,
+    timeouts: Timeouts,
 ) -> Pumped {
     let (client, client_leg) = pair().await;
     let (pod, pod_leg) = pair().await;
@@ -61,7 +61,7 @@ async fn pumped_behind(
             &pod_leg,
             Box::pin(first),
             early,
-            rule(idle),
+            rule(timeouts),
             never,
             &meter,
         )
@@ -75,6 +75,7 @@ fn nothing_first() -> std::future::Ready<First> {
     std::future::ready(First::Bytes {
         bytes: BytesMut::new(),
         read: 0,
+        header: 0,
     })
 }
 
@@ -117,7 +118,7 @@ async fn a_half_closed_client_still_gets_the_whole_answer() {
         mut client,
         mut pod,
         stop,
-    } = pumped(nothing_first(), None).await;
+    } = pumped(nothing_first()).await;
     let request = pattern(3 << 20);
     let answer = pattern(5 << 20);
     let (asked, answered) = (request.clone(), answer.clone());
@@ -140,7 +141,7 @@ async fn a_half_closed_client_still_gets_the_whole_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_of_either_end_arrives_as_a_reset_behind_the_bytes_before_it() {
     for client_resets in [true, false] {
-        let Pumped { client, pod, stop } = pumped(nothing_first(), None).await;
+        let Pumped { client, pod, stop } = pumped(nothing_first()).await;
         let (mut from, mut to) = if client_resets {
             (client, pod)
         } else {
@@ -170,7 +171,7 @@ async fn a_reset_of_either_end_arrives_as_a_reset_behind_the_bytes_before_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_after_a_half_close_is_noticed_although_nobody_reads() {
     for client_resets in [true, false] {
-        let Pumped { client, pod, stop } = pumped(nothing_first(), None).await;
+        let Pumped { client, pod, stop } = pumped(nothing_first()).await;
         let (from, mut to) = if client_resets {
             (client, pod)
         } else {
@@ -207,7 +208,7 @@ async fn a_client_that_resets_while_the_pod_does_not_read_is_noticed() {
         mut client,
         pod,
         stop,
-    } = pumped(nothing_first(), None).await;
+    } = pumped(nothing_first()).await;
     blocking(move || {
         client
             .set_write_timeout(Some(Duration::from_millis(300)))
@@ -229,7 +230,7 @@ async fn an_answer_sent_before_the_upstream_reset_reaches_the_client() {
         mut client,
         mut pod,
         stop,
-    } = pumped(nothing_first(), None).await;
+    } = pumped(nothing_first()).await;
     let (answer, was_reset) = blocking(move || {
         client.write_all(&[1; 4096]).unwrap();
         pod.read_exact(&mut [0; 16]).unwrap();
@@ -251,7 +252,7 @@ async fn a_reset_after_the_clients_fin_takes_nothing_back_either() {
         client,
         mut pod,
         stop,
-    } = pumped(nothing_first(), None).await;
+    } = pumped(nothing_first()).await;
     let answer = pattern(1 << 20);
     let sent = answer.clone();
     let client = blocking(move || {
@@ -279,7 +280,7 @@ async fn a_client_that_resets_as_well_is_not_waited_for() {
         client,
         mut pod,
         stop,
-    } = pumped(nothing_first(), None).await;
+    } = pumped(nothing_first()).await;
     blocking(move || {
         pod.set_write_timeout(Some(Duration::from_millis(300)))
             .unwrap();
@@ -320,7 +321,7 @@ fn chatter(mut stream: std::net::TcpStream) -> &'static str {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_under_load_never_arrives_as_a_finished_stream() {
     for round in 0..60 {
-        let Pumped { client, pod, stop } = pumped(nothing_first(), None).await;
+        let Pumped { client, pod, stop } = pumped(nothing_first()).await;
         let (mut resets, stays) = if round % 2 == 0 {
             (client, pod)
         } else {
@@ -347,7 +348,7 @@ async fn a_pod_that_is_gone_for_good_takes_nothing_back_from_a_slow_client() {
         client,
         mut pod,
         stop,
-    } = pumped(nothing_first(), None).await;
+    } = pumped(nothing_first()).await;
     let answer = pattern(1 << 20);
     let sent = answer.clone();
     blocking(move || {
@@ -374,7 +375,7 @@ async fn the_first_bytes_go_ahead_and_the_answer_does_not_wait_for_them() {
         mut client,
         mut pod,
         stop,
-    } = pumped(first, None).await;
+    } = pumped(first).await;
     let (client, pod) = blocking(move || {
         client.write_all(b"payload").unwrap();
         pod.write_all(b"banner").unwrap();
@@ -391,6 +392,7 @@ async fn the_first_bytes_go_ahead_and_the_answer_does_not_wait_for_them() {
         .send(First::Bytes {
             bytes: BytesMut::from("HEADER "),
             read: 0,
+            header: 0,
         })
         .unwrap();
     blocking(move || {
@@ -403,8 +405,12 @@ async fn the_first_bytes_go_ahead_and_the_answer_does_not_wait_for_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_were_read_ahead_reach_the_client_before_all_others() {
-    let Pumped { client, pod, stop } =
-        pumped_behind(BytesMut::from("early "), nothing_first(), None).await;
+    let Pumped { client, pod, stop } = pumped_behind(
+        BytesMut::from("early "),
+        nothing_first(),
+        Timeouts::default(),
+    )
+    .await;
     let (mut sender, mut reader) = (pod, client);
     let got = blocking(move || {
         sender.write_all(b"and late").unwrap();
@@ -416,39 +422,6 @@ async fn bytes_that_were_read_ahead_reach_the_client_before_all_others() {
     .await;
     assert_eq!(got, "early and late");
     assert_eq!(stop.await.unwrap(), (Stop::Clean, 0, 14));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn only_silence_reaches_the_idle_limit() {
-    let limit = Duration::from_millis(400);
-    let Pumped {
-        mut client,
-        mut pod,
-        stop,
-    } = pumped(nothing_first(), Some(limit)).await;
-    let (client, pod, busy) = blocking(move || {
-        let start = std::time::Instant::now();
-        // Three limits long, one byte per quarter of a limit.
-        for _ in 0..12 {
-            client.write_all(b"x").unwrap();
-            pod.read_exact(&mut [0; 1]).unwrap();
-            std::thread::sleep(limit / 4);
-        }
-        (client, pod, start.elapsed())
-    })
-    .await;
-    assert!(
-        busy > 2 * limit && !stop.is_finished(),
-        "a busy connection lives on"
-    );
-    assert_eq!(
-        tokio::time::timeout(LIMIT, stop).await.unwrap().unwrap().0,
-        Stop::Idle
-    );
-    assert!(
-        blocking(move || read_out(client).1 && read_out(pod).1).await,
-        "both ends are reset"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -467,7 +440,7 @@ async fn what_a_pod_does_not_read_is_bounded_by_the_sockets_and_one_buffer() {
             &pod_leg,
             nothing_first(),
             BytesMut::new(),
-            rule(None),
+            rule(Timeouts::default()),
             std::future::pending(),
             &counted,
         )

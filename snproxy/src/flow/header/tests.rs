@@ -9,6 +9,16 @@ const V1: &[u8] = b"PROXY TCP4 10.0.0.9 10.0.0.1 40000 1024\r\n";
 
 /// What a pod that wants `send` hears of a peer that sends `before` behind its request, then `after`.
 async fn heard(send: SendProxy, before: &[u8], after: &[u8]) -> Vec<u8> {
+    first(send, false, before, after).await.0
+}
+
+/// The same, and how much of it is known to be a header.
+async fn first(
+    send: SendProxy,
+    tell_header: bool,
+    before: &[u8],
+    after: &[u8],
+) -> (Vec<u8>, usize) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
@@ -20,11 +30,16 @@ async fn heard(send: SendProxy, before: &[u8], after: &[u8]) -> Vec<u8> {
         id: 7,
         wait: Duration::from_millis(50),
         send,
+        tell_header,
     };
     match relay.decide(&accepted, before.into()).await {
-        First::Bytes { bytes, read } => {
+        First::Bytes {
+            bytes,
+            read,
+            header,
+        } => {
             assert!((before.len()..=before.len() + after.len()).contains(&read));
-            bytes.to_vec()
+            (bytes.to_vec(), header)
         }
         First::Reset => panic!("nobody reset"),
     }
@@ -73,6 +88,26 @@ async fn whatever_else_a_peer_sends_reaches_the_pod_as_it_came() {
     ] {
         assert_eq!(heard(send, sent, b"").await, sent, "{send:?}");
     }
+}
+
+#[tokio::test]
+async fn where_a_header_ends_is_told_to_whom_it_matters() {
+    let sent = [V1, b"payload"].concat();
+    for (send, tell_header, header) in [
+        (SendProxy::V1, true, V1.len()),
+        (SendProxy::V1, false, 0),
+        (SendProxy::V2, true, V1.len()),
+        (SendProxy::V2, false, V1.len()),
+        // None was sent: what looks like one is payload.
+        (SendProxy::No, true, 0),
+    ] {
+        let (bytes, told) = first(send, tell_header, &sent, b"").await;
+        assert_eq!(told, header, "{send:?}");
+        assert!(bytes.ends_with(b"payload"));
+        assert!(send == SendProxy::V2 || bytes == sent);
+    }
+    let (bytes, told) = first(SendProxy::V1, true, b"GET /", b"").await;
+    assert_eq!((&bytes[..], told), (&b"GET /"[..], 0));
 }
 
 #[tokio::test]
