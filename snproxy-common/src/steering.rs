@@ -10,6 +10,13 @@ pub const MAP_LISTENER: &str = "LISTENER";
 pub const MAP_LOOKUPS: &str = "LOOKUPS";
 /// Per-CPU array of one [`SteerCounts`].
 pub const MAP_COUNTS: &str = "COUNTS";
+/// LPM trie from [`port_key`] to [`crate::rate::RateLimit`]: ports of which new connections are limited.
+///
+/// A trie in place of a hash, which takes a MiB for its 65,536 chains before there is an entry.
+pub const MAP_RATES: &str = "RATES";
+/// LPM trie from [`port_key`] to [`Bucket`], for the ports of [`MAP_RATES`]: made empty by user space and written by the
+/// program alone, so that a changed rate loses no count.
+pub const MAP_BUCKETS: &str = "BUCKETS";
 /// `.rodata` global of type [`ListenAddr`]: the address that is ours.
 pub const GLOBAL_LISTEN: &str = "LISTEN";
 /// Read-only array of one `u32`: [`crate::ABI`]. The name of its section in the object.
@@ -26,6 +33,22 @@ pub const PASS: u8 = 0;
 pub const STEER: u8 = 1;
 /// The port is ours, but nobody can serve it: the client is refused.
 pub const REFUSE: u8 = 2;
+
+/// As [`STEER`], unless there are more new connections than its entry in [`MAP_RATES`] allows: these are refused.
+///
+/// An action of its own, so that a port without a rate does not pay for the question.
+pub const STEER_LIMITED: u8 = 3;
+
+/// Bits of a [`port_key`] that count.
+pub const PORT_KEY_BITS: u32 = 16;
+
+/// A port as the data of a key of an LPM trie, for [`PORT_KEY_BITS`].
+///
+/// Shape: eight bytes, the port in network byte order and then zeros. Eight, so that the value behind them is aligned; one
+/// number, for an array would be filled by a loop that the verifier does not take from everybody.
+pub const fn port_key(port: u16) -> u64 {
+    ((port as u64) << 48).to_be()
+}
 
 /// Any local address of [`ListenAddr::family`]; IPv6 takes IPv4 in (dual stack).
 pub const ANY_ADDRESS: u32 = 1;
@@ -45,7 +68,7 @@ pub struct ListenAddr {
 
 /// Outcomes of lookups for ports that are ours, one copy per CPU.
 ///
-/// Shape: four `u64`, native byte order, no padding.
+/// Shape: five `u64`, native byte order, no padding.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct SteerCounts {
@@ -57,10 +80,25 @@ pub struct SteerCounts {
     pub no_listener: u64,
     /// Refused because the kernel would not assign the listener.
     pub failed: u64,
+    /// Refused because the port's rate was exceeded.
+    pub limited: u64,
+}
+
+/// What one port has taken of its rate.
+///
+/// Shape: two `u64`, native byte order, no padding.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Bucket {
+    /// For [`crate::rate::RateLimit::take`], on the clock of `bpf_ktime_get_ns`.
+    pub arrival: u64,
+    /// Lookups refused since the port has a rate.
+    pub limited: u64,
 }
 
 // The kernel copies these bytes out as they lie: a hole would leak and compare unequal.
-const _: () = assert!(size_of::<SteerCounts>() == 4 * size_of::<u64>());
+const _: () = assert!(size_of::<SteerCounts>() == 5 * size_of::<u64>());
+const _: () = assert!(size_of::<Bucket>() == 2 * size_of::<u64>());
 const _: () = assert!(size_of::<ListenAddr>() == 6 * size_of::<u32>());
 
 #[cfg(feature = "user")]
@@ -74,4 +112,8 @@ mod user {
     unsafe impl aya::Pod for super::SteerCounts {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::ListenAddr {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Bucket {}
+    // SAFETY: as above, asserted beside it.
+    unsafe impl aya::Pod for crate::rate::RateLimit {}
 }

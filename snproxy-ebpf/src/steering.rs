@@ -7,23 +7,28 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![expect(internal_features, reason = "atomic_xadd: see count_lookup")]
+#![expect(internal_features, reason = "atomic_xadd: see count_at")]
 #![expect(
     unsafe_code,
     reason = "the context and map values are raw pointers; the verifier checks each access"
 )]
 
+use core::cell::UnsafeCell;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::bpf_sk_lookup;
 use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{map, sk_lookup};
-use aya_ebpf::maps::{Array, PerCpuArray, SockMap};
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, LpmTrie, PerCpuArray, SockMap};
 use aya_ebpf::programs::SkLookupContext;
 use aya_log_ebpf::error;
+use snproxy_common::rate::RateLimit;
 use snproxy_common::steering::{
-    ANY_ADDRESS, LISTENER_SLOT, ListenAddr, PORTS, REFUSE, STEER, SteerCounts,
+    ANY_ADDRESS, Bucket, LISTENER_SLOT, ListenAddr, PORT_KEY_BITS, PORTS, REFUSE, STEER,
+    STEER_LIMITED, SteerCounts, port_key,
 };
 
 const AF_INET: u32 = 2;
@@ -39,6 +44,10 @@ static LISTENER: SockMap = SockMap::with_max_entries(1, 0);
 static LOOKUPS: Array<u64> = Array::with_max_entries(PORTS, 0);
 #[map]
 static COUNTS: PerCpuArray<SteerCounts> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static RATES: LpmTrie<u64, RateLimit> = LpmTrie::with_max_entries(PORTS, 0);
+#[map]
+static BUCKETS: LpmTrie<u64, Written> = LpmTrie::with_max_entries(PORTS, 0);
 
 /// Family 0, until user space says otherwise: nothing is ours.
 #[unsafe(no_mangle)]
@@ -58,11 +67,19 @@ static ABI: u32 = snproxy_common::ABI;
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
+/// A bucket where it lies in its map.
+#[repr(transparent)]
+struct Written(UnsafeCell<Bucket>);
+
+// SAFETY: all access is by whole words, see `is_within_rate`.
+unsafe impl Sync for Written {}
+
 /// What became of a lookup.
 enum Outcome {
     NotOurs,
     Steered,
     Refused,
+    Limited,
     NoListener,
     /// The kernel would not assign the listener: the errno.
     Failed(i32),
@@ -75,7 +92,8 @@ fn steer(ctx: SkLookupContext) -> u32 {
     let errno = match outcome {
         Outcome::NotOurs | Outcome::Steered => return SK_PASS,
         // User space knows that nobody can serve it: the client hears so at once.
-        Outcome::Refused => return SK_DROP,
+        // So do those above the rate: nothing waits in a queue that others share.
+        Outcome::Refused | Outcome::Limited => return SK_DROP,
         Outcome::NoListener => ENOENT,
         Outcome::Failed(errno) => errno,
     };
@@ -102,6 +120,12 @@ fn decide(ctx: &SkLookupContext) -> Outcome {
         Some(&REFUSE) => {
             count_lookup(port);
             return Outcome::Refused;
+        }
+        Some(&STEER_LIMITED) => {
+            count_lookup(port);
+            if !is_within_rate(port) {
+                return Outcome::Limited;
+            }
         }
         _ => return Outcome::NotOurs,
     }
@@ -147,21 +171,69 @@ fn count(outcome: &Outcome) {
     match outcome {
         Outcome::NotOurs => {}
         Outcome::Steered => counts.steered += 1,
-        Outcome::Refused => counts.refused += 1,
         Outcome::NoListener => counts.no_listener += 1,
         Outcome::Failed(_) => counts.failed += 1,
+        // Two arms that end alike become one addition at a computed offset, which the verifier takes only from those who
+        // hold CAP_PERFMON.
+        Outcome::Refused | Outcome::Limited => {
+            let is_limited = u64::from(matches!(outcome, Outcome::Limited));
+            counts.refused += 1 - is_limited;
+            counts.limited += is_limited;
+        }
     }
 }
 
 /// One more lookup of a port that is ours.
-///
-/// The result goes unused, which makes it a plain BPF atomic add: one that fetches needs 5.12.
-/// The intrinsic, since core offers no `fetch_add` on a target without compare-and-swap.
 fn count_lookup(port: u32) {
     if let Some(lookups) = LOOKUPS.get_ptr_mut(port) {
         // SAFETY: a value of the map, eight bytes and aligned; all who write it add atomically.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(lookups, 1) };
+        unsafe { count_at(lookups) };
     }
+}
+
+/// The result goes unused, which makes it a plain BPF atomic add: one that fetches needs 5.12.
+/// The intrinsic, since core offers no `fetch_add` on a target without compare-and-swap.
+///
+/// # Safety
+///
+/// `counter` must be valid and aligned, and written atomically by all.
+#[inline(always)]
+unsafe fn count_at(counter: *mut u64) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
+}
+
+/// Takes one lookup from the port's bucket, or counts it where the bucket has none left.
+///
+/// Plain loads and stores, since compare-and-swap needs 5.12: two lookups at the same moment on two CPUs may take one
+/// place between them, so that a little more than the rate can pass, never less. A lookup is not always a connection: a SYN that comes
+/// again is another one, and so is, rarely, an ACK.
+fn is_within_rate(port: u32) -> bool {
+    let Ok(port) = u16::try_from(port) else {
+        return true;
+    };
+    let key = Key::new(PORT_KEY_BITS, port_key(port));
+    // User space writes both before the action that leads here, and takes them away after it.
+    let (Some(limit), Some(bucket)) = (RATES.get(&key), BUCKETS.get(&key)) else {
+        return true;
+    };
+    let bucket = bucket.0.get();
+    // SAFETY: a value of the map, alive until this run ends; eight bytes and aligned, as all of the words below.
+    let arrival = unsafe { &raw mut (*bucket).arrival };
+    // SAFETY: as above.
+    let before = unsafe { arrival.read_volatile() };
+    // SAFETY: the helper asks for nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let (is_within, after) = limit.take(before, now);
+    if after != before {
+        // SAFETY: as above.
+        unsafe { arrival.write_volatile(after) };
+    }
+    if !is_within {
+        // SAFETY: as above; all who write it add atomically.
+        unsafe { count_at(&raw mut (*bucket).limited) };
+    }
+    is_within
 }
 
 fn family(ctx: &SkLookupContext) -> u32 {

@@ -154,8 +154,17 @@ pub enum Action {
     Pass,
     /// Ours: given to the one listener.
     Steer,
+    /// Ours: given to the one listener as long as there are no more of them than the port's rate allows, else refused.
+    SteerLimited,
     /// Ours, but nobody can serve it: the client is refused at its first SYN.
     Refuse,
+}
+
+impl Action {
+    /// Whether connections reach us, all of them or some.
+    pub fn is_steered(self) -> bool {
+        matches!(self, Self::Steer | Self::SteerLimited)
+    }
 }
 
 /// The address without its IPv6 wrapping: `::ffff:192.0.2.1` is the client 192.0.2.1.

@@ -131,7 +131,7 @@ impl Daemon {
                     last: port,
                     action: match lot.action {
                         Action::Pass => "pass",
-                        Action::Steer => "steer",
+                        Action::Steer | Action::SteerLimited => "steer",
                         Action::Refuse => "refuse",
                     }
                     .to_owned(),

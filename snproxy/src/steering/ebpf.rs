@@ -13,12 +13,13 @@ use aya_log::EbpfLogger;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use snproxy_common::ABI;
 use snproxy_common::steering::{
-    ANY_ADDRESS, GLOBAL_LISTEN, LISTENER_SLOT, ListenAddr, MAP_ABI, MAP_ACTIONS, MAP_COUNTS,
-    MAP_LISTENER, MAP_LOOKUPS, PASS, PROGRAM, REFUSE, STEER,
+    ANY_ADDRESS, GLOBAL_LISTEN, LISTENER_SLOT, ListenAddr, MAP_ABI, MAP_ACTIONS, MAP_BUCKETS,
+    MAP_COUNTS, MAP_LISTENER, MAP_LOOKUPS, MAP_RATES, PASS, PROGRAM, REFUSE, STEER, STEER_LIMITED,
 };
 
 use super::kernel_log::{KernelLog, ToTracing};
-use super::{Counters, SteeringError};
+use super::rates::Rates;
+use super::{Counters, RateLimit, SteeringError};
 use crate::addr::Action;
 use crate::sys;
 use crate::sys::privileges::Capability;
@@ -51,6 +52,7 @@ pub struct Ebpf {
     stage: Stage,
     actions: Array<MapData, u8>,
     listener: SockMap<MapData>,
+    rates: Rates,
     counters: Counters,
     log: Option<KernelLog>,
 }
@@ -104,6 +106,10 @@ impl Ebpf {
         let listener = take(&mut object, MAP_LISTENER)?;
         let counts: PerCpuArray<_, _> = take(&mut object, MAP_COUNTS)?;
         let lookups: Array<_, _> = take(&mut object, MAP_LOOKUPS)?;
+        let rates = Rates::new(
+            take(&mut object, MAP_RATES)?,
+            take(&mut object, MAP_BUCKETS)?,
+        );
         let log = match log {
             Some(_) => Some(KernelLog::new(
                 EbpfLogger::init_with_logger(&mut object, ToTracing).map_err(|error| {
@@ -116,7 +122,8 @@ impl Ebpf {
             stage: Stage::Loaded(Box::new(object)),
             actions,
             listener,
-            counters: Counters::new(counts, lookups),
+            counters: Counters::new(counts, lookups, rates.clone()),
+            rates,
             log,
         })
     }
@@ -132,6 +139,18 @@ impl Ebpf {
             .unzip();
         sys::bpf::update_batch(&mut self.actions, &keys, &values)
             .map_err(|error| SteeringError::sys("write bpf map", MAP_ACTIONS, error, &[]))
+    }
+
+    /// Gives ports the rates that [`Action::SteerLimited`] asks for: before that action is written.
+    ///
+    /// A port's count stays when its rate changes. Errors: some may have been written; write all of them again.
+    pub fn limit(&mut self, limits: &[(u16, RateLimit)]) -> Result<(), SteeringError> {
+        self.rates.write(limits)
+    }
+
+    /// Takes rates and counts of ports away: after another action was written. Errors: as of [`limit`](Self::limit).
+    pub fn unlimit(&mut self, ports: &[u16]) -> Result<(), SteeringError> {
+        self.rates.remove(ports)
     }
 
     /// Puts a listening TCP socket into the slot, in place of the one there.
@@ -214,6 +233,7 @@ fn value(action: Action) -> u8 {
     match action {
         Action::Pass => PASS,
         Action::Steer => STEER,
+        Action::SteerLimited => STEER_LIMITED,
         Action::Refuse => REFUSE,
     }
 }

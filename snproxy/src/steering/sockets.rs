@@ -36,7 +36,7 @@ impl<L> Sockets<L> {
     ) -> Result<(), SteeringError> {
         let mut first = None;
         for (port, action) in changes {
-            if *action != Action::Steer {
+            if !action.is_steered() {
                 self.open.remove(port);
             } else if !self.open.contains_key(port) {
                 let addr = SocketAddr::new(self.host, *port);
