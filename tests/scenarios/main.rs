@@ -18,6 +18,7 @@ mod names;
 mod peer_answer;
 mod peer_call;
 mod pods;
+mod port_rate;
 mod privileges;
 mod programs;
 mod proxy_header;

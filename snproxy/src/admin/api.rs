@@ -79,6 +79,8 @@ pub struct Kernel {
     pub refused: u64,
     pub no_listener: u64,
     pub failed: u64,
+    /// Refused because there were more than PORTRATE allows.
+    pub limited: u64,
 }
 
 /// `POST /reload`, and how the last reload went in [`Status`].
@@ -121,6 +123,8 @@ pub struct Range {
     pub reason: String,
     /// Lookups in the kernel since the start.
     pub lookups: u64,
+    /// Refused because there were more than PORTRATE allows: lookups, or connections without eBPF.
+    pub limited: u64,
     pub owner: Option<Owner>,
 }
 

@@ -20,7 +20,10 @@ pub(super) fn ports(conf: &Path, json: bool) -> anyhow::Result<u8> {
 }
 
 fn print(ports: &Ports) {
-    println!("{:<13} {:<7} {:>10}  REASON", "PORTS", "ACTION", "LOOKUPS");
+    println!(
+        "{:<13} {:<7} {:>10} {:>10}  REASON",
+        "PORTS", "ACTION", "LOOKUPS", "LIMITED"
+    );
     for range in &ports.ranges {
         let span = if range.first == range.last {
             range.first.to_string()
@@ -35,8 +38,8 @@ fn print(ports: &Ports) {
             format!(": {name}{pid}, uid {}, on {}", owner.uid, owner.address)
         });
         println!(
-            "{span:<13} {:<7} {:>10}  {}{owner}",
-            range.action, range.lookups, range.reason
+            "{span:<13} {:<7} {:>10} {:>10}  {}{owner}",
+            range.action, range.lookups, range.limited, range.reason
         );
     }
 }

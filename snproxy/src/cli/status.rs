@@ -62,8 +62,8 @@ fn print(status: &Status) {
     );
     if let Some(kernel) = &status.kernel {
         println!(
-            "kernel       {} steered, {} refused, {} without listener, {} failed (lookups)",
-            kernel.steered, kernel.refused, kernel.no_listener, kernel.failed
+            "kernel       {} steered, {} refused, {} above the rate of their port, {} without listener, {} failed (lookups)",
+            kernel.steered, kernel.refused, kernel.limited, kernel.no_listener, kernel.failed
         );
     }
     if let Some(pending) = &status.pending {

@@ -73,6 +73,7 @@ impl Daemon {
                 refused: counts.refused,
                 no_listener: counts.no_listener,
                 failed: counts.failed,
+                limited: counts.limited,
             }),
             reload: self.reloaded(),
             pending: self.steerer.pending.clone(),
@@ -109,6 +110,8 @@ impl Daemon {
                 .copied()
                 .unwrap_or(0)
         };
+        let limited = self.steerer.limited();
+        let limited = |port: u16| limited.get(&port).copied().unwrap_or(0);
         let owners = self.steerer.owners();
         let mut ranges: Vec<api::Range> = Vec::new();
         let mut last: Option<(u16, Lot)> = None;
@@ -125,6 +128,7 @@ impl Daemon {
                 {
                     range.last = port;
                     range.lookups += lookups(port);
+                    range.limited += limited(port);
                 }
                 _ => ranges.push(api::Range {
                     first: port,
@@ -137,6 +141,7 @@ impl Daemon {
                     .to_owned(),
                     reason: lot.reason.to_string(),
                     lookups: lookups(port),
+                    limited: limited(port),
                     owner: owner.map(|socket| api::Owner {
                         address: socket.addr.to_string(),
                         uid: socket.uid,

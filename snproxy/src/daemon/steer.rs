@@ -13,13 +13,15 @@ use tracing::{info, warn};
 
 use crate::addr::{Action, PortSet};
 use crate::admin::api;
-use crate::conf::{Conf, Conflict, Steering, Unmapped};
-use crate::net::{dial::tune_anew, listener};
+use crate::conf::{Conf, Conflict, Rate, Steering, Unmapped};
+use crate::net::dial::tune_anew;
+use crate::net::gate::Gate;
+use crate::net::listener;
 use crate::route::Table;
 use crate::route::plan::{Plan, Reason};
 use crate::steering::conflict::{self, Listening, owner_of};
 use crate::steering::sockets::{MAX_AUTO, Sockets};
-use crate::steering::{Counters, Ebpf, KernelLog, Known, SteeringError};
+use crate::steering::{Counters, Ebpf, KernelLog, Known, KnownRates, RateLimit, SteeringError};
 
 use super::workers::Workers;
 
@@ -35,12 +37,45 @@ pub(super) enum Mechanism {
 pub(super) struct OpenPort {
     listener: Arc<TcpListener>,
     inode: u32,
+    gate: Arc<Gate>,
     accepting: AbortHandle,
 }
 
 impl Drop for OpenPort {
     fn drop(&mut self) {
         self.accepting.abort();
+    }
+}
+
+impl Mechanism {
+    /// Gives ports a rate, or another one.
+    fn limit(&mut self, limits: &[(u16, RateLimit)]) -> Result<(), SteeringError> {
+        match self {
+            Self::Ebpf(ebpf) => ebpf.limit(limits)?,
+            Self::Listeners(sockets) => {
+                // A port that is not open yet is opened with its rate.
+                for (port, limit) in limits {
+                    if let Some(open) = sockets.get(*port) {
+                        open.gate.set(Some(*limit));
+                    }
+                }
+            }
+            Self::Detached => {}
+        }
+        Ok(())
+    }
+
+    fn unlimit(&mut self, ports: &[u16]) -> Result<(), SteeringError> {
+        match self {
+            Self::Ebpf(ebpf) => ebpf.unlimit(ports)?,
+            Self::Listeners(sockets) => {
+                for open in ports.iter().filter_map(|port| sockets.get(*port)) {
+                    open.gate.set(None);
+                }
+            }
+            Self::Detached => {}
+        }
+        Ok(())
     }
 }
 
@@ -51,6 +86,7 @@ const SAY_AGAIN: Duration = Duration::from_mins(1);
 pub(super) struct Steerer {
     mechanism: Mechanism,
     known: Known,
+    known_rates: KnownRates,
     plan: Plan,
     /// Other programs' listeners on cluster ports, by port.
     owners: BTreeMap<u16, Listening>,
@@ -73,6 +109,7 @@ impl Steerer {
         Ok(Self {
             mechanism,
             known: Known::new(),
+            known_rates: KnownRates::default(),
             plan: Plan::nothing(),
             owners: BTreeMap::new(),
             own: conflict::inode(own)?,
@@ -222,9 +259,8 @@ impl Steerer {
     pub(super) fn bring(&mut self, table: &Table) {
         self.behind = false;
         self.plan = self.plan_for(table);
-        let wanted: Vec<_> = self.plan.actions().collect();
-        match self.write(wanted) {
-            Ok(_) => {
+        match self.write_plan(&table.conf) {
+            Ok(()) => {
                 if self.pending.take().is_some() {
                     info!("the kernel's ports are as they should be again");
                 }
@@ -237,7 +273,7 @@ impl Steerer {
     pub(super) fn begin(&mut self, table: &Table) -> Result<(), SteeringError> {
         self.plan = self.plan_for(table);
         if matches!(self.mechanism, Mechanism::Ebpf(_)) {
-            self.write(self.plan.actions().collect())?;
+            self.write_plan(&table.conf)?;
         }
         Ok(())
     }
@@ -246,20 +282,38 @@ impl Steerer {
     /// routes leave the table. A failure is kept, as by [`bring`](Self::bring).
     pub(super) fn withdraw(&mut self, next: &Plan) -> Result<(), SteeringError> {
         // A port whose last write failed may still be steered.
-        let may_be_steered = |port| matches!(self.known.get(port), None | Some(Action::Steer));
+        let may_be_steered = |port| self.known.get(port).is_none_or(Action::is_steered);
         let leaving: Vec<_> = next
             .actions()
-            .filter(|(port, action)| *action != Action::Steer && may_be_steered(*port))
+            .filter(|(port, action)| !action.is_steered() && may_be_steered(*port))
             .collect();
         self.write(leaving)
             .map(drop)
             .inspect_err(|error| self.complain(error))
     }
 
+    /// Rates before the actions that ask for them, and away after these.
+    fn write_plan(&mut self, conf: &Conf) -> Result<(), SteeringError> {
+        let rates = self
+            .plan
+            .actions()
+            .filter(|(_, action)| *action == Action::SteerLimited)
+            .filter_map(|(port, _)| Some((port, limit(conf.of_port(port).port_rate?))));
+        let mechanism = &mut self.mechanism;
+        self.known_rates
+            .bring(rates, |changes| mechanism.limit(changes))?;
+        self.write(self.plan.actions().collect())?;
+        let is_limited = |port| self.plan.lot(port).action == Action::SteerLimited;
+        let mechanism = &mut self.mechanism;
+        self.known_rates
+            .retain(is_limited, |ports| mechanism.unlimit(ports))
+    }
+
     fn write(&mut self, wanted: Vec<(u16, Action)>) -> Result<usize, SteeringError> {
         let Self {
             mechanism,
             known,
+            known_rates,
             workers,
             keepalive,
             ..
@@ -268,7 +322,8 @@ impl Steerer {
             Mechanism::Ebpf(ebpf) => known.bring(wanted, |changes| ebpf.write(changes)),
             Mechanism::Listeners(sockets) => known.bring(wanted, |changes| {
                 sockets.write(changes, |addr| {
-                    open_port(addr, *keepalive, workers.as_deref())
+                    let limit = known_rates.get(addr.port());
+                    open_port(addr, *keepalive, limit, workers.as_deref())
                 })
             }),
             Mechanism::Detached => Ok(0),
@@ -306,21 +361,36 @@ impl Steerer {
         }
     }
 
+    /// Connections refused by the rate of their port, of the ports that have one.
+    pub(super) fn limited(&self) -> BTreeMap<u16, u64> {
+        let ports = self.known_rates.ports();
+        match &self.mechanism {
+            Mechanism::Ebpf(ebpf) => ebpf
+                .counters()
+                .limited(ports)
+                .inspect_err(|error| warn!(%error, "read the kernel's counters"))
+                .unwrap_or_default(),
+            Mechanism::Listeners(sockets) => ports
+                .filter_map(|port| Some((port, sockets.get(port)?.gate.limited())))
+                .collect(),
+            Mechanism::Detached => BTreeMap::new(),
+        }
+    }
+
     pub(super) fn plan(&self) -> &Plan {
         &self.plan
     }
 
     pub(super) fn port_counts(&self) -> api::PortCounts {
-        let count = |action| {
-            let is = |lot: &crate::route::plan::Lot| {
-                lot.reason != Reason::Foreign && lot.action == action
-            };
+        let count = |is_one: fn(Action) -> bool| {
+            let is =
+                |lot: &crate::route::plan::Lot| lot.reason != Reason::Foreign && is_one(lot.action);
             self.plan.ports().filter(|(_, lot)| is(lot)).count()
         };
         api::PortCounts {
-            steer: count(Action::Steer),
-            refuse: count(Action::Refuse),
-            pass: count(Action::Pass),
+            steer: count(Action::is_steered),
+            refuse: count(|action| action == Action::Refuse),
+            pass: count(|action| action == Action::Pass),
         }
     }
 
@@ -334,15 +404,24 @@ impl Steerer {
 fn open_port(
     addr: SocketAddr,
     keepalive: Option<Duration>,
+    limit: Option<RateLimit>,
     workers: Option<&Workers>,
 ) -> io::Result<OpenPort> {
     let workers = workers.ok_or(io::ErrorKind::NotConnected)?;
     let listener = Arc::new(listener::bind(addr, keepalive)?);
+    let inode = conflict::inode(&listener)?;
+    let gate = Arc::new(Gate::new(limit));
+    let accepting = workers.accept_one(Arc::clone(&listener), addr.port(), Arc::clone(&gate));
     Ok(OpenPort {
-        inode: conflict::inode(&listener)?,
-        accepting: workers.accept_one(Arc::clone(&listener)),
         listener,
+        inode,
+        gate,
+        accepting,
     })
+}
+
+fn limit(rate: Rate) -> RateLimit {
+    RateLimit::new(rate.per_second, rate.burst)
 }
 
 /// Ports that want a listener each, where there is no eBPF.

@@ -17,7 +17,7 @@ use tracing::error;
 use crate::conf::{self, Conf};
 use crate::flow::live::Live;
 use crate::flow::{self, Shared};
-use crate::net::listener;
+use crate::net::{gate::Gate, listener};
 
 /// Most workers that accept from the one listener.
 const MAX_ACCEPTERS: usize = 4;
@@ -69,13 +69,19 @@ impl Workers {
     pub(super) fn accept(&self, listener: &Arc<TcpListener>) -> Vec<JoinHandle<()>> {
         let accepters = 0..self.runtimes.len().min(MAX_ACCEPTERS);
         accepters
-            .map(|worker| self.accept_on(worker, Arc::clone(listener)))
+            .map(|worker| self.accept_on(worker, Arc::clone(listener), None))
             .collect()
     }
 
-    /// Accepts from the listener of one port, on one worker.
-    pub(super) fn accept_one(&self, listener: Arc<TcpListener>) -> AbortHandle {
-        self.accept_on(self.next(), listener).abort_handle()
+    /// Accepts from the listener of one port, on one worker, as many as `gate` lets through.
+    pub(super) fn accept_one(
+        &self,
+        listener: Arc<TcpListener>,
+        port: u16,
+        gate: Arc<Gate>,
+    ) -> AbortHandle {
+        self.accept_on(self.next(), listener, Some((port, gate)))
+            .abort_handle()
     }
 
     /// Serves one connection that was accepted.
@@ -89,11 +95,21 @@ impl Workers {
         self.next.fetch_add(1, Relaxed) % self.runtimes.len()
     }
 
-    fn accept_on(&self, worker: usize, listener: Arc<TcpListener>) -> JoinHandle<()> {
+    fn accept_on(
+        &self,
+        worker: usize,
+        listener: Arc<TcpListener>,
+        gate: Option<(u16, Arc<Gate>)>,
+    ) -> JoinHandle<()> {
         let shared = Arc::clone(&self.shared);
         let runtimes = Arc::clone(&self.runtimes);
         self.runtimes[worker].spawn(async move {
             let accepting = listener::accept(listener, |stream, addr| {
+                if let Some((port, gate)) = &gate
+                    && !gate.lets_through()
+                {
+                    return flow::refuse(&shared, worker, stream, addr, *port);
+                }
                 let place = shared.live.place(worker, flow::random());
                 let serving = flow::serve(Arc::clone(&shared), place, stream, addr);
                 runtimes[place].spawn(serving);

@@ -40,6 +40,8 @@ pub enum End {
     QueueFull,
     /// No place came free in QUEUETIMEOUT.
     QueueTimeout,
+    /// More new connections than PORTRATE allows, where the kernel does not refuse them.
+    Rate,
     /// The client had to send a PROXY header and did not.
     Header,
     /// PEERS does not allow the source to use PORT.
@@ -52,7 +54,7 @@ pub enum End {
 
 impl End {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Clean,
         Self::Client,
         Self::Upstream,
@@ -70,6 +72,7 @@ impl End {
         Self::Source,
         Self::QueueFull,
         Self::QueueTimeout,
+        Self::Rate,
         Self::Header,
         Self::Stranger,
         Self::Request,
@@ -103,6 +106,7 @@ impl End {
             Self::Source => "source",
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
+            Self::Rate => "rate",
             Self::Header => "header",
             Self::Stranger => "stranger",
             Self::Request => "request",

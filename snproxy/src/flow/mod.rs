@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use socket2::SockRef;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::field::display;
@@ -52,6 +53,7 @@ pub struct Shared {
     pub waiting: peer::Room,
     strangers: Seldom,
     exhausted: Seldom,
+    limited: Seldom,
     /// Told when a dial changed what is known of an upstream.
     pub health_changed: Notify,
     /// Told when a host said what it has for a port, or will not say it.
@@ -72,6 +74,7 @@ impl Shared {
             waiting: peer::Room::default(),
             strangers: Seldom::default(),
             exhausted: Seldom::default(),
+            limited: Seldom::default(),
             health_changed: Notify::new(),
             answered: Notify::new(),
             questions: Questions::default(),
@@ -188,6 +191,26 @@ pub fn serve(
 ) -> impl Future<Output = ()> + Send + 'static {
     let alive = Alive::enter(shared, worker);
     async move { carry(alive.shared(), client, addr).await }
+}
+
+/// Ends a connection that came above the rate of its port: reset, as if it had been refused.
+pub fn refuse(shared: &Arc<Shared>, worker: usize, client: TcpStream, addr: SocketAddr, port: u16) {
+    let _alive = Alive::enter(Arc::clone(shared), worker);
+    let start = Instant::now();
+    // Fails only on a socket that is gone already, which needs no reset.
+    let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
+    drop(client);
+    if let Some(refused) = shared.limited.count(start.into_std()) {
+        info!(
+            port,
+            refused, "connections above PORTRATE, this one among them, are refused"
+        );
+    }
+    let opened = Opened {
+        cluster_port: Some(port),
+        ..Opened::by(canonical(addr))
+    };
+    conclude(shared, start, &opened, &Closed::silently(End::Rate));
 }
 
 /// A connection that was accepted.
@@ -336,10 +359,10 @@ fn report(opened: &Opened, closed: &Closed, duration: Duration) {
     let peer = peer.map(display);
     let upstream = upstream.map(display);
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    // Clean ends are the bulk of a busy host's connections, and strangers have a line of their own now and then: these
-    // are there for who asks.
+    // Clean ends are the bulk of a busy host's connections, and strangers and those above a rate have a line of their own
+    // now and then: these are there for who asks.
     let is_quiet = match end {
-        End::Clean | End::Client | End::Upstream | End::Stranger | End::Unused => true,
+        End::Clean | End::Client | End::Upstream | End::Stranger | End::Unused | End::Rate => true,
         // Other proxies ask around, and not all that connects to PORT is one.
         End::NotMapped | End::Request => peer.is_some(),
         _ => false,

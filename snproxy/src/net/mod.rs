@@ -1,5 +1,6 @@
 //! Sockets: the listeners that accept and the dials that connect.
 
 pub mod dial;
+pub mod gate;
 pub mod listener;
 pub mod own;

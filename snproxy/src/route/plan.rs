@@ -106,6 +106,12 @@ impl Plan {
                     None => not_mapped(others(port)),
                 }
             };
+            let is_limited = action == Action::Steer && conf.of_port(port).port_rate.is_some();
+            let action = if is_limited {
+                Action::SteerLimited
+            } else {
+                action
+            };
             plan.0[usize::from(port)] = Lot { action, reason };
         }
         plan

@@ -60,6 +60,10 @@ impl<L> Sockets<L> {
         }
     }
 
+    pub fn get(&self, port: u16) -> Option<&L> {
+        self.open.get(&port)
+    }
+
     pub fn open(&self) -> impl Iterator<Item = &L> {
         self.open.values()
     }
