@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use crate::conf;
-use crate::{daemon, discovery};
+use crate::daemon;
+use crate::discovery::Root;
 
 use super::{BAD_CONFIGURATION, DONE, show};
 
 pub(super) fn check(path: &Path, explain: bool) -> u8 {
-    let parsed = match discovery::read(path) {
+    let parsed = match Root::Conf(path.to_owned()).read() {
         Ok(sources) => daemon::parse(&sources, &daemon::Names::default()),
         Err(diagnostics) => {
             show(&diagnostics);

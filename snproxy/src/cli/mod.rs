@@ -22,6 +22,7 @@ use std::sync::LazyLock;
 use clap::{Parser, Subcommand};
 
 use crate::diag::{Diagnostic, Severity};
+use crate::discovery::Root;
 use crate::steering;
 use crate::sys::{names, signal};
 
@@ -107,7 +108,7 @@ pub fn main() -> ExitCode {
         signal::die_of_broken_pipes();
     }
     let result = match cli.command {
-        None => run::run(conf),
+        None => run::run(Root::Conf(conf)),
         Some(Command::Check { explain }) => Ok(check::check(&conf, explain)),
         Some(Command::Status { json }) => status::status(&conf, json),
         Some(Command::Ports { json }) => ports::ports(&conf, json),

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::apps;
 use super::keys::Draft;
 use super::text::{Field, Findings};
 use super::value::{address, host_name};
@@ -17,6 +18,7 @@ pub(super) struct All<'a> {
     pub(super) proxy: Findings<'a>,
     pub(super) hosts: Findings<'a>,
     pub(super) mappings: Findings<'a>,
+    pub(super) apps: Findings<'a>,
 }
 
 impl World<'_> {
@@ -60,7 +62,26 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
     }
     conf.pod_host = default_pod_host(dialled.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
     conf.place_hosts();
+    apps::resolve(&mut conf.apps, world, &mut all.apps);
+    conf.returning = returning(&conf, world);
     Some(conf)
+}
+
+/// Addresses that are dialled, and at which this proxy itself serves.
+fn returning(conf: &Conf, world: &World<'_>) -> Box<[IpAddr]> {
+    let comes_back = |ip: &IpAddr| match conf.host {
+        IpAddr::V4(host) if host.is_unspecified() => ip.is_ipv4() && world.owns(*ip),
+        // One socket for both families.
+        IpAddr::V6(host) if host.is_unspecified() => world.owns(*ip),
+        host => host == *ip,
+    };
+    let targets = conf.apps.iter().flat_map(|app| &app.targets);
+    let targets = targets.flat_map(|target| target.addrs.iter().copied());
+    let mut ips: Vec<IpAddr> = targets.chain([conf.pod_host]).collect();
+    ips.sort_unstable();
+    ips.dedup();
+    ips.retain(comes_back);
+    ips.into()
 }
 
 /// Where pods are dialled if PODHOST does not say: HOST, or loopback for a wildcard, which is no place to dial.
@@ -122,8 +143,8 @@ fn own_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
     own.ip()
 }
 
-/// Findings that take the whole configuration.
-pub(super) fn across(conf: &Conf, world: &World<'_>, all: &mut All<'_>) {
+/// Findings that take the whole configuration, and what follows from them.
+pub(super) fn across(conf: &mut Conf, world: &World<'_>, all: &mut All<'_>) {
     let in_vain =
         |kind: &PortConf| kind.client_proxy.mode == ProxyMode::Require && kind.proxy_wait.is_zero();
     if conf.ports.kinds().any(in_vain) {
@@ -146,33 +167,33 @@ pub(super) fn across(conf: &Conf, world: &World<'_>, all: &mut All<'_>) {
         all.hosts
             .at(Severity::Warning, this.line, this.col, message);
     }
-    let steered = steered(conf);
-    loops(conf, &steered, world, all);
     unreached(conf, all);
+    apps::claimed_elsewhere(conf, &mut all.apps);
+    for port in conf.apps.iter().flat_map(apps::App::ports) {
+        conf.cluster_ports.insert(port);
+    }
+    let steered = steered(conf);
+    loops(conf, &steered, all);
+    apps::loops(conf, &steered, &mut all.apps);
     ephemeral(conf, &steered, world, all);
 }
 
-/// Mapped ports that are steered.
+/// Ports of mappings and apps that are steered.
 fn steered(conf: &Conf) -> PortSet {
     let mapped = conf
         .mappings
         .iter()
         .map(|mapping| mapping.cluster_port.get());
     mapped
+        .chain(conf.apps.iter().flat_map(apps::App::ports))
         .filter(|port| *port != conf.port && conf.cluster_ports.contains(*port))
         .collect()
 }
 
 /// Mappings whose connections would come back to us.
-fn loops(conf: &Conf, steered: &PortSet, world: &World<'_>, all: &mut All<'_>) {
+fn loops(conf: &Conf, steered: &PortSet, all: &mut All<'_>) {
     let pod_host = conf.pod_host;
-    let comes_back = match conf.host {
-        IpAddr::V4(host) if host.is_unspecified() => pod_host.is_ipv4() && world.owns(pod_host),
-        // One socket for both families.
-        IpAddr::V6(host) if host.is_unspecified() => world.owns(pod_host),
-        host => host == pod_host,
-    };
-    if !comes_back {
+    if !conf.comes_back(pod_host) {
         return;
     }
     for mapping in &conf.mappings {
@@ -180,7 +201,7 @@ fn loops(conf: &Conf, steered: &PortSet, world: &World<'_>, all: &mut All<'_>) {
         let what = if port == conf.port {
             "PORT"
         } else if steered.contains(port) {
-            "a cluster port mapped here"
+            "a cluster port served here"
         } else {
             continue;
         };
@@ -226,9 +247,12 @@ fn ephemeral(conf: &Conf, steered: &PortSet, world: &World<'_>, all: &mut All<'_
         .mappings
         .iter()
         .filter(|mapping| at_risk(mapping.cluster_port.get()));
-    let Some(mapping) = risky.next() else {
+    let mapping = risky.next();
+    let mut ranges = conf.apps.iter().flat_map(|app| &app.ports);
+    let app = ranges.find(|range| (range.first..=range.last).any(at_risk));
+    if mapping.is_none() && app.is_none() {
         return;
-    };
+    }
     let count = steered.iter().filter(|port| at_risk(*port)).count();
     let reserve: PortSet = steered
         .iter()
@@ -245,8 +269,11 @@ fn ephemeral(conf: &Conf, steered: &PortSet, world: &World<'_>, all: &mut All<'_
     };
     let ports = if count == 1 { "port is" } else { "ports are" };
     let message = format!(
-        "{count} mapped cluster {ports} in net.ipv4.ip_local_port_range ({first}-{last}): local clients can connect to themselves; {message}"
+        "{count} served cluster {ports} in net.ipv4.ip_local_port_range ({first}-{last}): local clients can connect to themselves; {message}"
     );
-    all.mappings
-        .at(Severity::Warning, mapping.line, mapping.col, message);
+    match (mapping, app) {
+        (Some(at), _) => all.mappings.at(Severity::Warning, at.line, at.col, message),
+        (None, Some(at)) => all.apps.at(Severity::Warning, at.line, at.col, message),
+        (None, None) => {}
+    }
 }

@@ -28,6 +28,11 @@ impl Conf {
         self.others.iter().filter_map(|at| self.hosts.get(*at))
     }
 
+    /// Whether this proxy serves at an address that it dials: a connection there may come back.
+    pub fn comes_back(&self, ip: IpAddr) -> bool {
+        self.returning.binary_search(&ip).is_ok()
+    }
+
     /// Whether PORT is for this caller. Addresses of this host that no file names are the caller's business.
     pub fn allows_peer(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::Ipv6Addr;
 
-use super::text::{Findings, Lines, MAX_LINE, is_text, uncomment, without_comma};
+use super::text::{Field, Findings, Lines, MAX_LINE, is_text, uncomment, without_comma};
 use super::value::{addresses, host_name, number};
 use super::{HostAddr, World};
 use crate::diag::{Severity, Source};
@@ -36,34 +36,10 @@ pub(super) fn read(
         if !is_text(line, findings) {
             continue;
         }
-        let Some((name, port)) = line.text.rsplit_once(':') else {
-            findings.error(line.place, format_args!("expected host:port, found {line}"));
+        let Some((host, port)) = endpoint(line, findings) else {
             continue;
         };
-        let name = line.part(0, name.len());
-        let digits = line.tail(name.text.len() + 1);
-        let Some(port) = number(port).filter(|port: &u16| *port > 0) else {
-            let message =
-                format_args!("expected a port (1-65535) after the last colon, found {digits}");
-            findings.error(digits.place, message);
-            continue;
-        };
-        if name.text.parse::<Ipv6Addr>().is_ok() {
-            let name = name.text;
-            let message = format_args!("an IPv6 address is written in brackets: `[{name}]:{port}`");
-            findings.error(line.place, message);
-            continue;
-        }
-        let host = match host_name(name.text) {
-            Ok(host) => host,
-            Err(expected) => {
-                findings.error(
-                    name.place,
-                    format_args!("expected {expected}, found {name}"),
-                );
-                continue;
-            }
-        };
+        let name = line.part(0, line.text.rfind(':').unwrap_or(0));
         match known.entry((host.to_ascii_lowercase(), port)) {
             Entry::Occupied(before) => {
                 let message = format_args!("{line} is already in line {}", before.get());
@@ -95,4 +71,42 @@ pub(super) fn read(
         });
     }
     hosts
+}
+
+/// `host:port`: a name, an IPv4 address or one of IPv6 in brackets; what is wrong with it is a finding.
+pub(super) fn endpoint<'a>(
+    field: Field<'a>,
+    findings: &mut Findings<'_>,
+) -> Option<(&'a str, u16)> {
+    let Some((name, port)) = field.text.rsplit_once(':') else {
+        findings.error(
+            field.place,
+            format_args!("expected host:port, found {field}"),
+        );
+        return None;
+    };
+    let name = field.part(0, name.len());
+    let digits = field.tail(name.text.len() + 1);
+    let Some(port) = number(port).filter(|port: &u16| *port > 0) else {
+        let message =
+            format_args!("expected a port (1-65535) after the last colon, found {digits}");
+        findings.error(digits.place, message);
+        return None;
+    };
+    if name.text.parse::<Ipv6Addr>().is_ok() {
+        let name = name.text;
+        let message = format_args!("an IPv6 address is written in brackets: `[{name}]:{port}`");
+        findings.error(field.place, message);
+        return None;
+    }
+    match host_name(name.text) {
+        Ok(host) => Some((host, port)),
+        Err(expected) => {
+            findings.error(
+                name.place,
+                format_args!("expected {expected}, found {name}"),
+            );
+            None
+        }
+    }
 }

@@ -96,6 +96,20 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "APPSCONF",
+        unset: Unset::Derived("none"),
+        doc: "apps file (`config.json`), relative to the folder of proxy.conf: ports that are served by targets anywhere, beside those of portmappings.conf",
+        scope: Scope::Whole {
+            apply: |draft, value, _| {
+                draft.conf.files.apps = Some(beside(&draft.conf.files.proxy, value.text));
+            },
+            show: |conf| {
+                let apps = conf.files.apps.as_deref();
+                apps.map_or_else(|| "\"\"".to_owned(), path)
+            },
+        },
+    },
+    Key {
         name: "HOST",
         unset: Unset::Derived("address in this host's line of hosts.conf, else in line 1"),
         doc: "address on which PORT and the cluster ports are served: an IP, a name, `0.0.0.0` or `::` (both families)",
@@ -281,13 +295,21 @@ pub(super) fn set<T>(slot: &mut T, value: Option<T>) {
 
 /// The known key that an unknown one is probably meant to be.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    let name = name.to_ascii_uppercase();
-    let near = all().filter_map(|key| {
+    nearest_of(all().map(|key| key.name), name)
+}
+
+/// The known word that an unknown one is probably meant to be.
+pub(super) fn nearest_of(
+    words: impl Iterator<Item = &'static str>,
+    name: &str,
+) -> Option<&'static str> {
+    let near = words.filter_map(|word| {
         // One letter in three may be wrong: further away it is another word.
-        let most = key.name.len().div_ceil(3);
-        let close = name.len().abs_diff(key.name.len()) <= most;
-        let distance = close.then(|| distance(&name, key.name))?;
-        (distance <= most).then_some((distance, key.name))
+        let most = word.len().div_ceil(3);
+        let close = name.len().abs_diff(word.len()) <= most;
+        let upper = || name.to_ascii_uppercase();
+        let distance = close.then(|| distance(&upper(), &word.to_ascii_uppercase()))?;
+        (distance <= most).then_some((distance, word))
     });
     near.min().map(|(_, known)| known)
 }

@@ -4,6 +4,7 @@
 //! read, resolved or waited for here. All findings of all files come out of one run, each with its
 //! place. Who reads the files is `discovery`; what is made of a [`Conf`] is up to `route` and `daemon`.
 
+mod apps;
 mod check;
 mod cluster;
 mod hosts;
@@ -32,6 +33,7 @@ use crate::diag::{Parsed, Severity, Source};
 use check::All;
 use text::Findings;
 
+pub use apps::{App, MAX_FILE as MAX_APPS_FILE, PortRange, Target};
 pub use check::default_pod_host;
 pub use hosts::{MAX_FILE as MAX_HOSTS_FILE, MAX_HOSTS};
 pub use keys::{explain, markdown_table};
@@ -50,12 +52,16 @@ pub struct Sources {
     pub mappings: Option<Source>,
     /// `None`: the file does not exist.
     pub hosts: Option<Source>,
+    /// `None`: the file does not exist, or none is named.
+    pub apps: Option<Source>,
 }
 
 /// All of a parse that is not in the files: given, never fetched.
 pub struct World<'a> {
     /// Addresses of a name, in order of preference. May block: parse outside the runtime.
     pub resolve: &'a dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
+    /// Addresses of the names of targets, in the same order: all at once, for there may be thousands.
+    pub resolve_targets: &'a dyn Fn(&[&str]) -> Vec<io::Result<Vec<IpAddr>>>,
     /// Whether an address belongs to this host; asked of no wildcard and no loopback address.
     pub is_local: &'a dyn Fn(IpAddr) -> bool,
     /// `net.ipv4.ip_local_port_range`, both ends included.
@@ -74,9 +80,14 @@ pub struct Conf {
     pub port: u16,
     /// Address of the pods of this host; no wildcard.
     pub pod_host: IpAddr,
+    /// With the ports of the apps.
     pub cluster_ports: PortSet,
     /// In file order; no two have the same pair of ports.
     pub mappings: Vec<Mapping>,
+    /// In file order. No port of theirs is that of a mapping.
+    pub apps: Vec<App>,
+    /// Addresses of pods and targets at which this proxy itself serves; sorted.
+    pub returning: Box<[IpAddr]>,
     /// In file order, this host among them.
     pub hosts: Vec<HostAddr>,
     /// Which of `hosts` this host is; `None` only where there are none.
@@ -131,6 +142,8 @@ pub struct Files {
     pub proxy: PathBuf,
     pub mappings: PathBuf,
     pub hosts: PathBuf,
+    /// `None`: no apps.
+    pub apps: Option<PathBuf>,
 }
 
 /// One item of portmappings.conf: a pod that serves a cluster port.
@@ -336,11 +349,20 @@ pub fn parse(sources: &Sources, world: &World<'_>) -> Parsed<Option<Conf>> {
         text: String::new(),
     };
     let no_hosts = missing(&draft.conf.files.hosts);
+    let no_apps = missing(
+        draft
+            .conf
+            .files
+            .apps
+            .as_ref()
+            .unwrap_or(&sources.proxy.path),
+    );
     let no_mappings = missing(&draft.conf.files.mappings);
     let mut all = All {
         proxy: findings,
         hosts: Findings::new(sources.hosts.as_ref().unwrap_or(&no_hosts)),
         mappings: Findings::new(sources.mappings.as_ref().unwrap_or(&no_mappings)),
+        apps: Findings::new(sources.apps.as_ref().unwrap_or(&no_apps)),
     };
     match &sources.hosts {
         Some(source) => draft.conf.hosts = hosts::read(source, world, &mut all.hosts),
@@ -356,11 +378,19 @@ pub fn parse(sources: &Sources, world: &World<'_>) -> Parsed<Option<Conf>> {
             .mappings
             .whole(Severity::Warning, "no such file: no mappings yet"),
     }
-    let conf = check::addresses(draft, world, &mut all);
-    if let Some(conf) = &conf {
+    match &sources.apps {
+        Some(source) => {
+            let Conf { ports, origins, .. } = &mut draft.conf;
+            draft.conf.apps = apps::read(source, ports, origins, &mut all.apps);
+        }
+        None if draft.conf.files.apps.is_none() => {}
+        None => all.apps.whole(Severity::Error, "no such file"),
+    }
+    let mut conf = check::addresses(draft, world, &mut all);
+    if let Some(conf) = &mut conf {
         check::across(conf, world, &mut all);
     }
-    let files = [all.proxy, all.hosts, all.mappings];
+    let files = [all.proxy, all.hosts, all.mappings, all.apps];
     Parsed {
         value: conf,
         diagnostics: files.into_iter().flat_map(Findings::finish).collect(),

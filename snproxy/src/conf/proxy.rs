@@ -142,7 +142,7 @@ fn take<'a>(mut said: Vec<Said<'a>>, draft: &mut Draft<'a>, findings: &mut Findi
 }
 
 /// For findings that are known already.
-static NOWHERE: Source = Source {
+pub(super) static NOWHERE: Source = Source {
     path: PathBuf::new(),
     text: String::new(),
 };
@@ -205,6 +205,7 @@ fn unset(source: &Source) -> Draft<'_> {
         proxy: source.path.clone(),
         mappings: source.path.clone(),
         hosts: source.path.clone(),
+        apps: None,
     };
     // Stand-ins: the table below says what unset keys mean.
     let conf = Conf {
@@ -214,6 +215,8 @@ fn unset(source: &Source) -> Draft<'_> {
         pod_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
         cluster_ports: PortSet::new(),
         mappings: Vec::new(),
+        apps: Vec::new(),
+        returning: Box::default(),
         hosts: Vec::new(),
         this_host: None,
         others: Vec::new(),

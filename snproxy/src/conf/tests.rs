@@ -28,6 +28,7 @@ const IS_LOCAL: fn(IpAddr) -> bool = |ip| ip.to_string() == "10.0.0.1";
 fn world() -> World<'static> {
     World {
         resolve: &RESOLVE,
+        resolve_targets: &|names| names.iter().copied().map(RESOLVE).collect(),
         is_local: &IS_LOCAL,
         ephemeral: Some((32768, 60999)),
         reserved: [32768, 50000, 50001].into_iter().collect(),
@@ -43,6 +44,7 @@ fn sources(proxy: &str, mappings: &str, hosts: &str) -> Sources {
         proxy: source("proxy.conf", proxy),
         mappings: Some(source("portmappings.conf", mappings)),
         hosts: Some(source("hosts.conf", hosts)),
+        apps: None,
     }
 }
 
@@ -69,6 +71,7 @@ fn case(folder: &Path) -> Sources {
         proxy: read("proxy.conf").expect("proxy.conf in each case"),
         mappings: read("portmappings.conf"),
         hosts: read("hosts.conf"),
+        apps: read("config.json"),
     }
 }
 
@@ -120,6 +123,7 @@ fn report(parsed: &Parsed<Option<Conf>>) -> String {
             .unwrap();
         }
         writeln!(text, "{} mappings", conf.mappings.len()).unwrap();
+        conf.apps.iter().for_each(|app| report_app(&mut text, app));
     }
     for found in &parsed.diagnostics {
         writeln!(text, "\n{found}").unwrap();
@@ -128,6 +132,43 @@ fn report(parsed: &Parsed<Option<Conf>>) -> String {
         writeln!(text, "\n{}", found.block()).unwrap();
     }
     text
+}
+
+fn report_app(text: &mut String, app: &App) {
+    let App {
+        name,
+        ports,
+        targets,
+        line,
+        col,
+    } = app;
+    writeln!(text, "{line}:{col} app {name:?}").unwrap();
+    for PortRange {
+        first,
+        last,
+        line,
+        col,
+    } in ports
+    {
+        writeln!(text, "{line}:{col}   ports {first}-{last}").unwrap();
+    }
+    for target in targets {
+        let Target {
+            host,
+            addrs,
+            port,
+            weight,
+            max_conn,
+            send_proxy,
+            line,
+            col,
+        } = target;
+        writeln!(
+            text,
+            "{line}:{col}   target {host} port {port} at {addrs:?}, weight {weight}, max_conn {max_conn}, {send_proxy}"
+        )
+        .unwrap();
+    }
 }
 
 #[test]
@@ -401,6 +442,79 @@ fn limits_are_findings() {
         findings(&format!("ADMIN unix:/{}", "a".repeat(107)), "", hosts),
         "longer than 107 bytes",
     );
+}
+
+#[test]
+fn limits_of_apps_are_findings() {
+    let found = |apps: String| {
+        let sources = Sources {
+            apps: Some(source("config.json", apps)),
+            ..sources("", "", "10.0.0.1:32767\n")
+        };
+        let started = std::time::Instant::now();
+        let parsed = parse(&sources, &world());
+        println!("read in {} ms", started.elapsed().as_millis());
+        shorts(&parsed.diagnostics)
+    };
+    let has = |found: Vec<String>, part: &str| {
+        let is_there = found.iter().any(|line| line.contains(part));
+        assert!(is_there, "{part}: {found:.3?}");
+    };
+    let join = |items: Vec<String>| items.join(",");
+    let app = |name: usize, ports: &str, targets: &str| {
+        format!(r#"{{"Name":"{name}","Ports":[{ports}],"Targets":[{targets}]}}"#)
+    };
+    let file = |apps: Vec<String>| format!(r#"{{"Apps":[{}]}}"#, join(apps));
+    has(
+        found(" ".repeat(apps::MAX_FILE + 1)),
+        "config.json: error: file is larger",
+    );
+    let one = |name| app(name, &(1000 + name).to_string(), "\"10.0.0.7:1\"");
+    assert_eq!(found(file((0..apps::MAX_APPS).map(one).collect())), [""; 0]);
+    has(
+        found(file((0..=apps::MAX_APPS).map(one).collect())),
+        "config.json:1:9: error: 1025 apps are more than 1024",
+    );
+    let targets = |count: usize| {
+        join(
+            (1..=count)
+                .map(|port| format!(r#""10.0.0.7:{port}""#))
+                .collect(),
+        )
+    };
+    has(
+        found(file(vec![app(1, "1", &targets(apps::MAX_TARGETS + 1))])),
+        "error: 1025 targets are more than 1024",
+    );
+    let full = |name: usize| app(name, &(name + 1).to_string(), &targets(apps::MAX_TARGETS));
+    assert_eq!(found(file((0..4).map(full).collect())), [""; 0]);
+    has(
+        found(file((0..5).map(full).collect())),
+        "error: more than 4096 targets",
+    );
+    let ports = vec!["1".to_owned(); apps::MAX_PORT_ITEMS + 1];
+    has(
+        found(file(vec![app(1, &join(ports), "\"10.0.0.7:1\"")])),
+        "error: 65536 ports are more than 65535",
+    );
+    has(
+        found(file(vec![
+            app(1, "1", "\"10.0.0.7:1\"").replace("\"1\"", &format!("\"{}\"", "a".repeat(256))),
+        ])),
+        "error: expected a name of 1 to 255 printable bytes",
+    );
+    // Every port there is, one by one and in one line.
+    let all = join(
+        (1..=65_535)
+            .filter(|port| *port != 32_767)
+            .map(|port: u32| port.to_string())
+            .collect(),
+    );
+    let all = found(file(vec![app(1, &all, "\"10.0.0.7:1\"")]));
+    assert_eq!(all.len(), 1, "ports of the kernel's range: {all:.3?}");
+    // Deeper than any parser's stack.
+    let deep = found(format!("{{\"Apps\":{}", "[".repeat(1_000_000)));
+    has(deep, "error: no JSON: EOF while parsing a list");
 }
 
 #[test]

@@ -391,7 +391,7 @@ pub(super) fn address(name: &str, world: &World<'_>) -> Result<IpAddr, String> {
     found.first().copied().ok_or_else(|| NO_ADDRESS.to_owned())
 }
 
-const NO_ADDRESS: &str = "has no address";
+pub(super) const NO_ADDRESS: &str = "has no address";
 
 /// The addresses of a [`host_name`], at least one: those of IPv4, then those of IPv6.
 ///
@@ -401,6 +401,15 @@ pub(super) fn addresses(name: &str, world: &World<'_>) -> Result<Box<[IpAddr]>, 
         return Ok([ip.to_canonical()].into());
     }
     let found = (world.resolve)(name).map_err(|error| format!("does not resolve: {error}"))?;
+    let kept = kept(&found);
+    if kept.is_empty() {
+        return Err(NO_ADDRESS.to_owned());
+    }
+    Ok(kept)
+}
+
+/// The addresses of a name that are used: those of IPv4, then those of IPv6, each once.
+pub(super) fn kept(found: &[IpAddr]) -> Box<[IpAddr]> {
     let mut kept: Vec<IpAddr> = Vec::new();
     for family in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
         for ip in found.iter().map(IpAddr::to_canonical).filter(family) {
@@ -409,8 +418,5 @@ pub(super) fn addresses(name: &str, world: &World<'_>) -> Result<Box<[IpAddr]>, 
             }
         }
     }
-    if kept.is_empty() {
-        return Err(NO_ADDRESS.to_owned());
-    }
-    Ok(kept.into())
+    kept.into()
 }

@@ -9,6 +9,7 @@ mod reload;
 mod report;
 mod start;
 mod steer;
+mod targets;
 mod tide;
 mod workers;
 mod world;
@@ -27,7 +28,7 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Asked};
 use crate::conf::Conf;
-use crate::discovery::Watch;
+use crate::discovery::{Root, Watch};
 use crate::flow::Shared;
 use crate::sys::memory;
 
@@ -38,6 +39,7 @@ pub use world::{Names, control_socket_of, parse};
 use pods::Pods;
 use reload::{Loaded, Why};
 use steer::Steerer;
+use targets::Renewal;
 use tide::Tide;
 use workers::Workers;
 
@@ -53,7 +55,7 @@ struct Daemon {
     /// The configuration that the process was started with, without its mappings: HOST, PORT and the like are its own.
     started_with: Conf,
     names: Arc<Names>,
-    conf_path: PathBuf,
+    root: Root,
     since: Instant,
     shared: Arc<Shared>,
     workers: Arc<Workers>,
@@ -64,6 +66,7 @@ struct Daemon {
     loaded: Loaded,
     control: Control,
     watch: Watch,
+    renewal: Renewal,
     set_log_level: SetLogLevel,
     draining: bool,
     tide: Tide,
@@ -98,7 +101,7 @@ pub fn run(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
 
 async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     let Start {
-        conf_path,
+        root,
         since,
         good,
         names,
@@ -123,9 +126,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
             warn!(%error, "the log lines of the BPF program can no longer be read");
         });
     }
-    let files = &good.conf.files;
-    let paths = [&files.proxy, &files.mappings, &files.hosts].map(Clone::clone);
-    let watch = Watch::new(&paths);
+    let watch = Watch::new(&root.paths(&good.conf.files));
     if let Some(problem) = watch.problem() {
         warn!(%problem, "watch files");
     }
@@ -134,10 +135,11 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     let mut daemon = Daemon {
         started_with: Conf {
             mappings: Vec::new(),
+            apps: Vec::new(),
             ..Conf::clone(&good.conf)
         },
         names: Arc::new(names),
-        conf_path,
+        root,
         since,
         shared: Arc::clone(&shared),
         workers,
@@ -147,6 +149,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         loaded: Loaded::new(&good),
         control,
         watch,
+        renewal: Renewal::default(),
         set_log_level,
         draining: false,
         tide: Tide::default(),
@@ -167,6 +170,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
             _ = tick.tick() => daemon.tick(),
             () = daemon.watch.changed() => daemon.reload(Why::Changed),
             looked = daemon.loaded.looked() => daemon.loaded(looked),
+            changed = daemon.renewal.done() => daemon.targets_renewed(changed),
             () = shared.health_changed.notified() => daemon.steer(),
             Some(question) = asked.recv() => daemon.answer(question),
             _ = signals.hangup.recv() => {
@@ -188,6 +192,7 @@ impl Daemon {
     fn tick(&mut self) {
         self.retry_reload();
         self.renew_names(Instant::now());
+        self.renew_targets(Instant::now());
         self.control.retry(&self.started_with);
         self.look_around();
         if self.tide.has_ebbed(self.shared.live.now()) {

@@ -31,13 +31,9 @@ fn are_due(conf: &Conf, resolved: Instant, now: Instant) -> bool {
     now.saturating_duration_since(resolved) >= NAMES_AGE && conf.hosts.iter().any(HostAddr::is_name)
 }
 
-/// Names of hosts.conf that have other addresses than before, for the log; `None` where there are none.
+/// Names, of hosts and of targets, that have other addresses than before, for the log; `None` where there are none.
 pub(super) fn changed_names(old: &Conf, new: &Conf) -> Option<String> {
-    let before: HashMap<&str, &[IpAddr]> = old
-        .hosts
-        .iter()
-        .map(|host| (&*host.name, &*host.addrs))
-        .collect();
+    let before: HashMap<&str, &[IpAddr]> = names(old).collect();
     let list = |addrs: &[IpAddr]| match addrs {
         [] => "nothing".to_owned(),
         addrs => addrs
@@ -46,12 +42,10 @@ pub(super) fn changed_names(old: &Conf, new: &Conf) -> Option<String> {
             .collect::<Vec<_>>()
             .join("+"),
     };
-    let mut changed: Vec<String> = new
-        .hosts
-        .iter()
-        .filter_map(|host| {
-            let (old, new) = (*before.get(&*host.name)?, &*host.addrs);
-            (old != new).then(|| format!("{} {} -> {}", host.name, list(old), list(new)))
+    let mut changed: Vec<String> = names(new)
+        .filter_map(|(name, new)| {
+            let old = *before.get(name)?;
+            (old != new).then(|| format!("{name} {} -> {}", list(old), list(new)))
         })
         .collect();
     // A name may stand there with several ports.
@@ -62,6 +56,13 @@ pub(super) fn changed_names(old: &Conf, new: &Conf) -> Option<String> {
         changed.push(format!("{more} more"));
     }
     (!changed.is_empty()).then(|| changed.join(", "))
+}
+
+/// Names and their addresses; those of targets in their own order.
+fn names(conf: &Conf) -> impl Iterator<Item = (&str, &[IpAddr])> {
+    let hosts = conf.hosts.iter().map(|host| (&*host.name, &*host.addrs));
+    let targets = conf.apps.iter().flat_map(|app| &app.targets);
+    hosts.chain(targets.map(|target| (&*target.host, &*target.addrs)))
 }
 
 #[cfg(test)]
@@ -83,6 +84,7 @@ mod tests {
             proxy: source("proxy.conf", "HOST 10.0.0.1"),
             mappings: None,
             hosts: Some(source("hosts.conf", hosts)),
+            apps: None,
         };
         let resolve = |_: &str| match addrs {
             [] => Err(io::Error::other("no such name")),
@@ -90,6 +92,7 @@ mod tests {
         };
         let world = World {
             resolve: &resolve,
+            resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
             is_local: &|_| false,
             ephemeral: None,
             reserved: PortSet::new(),

@@ -1,6 +1,6 @@
 //! New configuration in the safe order: route before steer, unsteer before unroute; a bad set changes nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,9 +9,9 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::admin::api;
-use crate::conf::{Conf, Sources, default_pod_host};
+use crate::conf::{self, Conf, Sources, default_pod_host};
 use crate::diag::{Diagnostic, Parsed, Severity, has_errors};
-use crate::discovery;
+use crate::discovery::Root;
 use crate::net::dial::tune_anew;
 use crate::route::Table;
 use crate::sys::memory;
@@ -116,16 +116,16 @@ impl Loaded {
 pub(super) struct Looked(Why, Found);
 
 /// Reads and judges the files. May block.
-pub fn look(conf_path: &Path, names: &Names) -> Result<Good, Vec<Diagnostic>> {
-    match judge(conf_path, names, Why::Asked, 0, false) {
+pub fn look(root: &Root, names: &Names) -> Result<Good, Vec<Diagnostic>> {
+    match judge(root, names, Why::Asked, 0, false) {
         Found::Good(good) => Ok(*good),
         Found::Bad { diagnostics, .. } | Found::Unreadable(diagnostics) => Err(diagnostics),
         Found::Same => Err(Vec::new()),
     }
 }
 
-fn judge(conf_path: &Path, names: &Names, why: Why, last: u64, had_mappings: bool) -> Found {
-    let sources = match discovery::read(conf_path) {
+fn judge(root: &Root, names: &Names, why: Why, last: u64, had_mappings: bool) -> Found {
+    let sources = match root.read() {
         Ok(sources) => sources,
         Err(_) if why == Why::Names => return Found::Same,
         Err(diagnostics) => return Found::Unreadable(diagnostics),
@@ -137,10 +137,11 @@ fn judge(conf_path: &Path, names: &Names, why: Why, last: u64, had_mappings: boo
         Why::Names if seen != last => return Found::Same,
         Why::Changed | Why::Names | Why::Asked => {}
     }
-    let paths = discovery::paths(&sources);
+    let files = conf::files(&sources.proxy);
+    let paths = root.paths(&files);
     if sources.mappings.is_none() && had_mappings {
         let gone = "the file is gone; the mappings in force stay until it is back";
-        let diagnostics = vec![Diagnostic::of_file(&paths[1], Severity::Error, gone)];
+        let diagnostics = vec![Diagnostic::of_file(&files.mappings, Severity::Error, gone)];
         return Found::Bad {
             seen,
             paths,
@@ -177,10 +178,10 @@ impl Daemon {
             why
         };
         let last = self.loaded.seen;
-        let (path, names) = (self.conf_path.clone(), Arc::clone(&self.names));
+        let (root, names) = (self.root.clone(), Arc::clone(&self.names));
         let had_mappings = self.loaded.had_mappings;
         let look = move || {
-            let found = judge(&path, &names, why, last, had_mappings);
+            let found = judge(&root, &names, why, last, had_mappings);
             // The texts were read into this thread's own part of the heap.
             memory::trim();
             found
@@ -214,9 +215,7 @@ impl Daemon {
             }
             Found::Good(mut good) => {
                 self.loaded.seen = good.seen;
-                let files = &good.conf.files;
-                let paths = [&files.proxy, &files.mappings, &files.hosts].map(Clone::clone);
-                self.watch.set(&paths);
+                self.watch.set(&self.root.paths(&good.conf.files));
                 let restart = self.keep_what_needs_a_restart(Arc::make_mut(&mut good.conf));
                 good.diagnostics.extend(restart);
                 let nothing_new = why == Why::Names
@@ -287,6 +286,7 @@ impl Daemon {
             tune_anew(listener, keepalive);
         }
         self.steerer.keep_alive(keepalive);
+        self.names.targets.keep(&table.conf);
         self.shared.table.store(Arc::new(table));
         self.shared.limits.look_again();
         drop(old);
@@ -462,6 +462,7 @@ fn fingerprint(sources: &Sources) -> u64 {
         Some(&sources.proxy),
         sources.mappings.as_ref(),
         sources.hosts.as_ref(),
+        sources.apps.as_ref(),
     ] {
         source
             .map(|source| (&source.path, &source.text))

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::admin::Socket;
 use crate::conf::{BpfLog, Conf, Steering};
+use crate::discovery::Root;
 use crate::net::listener;
 use crate::route::Table;
 use crate::steering::sockets::Sockets;
@@ -25,7 +25,7 @@ use super::world::Names;
 /// All that needs privileges or may fail, made before the first thread starts: capabilities belong to
 /// threads.
 pub struct Start {
-    pub(super) conf_path: PathBuf,
+    pub(super) root: Root,
     pub(super) since: Instant,
     pub(super) good: Good,
     pub(super) names: Names,
@@ -75,7 +75,7 @@ pub enum StartError {
 
 impl Start {
     /// Binds, loads, steers and gives up all privileges.
-    pub fn new(conf_path: PathBuf, good: Good, names: Names) -> Result<Self, StartError> {
+    pub fn new(root: Root, good: Good, names: Names) -> Result<Self, StartError> {
         let since = Instant::now();
         raise_descriptor_limit()?;
         let conf = Arc::clone(&good.conf);
@@ -85,10 +85,10 @@ impl Start {
         let control = bind_control(&conf);
         let table = Table::build(Arc::clone(&conf), None, since);
         let steerer = steer(&conf, &table, &listener, addr)?;
-        give_up_privileges(&conf, steerer.mechanism())?;
+        give_up_privileges(&root, &conf, steerer.mechanism())?;
         crate::sys::memory::trim();
         Ok(Self {
-            conf_path,
+            root,
             since,
             good,
             names,
@@ -191,7 +191,7 @@ fn raise_descriptor_limit() -> Result<(), StartError> {
     }
 }
 
-fn give_up_privileges(conf: &Conf, mechanism: &str) -> Result<(), StartError> {
+fn give_up_privileges(root: &Root, conf: &Conf, mechanism: &str) -> Result<(), StartError> {
     // Ports below 1024 that get listeners of their own may be opened by later reloads.
     let low = mechanism == "listeners" && conf.cluster_ports.iter().any(|port| port < 1024);
     let keep: &[_] = if low {
@@ -204,8 +204,8 @@ fn give_up_privileges(conf: &Conf, mechanism: &str) -> Result<(), StartError> {
         source,
     })?;
     info!(?kept, "capabilities dropped");
-    for path in [&conf.files.proxy, &conf.files.mappings, &conf.files.hosts] {
-        if let Err(error) = std::fs::File::open(path)
+    for path in root.paths(&conf.files) {
+        if let Err(error) = std::fs::File::open(&path)
             && error.kind() == io::ErrorKind::PermissionDenied
         {
             let path = path.display();

@@ -15,6 +15,7 @@ use crate::net::own::is_own;
 use crate::sys::privileges;
 
 use super::control_socket;
+use super::targets::Targets;
 
 /// Longest wait for the addresses of one name.
 const NAME_LIMIT: Duration = Duration::from_secs(2);
@@ -23,7 +24,12 @@ const NAME_REST: Duration = Duration::from_secs(10);
 
 /// Addresses of names as they last resolved: while the name service is away, what was known stays true.
 #[derive(Debug, Default)]
-pub struct Names(Mutex<Known>);
+pub struct Names {
+    /// Of proxy.conf and hosts.conf.
+    hosts: Mutex<Known>,
+    /// Of the apps file.
+    pub(super) targets: Targets,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -34,7 +40,7 @@ struct Known {
 
 impl Names {
     fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let resting = known.silent.is_some_and(|at| at.elapsed() < NAME_REST);
         let answer = if resting {
             Err(io::ErrorKind::TimedOut.into())
@@ -61,7 +67,7 @@ impl Names {
 }
 
 /// Whether two answers differ in their order at most: name services turn it with each answer.
-fn same_addresses(before: &[IpAddr], now: &[IpAddr]) -> bool {
+pub(super) fn same_addresses(before: &[IpAddr], now: &[IpAddr]) -> bool {
     let sorted = |addrs: &[IpAddr]| {
         let mut addrs = addrs.to_vec();
         addrs.sort_unstable();
@@ -92,6 +98,7 @@ pub fn parse(sources: &Sources, names: &Names) -> Parsed<Option<Conf>> {
     let sysctl = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
     let world = World {
         resolve: &|name| names.resolve(name),
+        resolve_targets: &|asked| names.targets.resolve(asked),
         is_local: &is_own,
         ephemeral: sysctl("ip_local_port_range").and_then(|text| pair(&text)),
         reserved: sysctl("ip_local_reserved_ports").map_or_else(PortSet::new, |text| ports(&text)),
@@ -103,6 +110,7 @@ pub fn parse(sources: &Sources, names: &Names) -> Parsed<Option<Conf>> {
 pub fn control_socket_of(proxy: &Source) -> Option<PathBuf> {
     let world = World {
         resolve: &|_| Ok(vec![Ipv4Addr::LOCALHOST.into()]),
+        resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
         is_local: &|_| true,
         ephemeral: None,
         reserved: PortSet::new(),
@@ -115,6 +123,7 @@ pub fn control_socket_of(proxy: &Source) -> Option<PathBuf> {
         proxy: proxy.clone(),
         mappings: None,
         hosts: Some(host),
+        apps: None,
     };
     conf::parse(&sources, &world)
         .value

@@ -8,49 +8,71 @@ use std::path::{Path, PathBuf};
 use crate::conf::{self, Files, Sources};
 use crate::diag::{Diagnostic, Severity, Source};
 
-/// Reads proxy.conf and the files it names. Blocks on the file system.
-///
-/// Shape: a file larger than its limit comes cut off one byte past it, which the parser refuses.
-/// Errors: one finding per file that exists and cannot be read, and for a missing proxy.conf.
-pub fn read(conf_path: &Path) -> Result<Sources, Vec<Diagnostic>> {
-    let proxy = match read_file(conf_path, conf::MAX_PROXY_FILE) {
-        Ok(Some(source)) => source,
-        Ok(None) => {
-            let message = "no such file: name another with --conf";
-            return Err(vec![Diagnostic::of_file(
-                conf_path,
-                Severity::Error,
-                message,
-            )]);
+/// Where a set of files begins.
+#[derive(Clone, Debug)]
+pub enum Root {
+    /// A proxy.conf, which names the others.
+    Conf(PathBuf),
+    /// An apps file alone, and what a proxy.conf would say of it.
+    Apps(Source),
+}
+
+impl Root {
+    /// Reads the files. Blocks on the file system.
+    ///
+    /// Shape: a file larger than its limit comes cut off one byte past it, which the parser refuses.
+    /// Errors: one finding per file that exists and cannot be read, and for a missing proxy.conf.
+    pub fn read(&self) -> Result<Sources, Vec<Diagnostic>> {
+        let proxy = match self {
+            Self::Conf(path) => read_conf(path).map_err(|found| vec![found])?,
+            Self::Apps(said) => said.clone(),
+        };
+        let files = conf::files(&proxy);
+        let empty = |path: &PathBuf| {
+            Ok(Some(Source {
+                path: path.clone(),
+                text: String::new(),
+            }))
+        };
+        let (mappings, hosts) = match self {
+            Self::Conf(_) => (
+                read_file(&files.mappings, conf::MAX_MAPPINGS_FILE),
+                read_file(&files.hosts, conf::MAX_HOSTS_FILE),
+            ),
+            Self::Apps(_) => (empty(&files.mappings), empty(&files.hosts)),
+        };
+        let apps = files.apps.as_deref();
+        let apps = apps.map_or(Ok(None), |path| read_file(path, conf::MAX_APPS_FILE));
+        match (mappings, hosts, apps) {
+            (Ok(mappings), Ok(hosts), Ok(apps)) => Ok(Sources {
+                proxy,
+                mappings,
+                hosts,
+                apps,
+            }),
+            (mappings, hosts, apps) => Err([hosts.err(), mappings.err(), apps.err()]
+                .into_iter()
+                .flatten()
+                .collect()),
         }
-        Err(found) => return Err(vec![found]),
-    };
-    let Files {
-        mappings, hosts, ..
-    } = conf::files(&proxy);
-    let mappings = read_file(&mappings, conf::MAX_MAPPINGS_FILE);
-    let hosts = read_file(&hosts, conf::MAX_HOSTS_FILE);
-    match (mappings, hosts) {
-        (Ok(mappings), Ok(hosts)) => Ok(Sources {
-            proxy,
-            mappings,
-            hosts,
-        }),
-        (mappings, hosts) => Err([hosts.err(), mappings.err()]
-            .into_iter()
-            .flatten()
-            .collect()),
+    }
+
+    /// All files of a set, existing or not: what to watch.
+    pub fn paths(&self, files: &Files) -> Vec<PathBuf> {
+        let conf = match self {
+            Self::Conf(_) => vec![&files.proxy, &files.mappings, &files.hosts],
+            Self::Apps(_) => Vec::new(),
+        };
+        conf.into_iter().chain(&files.apps).cloned().collect()
     }
 }
 
-/// All files of a set, existing or not: what to watch.
-pub fn paths(sources: &Sources) -> Vec<PathBuf> {
-    let Files {
-        proxy,
-        mappings,
-        hosts,
-    } = conf::files(&sources.proxy);
-    vec![proxy, mappings, hosts]
+fn read_conf(path: &Path) -> Result<Source, Diagnostic> {
+    let missing = || {
+        let message = "no such file: name another with --conf";
+        Diagnostic::of_file(path, Severity::Error, message)
+    };
+    read_file(path, conf::MAX_PROXY_FILE)?.ok_or_else(missing)
 }
 
 /// `None` for a file that does not exist.
@@ -101,21 +123,22 @@ mod tests {
         fs::create_dir(at("ports")).unwrap();
         fs::write(at("proxy.conf"), "PORTSCONF ports/here").unwrap();
         fs::write(at("ports/here"), "1024:30000:1:true").unwrap();
-        let sources = read(&at("proxy.conf")).unwrap();
+        let root = Root::Conf(at("proxy.conf"));
+        let sources = root.read().unwrap();
         assert_eq!(sources.mappings.as_ref().unwrap().text, "1024:30000:1:true");
         assert_eq!(sources.hosts, None);
         assert_eq!(
-            paths(&sources),
+            root.paths(&conf::files(&sources.proxy)),
             [at("proxy.conf"), at("ports/here"), at("hosts.conf")]
         );
-        assert_eq!(sources, read(&at("proxy.conf")).unwrap());
+        assert_eq!(sources, root.read().unwrap());
     }
 
     #[test]
     fn what_cannot_be_read_is_named() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
-        let missing = read(&at("proxy.conf")).unwrap_err();
+        let missing = Root::Conf(at("proxy.conf")).read().unwrap_err();
         assert!(
             missing[0].message.starts_with("no such file"),
             "{}",
@@ -125,7 +148,7 @@ mod tests {
         fs::write(at("proxy.conf"), "").unwrap();
         fs::create_dir(at("hosts.conf")).unwrap();
         symlink("portmappings.conf", at("portmappings.conf")).unwrap();
-        let found = read(&at("proxy.conf")).unwrap_err();
+        let found = Root::Conf(at("proxy.conf")).read().unwrap_err();
         let found: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(
@@ -148,7 +171,10 @@ mod tests {
             .unwrap();
         assert!(made.success());
         for path in [fifo.as_path(), Path::new("/dev/zero")] {
-            assert_eq!(read(path).unwrap_err()[0].message, "not a regular file");
+            assert_eq!(
+                Root::Conf(path.into()).read().unwrap_err()[0].message,
+                "not a regular file"
+            );
         }
     }
 
@@ -157,7 +183,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("proxy.conf");
         fs::write(&file, vec![b'#'; 2 * conf::MAX_PROXY_FILE]).unwrap();
-        let sources = read(&file).unwrap();
+        let sources = Root::Conf(file).read().unwrap();
         assert_eq!(sources.proxy.text.len(), conf::MAX_PROXY_FILE + 1);
     }
 }

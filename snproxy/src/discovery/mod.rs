@@ -6,5 +6,5 @@ mod files;
 mod pending;
 mod watch;
 
-pub use files::{paths, read};
+pub use files::Root;
 pub use watch::Watch;

@@ -27,9 +27,11 @@ fn conf_among(hosts: &str, keys: &str, mappings: &str) -> Arc<Conf> {
         ),
         mappings: Some(source("portmappings.conf", mappings.to_owned())),
         hosts: Some(source("hosts.conf", hosts.to_owned())),
+        apps: None,
     };
     let world = World {
         resolve: &|name| Err(std::io::Error::other(format!("{name} is no address"))),
+        resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
         is_local: &|ip| ip == IpAddr::from([10, 0, 0, 1]),
         ephemeral: None,
         reserved: PortSet::new(),

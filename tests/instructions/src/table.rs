@@ -21,9 +21,11 @@ pub(crate) fn table(keys: &str, mappings: &str) -> Table {
         proxy: source("proxy.conf", &format!("HOST 127.0.0.1\n{keys}")),
         mappings: Some(source("portmappings.conf", mappings)),
         hosts: Some(source("hosts.conf", "127.0.0.1:32767\n")),
+        apps: None,
     };
     let world = World {
         resolve: &|name| Err(io::Error::other(format!("{name} is no address"))),
+        resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
         is_local: &|ip| ip == IpAddr::from([127, 0, 0, 1]),
         ephemeral: None,
         reserved: PortSet::new(),

@@ -65,6 +65,21 @@ fn every_truncation_of_the_samples_is_survived() {
             );
         }
         for end in 0..whole
+            .apps
+            .as_ref()
+            .map_or(0, |file| file.text.len().min(1200))
+        {
+            let apps = whole.apps.as_ref().map(|file| truncated(file, end));
+            survive(
+                &Sources {
+                    apps,
+                    ..whole.clone()
+                },
+                &world,
+                end % 8 == 0,
+            );
+        }
+        for end in 0..whole
             .hosts
             .as_ref()
             .map_or(0, |file| file.text.len().min(600))
@@ -111,16 +126,33 @@ fn a_hundred_thousand_mutations_are_survived() {
         b"[::1]:1",
         b"PEERS hosts,",
         b"\t",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"null",
+        b"\\ud800",
+        b"\\u0000",
+        b"\"Ports\":[",
+        b"{\"Addr\":\"",
     ];
     let samples: Vec<Sources> = cases().iter().map(|folder| case(folder)).collect();
-    let small = sources("HOST 10.0.0.1", "1024:30000:1:v1", "10.0.0.1:32767");
+    let mut small = sources("HOST 10.0.0.1", "1024:30000:1:v1", "10.0.0.1:32767");
+    small.apps = Some(source("config.json", ""));
     let world = world();
     let mut random = Random(0x5eed);
     for _ in 0..100_000 {
         let sample = &samples[random.below(samples.len())];
         let mut sources = small.clone();
-        let (victim, text) = match random.below(3) {
+        let (victim, text) = match random.below(4) {
             0 => (&mut sources.proxy, Some(&sample.proxy)),
+            // Cut out of its middle it would be no JSON at once.
+            3 => {
+                let mutated = mutated_apps(sample.apps.as_ref(), PIECES, &mut random);
+                sources.apps = Some(source_of(Path::new("config.json"), &mutated));
+                survive(&sources, &world, random.below(16) == 0);
+                continue;
+            }
             1 => (sources.mappings.as_mut().unwrap(), sample.mappings.as_ref()),
             _ => (sources.hosts.as_mut().unwrap(), sample.hosts.as_ref()),
         };
@@ -141,6 +173,21 @@ fn a_hundred_thousand_mutations_are_survived() {
     }
 }
 
+/// One app of the file, or another, with a few pieces in other places.
+fn mutated_apps(whole: Option<&Source>, pieces: &[&[u8]], random: &mut Random) -> Vec<u8> {
+    const ONE: &[u8] = br#"{"Apps":[{"Name":"a","Ports":[1,"3-9"],"Targets":["b.example:1",{"Addr":"[::1]:2"}]}]}"#;
+    let short = whole.map(|file| file.text.as_bytes());
+    let short = short.filter(|bytes| bytes.len() < 1000);
+    let mut bytes = short.unwrap_or(ONE).to_vec();
+    for _ in 0..random.below(3) {
+        let at = random.below(bytes.len());
+        let until = (at + random.below(4)).min(bytes.len());
+        let piece = pieces[random.below(pieces.len())];
+        bytes.splice(at..until, piece.iter().copied());
+    }
+    bytes
+}
+
 #[test]
 fn random_bytes_are_survived() {
     let world = world();
@@ -157,6 +204,7 @@ fn random_bytes_are_survived() {
                 proxy: source("proxy.conf", bytes()),
                 mappings: Some(source("portmappings.conf", bytes())),
                 hosts: Some(source("hosts.conf", bytes())),
+                apps: Some(source("config.json", bytes())),
             },
             &world,
             true,

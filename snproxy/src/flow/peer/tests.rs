@@ -21,9 +21,11 @@ fn conf(mappings: &str) -> Arc<Conf> {
         proxy: source("proxy.conf", "HOST 10.0.0.1\nPODHOST 127.0.0.1\n"),
         mappings: Some(source("portmappings.conf", mappings)),
         hosts: Some(source("hosts.conf", "10.0.0.1:32767\n")),
+        apps: None,
     };
     let world = World {
         resolve: &|name| Err(std::io::Error::other(format!("{name} is no address"))),
+        resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
         is_local: &|ip| ip == IpAddr::from([10, 0, 0, 1]),
         ephemeral: None,
         reserved: PortSet::new(),
