@@ -29,6 +29,7 @@ pub struct Status {
     /// Why the kernel's ports are not as they should be; retried all the time.
     pub pending: Option<String>,
     pub pods: Vec<PodStatus>,
+    pub apps: Vec<App>,
     /// Those in which somebody waits.
     pub queues: Vec<Queue>,
 }
@@ -107,13 +108,43 @@ pub struct PodStatus {
     pub up: bool,
 }
 
+/// An app and its targets, in the order of the file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct App {
+    pub name: String,
+    /// As in CLUSTERPORTS.
+    pub ports: String,
+    pub targets: Vec<Target>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Target {
+    /// As written: `host:port`.
+    pub target: String,
+    pub weight: u32,
+    /// Connections at once, at each address.
+    pub max_conn: u32,
+    /// `false`, `v1` or `v2`.
+    pub send_proxy: String,
+    /// None for a name that does not resolve, or only to this proxy.
+    pub addresses: Vec<TargetAddress>,
+}
+
+/// An address of a target.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct TargetAddress {
+    pub upstream: String,
+    pub active: u32,
+    pub up: bool,
+}
+
 /// `GET /ports`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Ports {
     pub ranges: Vec<Range>,
 }
 
-/// Adjacent ports with one lot; a port with an owner stands alone.
+/// Adjacent ports with one lot, and of one app; a port with an owner stands alone.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Range {
     pub first: u16,
@@ -121,6 +152,8 @@ pub struct Range {
     /// `steer`, `refuse` or `pass`.
     pub action: String,
     pub reason: String,
+    /// Name of the app that has them.
+    pub app: Option<String>,
     /// Lookups in the kernel since the start.
     pub lookups: u64,
     /// Refused because there were more than PORTRATE allows: lookups, or connections without eBPF.
@@ -146,6 +179,7 @@ pub struct Routes {
     pub hosts: Vec<Host>,
     /// What they answered, by port and host; what is too old to be used is left out.
     pub routes: Vec<Route>,
+    pub apps: Vec<App>,
 }
 
 /// Another host's proxy.

@@ -1,15 +1,13 @@
 //! `snproxy check`: is this a configuration, and what does it say?
 
-use std::path::Path;
-
 use crate::conf;
 use crate::daemon;
 use crate::discovery::Root;
 
 use super::{BAD_CONFIGURATION, DONE, show};
 
-pub(super) fn check(path: &Path, explain: bool) -> u8 {
-    let parsed = match Root::Conf(path.to_owned()).read() {
+pub(super) fn check(root: &Root, explain: bool) -> u8 {
+    let parsed = match root.read() {
         Ok(sources) => daemon::parse(&sources, &daemon::Names::default()),
         Err(diagnostics) => {
             show(&diagnostics);
@@ -22,9 +20,13 @@ pub(super) fn check(path: &Path, explain: bool) -> u8 {
             print_explained(conf);
         }
         if !wrong {
+            let apps = match conf.apps.len() {
+                0 => String::new(),
+                apps => format!("{apps} apps, "),
+            };
             println!(
-                "{}: fine: {} mappings, {} cluster ports, {} hosts",
-                path.display(),
+                "{}: fine: {} mappings, {apps}{} cluster ports, {} hosts",
+                root,
                 conf.mappings.len(),
                 conf.cluster_ports.len(),
                 conf.hosts.len()

@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 
 use crate::daemon;
 use crate::diag::Source;
+use crate::discovery::Root;
 
 /// Longest answer that is read: the status of 100,000 pods fits.
 const MAX_ANSWER: usize = 64 << 20;
@@ -23,13 +24,19 @@ const MAX_CONF: u64 = 1 << 20;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The JSON answer of the proxy that runs with this configuration.
-pub(super) fn ask(conf: &Path, method: &Method, path: &str) -> anyhow::Result<Bytes> {
+pub(super) fn ask(root: &Root, method: &Method, path: &str) -> anyhow::Result<Bytes> {
     // Only this file says where: the others may be what is wrong.
-    let mut text = Vec::new();
-    let file = File::open(conf).with_context(|| conf.display().to_string())?;
-    file.take(MAX_CONF).read_to_end(&mut text)?;
-    let socket = daemon::control_socket_of(&Source::decode(conf, text))
-        .with_context(|| format!("{}: no usable ADMIN or PORT", conf.display()))?;
+    let said = match root {
+        Root::Apps(said) => said.clone(),
+        Root::Conf(conf) => {
+            let mut text = Vec::new();
+            let file = File::open(conf).with_context(|| conf.display().to_string())?;
+            file.take(MAX_CONF).read_to_end(&mut text)?;
+            Source::decode(conf, text)
+        }
+    };
+    let socket = daemon::control_socket_of(&said)
+        .with_context(|| format!("{root}: no usable ADMIN or PORT"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -5,6 +5,7 @@
     reason = "answers to the user go to standard output"
 )]
 
+mod apps;
 mod check;
 mod client;
 mod log;
@@ -15,10 +16,12 @@ mod routes;
 mod run;
 mod status;
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
+use anyhow::bail;
 use clap::{Parser, Subcommand};
 
 use crate::diag::{Diagnostic, Severity};
@@ -42,9 +45,13 @@ const DEFAULT_CONF: &str = "proxy.conf";
 #[derive(Debug, Parser)]
 #[command(name = "snproxy", version = version())]
 struct Cli {
-    /// The proxy.conf to use [default: proxy.conf in the working folder]
+    /// The proxy.conf to use, or an apps file (`.json`) [default: proxy.conf in the working folder]
     #[arg(long, global = true, value_name = "FILE")]
     conf: Option<PathBuf>,
+
+    /// With an apps file: a line of proxy.conf, such as "IDLETIMEOUT 5m"
+    #[arg(long, global = true, value_name = "KEY VALUE")]
+    set: Vec<String>,
 
     /// The proxy.conf to use, as the Simplenetes proxy takes it
     #[arg(value_name = "FILE", conflicts_with = "conf")]
@@ -56,6 +63,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Carry the connections of an apps file (config.json), without a proxy.conf
+    Apps {
+        /// The apps file
+        #[arg(long, value_name = "FILE", default_value = "config.json")]
+        config_file: PathBuf,
+        /// Connections at once; further ones wait
+        #[arg(long, value_name = "N", default_value_t = apps::MAX_WORKERS)]
+        max_workers: NonZeroU32,
+        /// How ports are served: `ebpf`, `listeners` (a socket per port) or `auto`
+        #[arg(long, value_name = "HOW", default_value = "auto")]
+        steering: String,
+    },
     /// Check a configuration and say all that is wrong with it
     Check {
         /// Print every key with its value in effect, where that comes from and what it means
@@ -99,26 +118,45 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let conf = cli
-        .conf
-        .or(cli.file)
-        .unwrap_or_else(|| PathBuf::from(DEFAULT_CONF));
     names::ask_only_what_is_built_in();
-    if cli.command.is_some() {
+    if !matches!(cli.command, None | Some(Command::Apps { .. })) {
         signal::die_of_broken_pipes();
     }
-    let result = match cli.command {
-        None => run::run(Root::Conf(conf)),
-        Some(Command::Check { explain }) => Ok(check::check(&conf, explain)),
-        Some(Command::Status { json }) => status::status(&conf, json),
-        Some(Command::Ports { json }) => ports::ports(&conf, json),
-        Some(Command::Routes { json }) => routes::routes(&conf, json),
-        Some(Command::Reload { json }) => reload::reload(&conf, json),
-    };
+    let result = execute(cli);
     ExitCode::from(result.unwrap_or_else(|error| {
         eprintln!("snproxy: {error:#}");
         FAILED
     }))
+}
+
+fn execute(cli: Cli) -> anyhow::Result<u8> {
+    let conf = cli.conf.or(cli.file);
+    let conf = conf.unwrap_or_else(|| PathBuf::from(DEFAULT_CONF));
+    let root = match &cli.command {
+        Some(Command::Apps {
+            config_file,
+            max_workers,
+            steering,
+        }) => {
+            let mut settings = vec![format!("STEERING {steering}")];
+            settings.extend(cli.set);
+            apps::root(config_file, *max_workers, &settings)?
+        }
+        _ if apps::is_apps(&conf) => apps::root(&conf, apps::MAX_WORKERS, &cli.set)?,
+        _ if !cli.set.is_empty() => bail!(
+            "--set is for an apps file: set the key in {}",
+            conf.display()
+        ),
+        _ => Root::Conf(conf),
+    };
+    match cli.command {
+        None | Some(Command::Apps { .. }) => run::run(root),
+        Some(Command::Check { explain }) => Ok(check::check(&root, explain)),
+        Some(Command::Status { json }) => status::status(&root, json),
+        Some(Command::Ports { json }) => ports::ports(&root, json),
+        Some(Command::Routes { json }) => routes::routes(&root, json),
+        Some(Command::Reload { json }) => reload::reload(&root, json),
+    }
 }
 
 /// The version, and which BPF object is inside.

@@ -1,15 +1,15 @@
 //! `snproxy ports`.
 
-use std::path::Path;
-
 use hyper::Method;
 
 use crate::admin::api::Ports;
+use crate::diag::printable;
+use crate::discovery::Root;
 
 use super::{DONE, client, owner};
 
-pub(super) fn ports(conf: &Path, json: bool) -> anyhow::Result<u8> {
-    let mut ports: Ports = serde_json::from_slice(&client::ask(conf, &Method::GET, "/ports")?)?;
+pub(super) fn ports(root: &Root, json: bool) -> anyhow::Result<u8> {
+    let mut ports: Ports = serde_json::from_slice(&client::ask(root, &Method::GET, "/ports")?)?;
     owner::name(&mut ports);
     if json {
         println!("{}", serde_json::to_string(&ports)?);
@@ -37,8 +37,10 @@ fn print(ports: &Ports) {
                 .map_or_else(String::new, |pid| format!(", pid {pid}"));
             format!(": {name}{pid}, uid {}, on {}", owner.uid, owner.address)
         });
+        let app = range.app.as_deref();
+        let app = app.map_or_else(String::new, |app| format!(" ({})", printable(app)));
         println!(
-            "{span:<13} {:<7} {:>10} {:>10}  {}{owner}",
+            "{span:<13} {:<7} {:>10} {:>10}  {}{app}{owner}",
             range.action, range.lookups, range.limited, range.reason
         );
     }

@@ -1,15 +1,14 @@
 //! `snproxy reload`.
 
-use std::path::Path;
-
 use hyper::Method;
 
 use crate::admin::api::Reload;
+use crate::discovery::Root;
 
 use super::{BAD_CONFIGURATION, DONE, FAILED, client};
 
-pub(super) fn reload(conf: &Path, json: bool) -> anyhow::Result<u8> {
-    let answer = client::ask(conf, &Method::POST, "/reload")?;
+pub(super) fn reload(root: &Root, json: bool) -> anyhow::Result<u8> {
+    let answer = client::ask(root, &Method::POST, "/reload")?;
     let reload: Reload = serde_json::from_slice(&answer)?;
     if json {
         println!("{}", String::from_utf8_lossy(&answer));

@@ -1,15 +1,15 @@
 //! `snproxy routes`.
 
-use std::path::Path;
-
 use hyper::Method;
 
-use crate::admin::api::{Route, Routes};
+use crate::admin::api::{App, Route, Routes, TargetAddress};
+use crate::diag::printable;
+use crate::discovery::Root;
 
 use super::{DONE, client};
 
-pub(super) fn routes(conf: &Path, json: bool) -> anyhow::Result<u8> {
-    let answer = client::ask(conf, &Method::GET, "/routes")?;
+pub(super) fn routes(root: &Root, json: bool) -> anyhow::Result<u8> {
+    let answer = client::ask(root, &Method::GET, "/routes")?;
     if json {
         println!("{}", String::from_utf8_lossy(&answer));
     } else {
@@ -19,6 +19,43 @@ pub(super) fn routes(conf: &Path, json: bool) -> anyhow::Result<u8> {
 }
 
 fn print(routes: &Routes) {
+    print_hosts(routes);
+    if !routes.apps.is_empty() {
+        println!();
+        print_apps(&routes.apps);
+    }
+}
+
+/// Apps, their ports, and where their targets are.
+pub(super) fn print_apps(apps: &[App]) {
+    println!("{:<24} {:<24} TARGETS", "APP", "PORTS");
+    for app in apps {
+        let name = printable(&app.name);
+        let targets = app.targets.iter().map(|target| {
+            let at = |at: &TargetAddress| {
+                let state = if at.up { "up" } else { "down" };
+                format!("{} {state}, {} live", at.upstream, at.active)
+            };
+            let addresses: Vec<String> = target.addresses.iter().map(at).collect();
+            let addresses = match addresses.as_slice() {
+                [] => "no address".to_owned(),
+                addresses => addresses.join(", "),
+            };
+            let weight = match target.weight {
+                1 => String::new(),
+                weight => format!(", weight {weight}"),
+            };
+            format!("{} ({addresses}{weight})", target.target)
+        });
+        println!(
+            "{name:<24} {:<24} {}",
+            app.ports,
+            targets.collect::<Vec<_>>().join("; ")
+        );
+    }
+}
+
+fn print_hosts(routes: &Routes) {
     if routes.hosts.is_empty() {
         println!("no other host in hosts.conf");
         return;

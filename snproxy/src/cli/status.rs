@@ -1,18 +1,17 @@
 //! `snproxy status`.
 
-use std::path::Path;
-
 use hyper::Method;
 
 use crate::admin::api::Status;
+use crate::discovery::Root;
 
-use super::{DONE, client};
+use super::{DONE, client, routes};
 
 /// Pods shown as text; JSON has all.
 const MOST_PODS: usize = 50;
 
-pub(super) fn status(conf: &Path, json: bool) -> anyhow::Result<u8> {
-    let answer = client::ask(conf, &Method::GET, "/status")?;
+pub(super) fn status(root: &Root, json: bool) -> anyhow::Result<u8> {
+    let answer = client::ask(root, &Method::GET, "/status")?;
     if json {
         println!("{}", String::from_utf8_lossy(&answer));
     } else {
@@ -22,14 +21,17 @@ pub(super) fn status(conf: &Path, json: bool) -> anyhow::Result<u8> {
 }
 
 fn print(status: &Status) {
+    let port = match status.port {
+        0 => String::new(),
+        port => format!(" port {port}"),
+    };
     println!(
-        "snproxy {} (pid {}) {} for {} s on {} port {}, steering by {}",
+        "snproxy {} (pid {}) {} for {} s on {}{port}, steering by {}",
         status.version,
         status.pid,
         status.state,
         status.uptime_seconds,
         status.host,
-        status.port,
         status.steering
     );
     println!(
@@ -107,5 +109,9 @@ fn print(status: &Status) {
         .filter(|more| *more > 0)
     {
         println!("             and {more} pods more: --json has them all");
+    }
+    if !status.apps.is_empty() {
+        println!();
+        routes::print_apps(&status.apps);
     }
 }

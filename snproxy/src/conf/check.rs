@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::apps;
 use super::keys::Draft;
 use super::text::{Field, Findings};
-use super::value::{address, host_name};
+use super::value::{address, host_name, show_proxy_port};
 use super::{Conf, HostAddr, Origin, PortConf, ProxyMode, Steering, World};
 use crate::addr::PortSet;
 use crate::diag::{Severity, printable};
@@ -162,7 +162,8 @@ pub(super) fn across(conf: &mut Conf, world: &World<'_>, all: &mut All<'_>) {
     {
         let message = format_args!(
             "other hosts reach this one at port {}, but PORT is {}: set PORT, or put this host first",
-            this.port, conf.port
+            this.port,
+            show_proxy_port(conf.port)
         );
         all.hosts
             .at(Severity::Warning, this.line, this.col, message);

@@ -33,6 +33,16 @@ impl Conf {
         self.returning.binary_search(&ip).is_ok()
     }
 
+    /// Whether who listens on this port of this host may well be one of our pods or targets.
+    pub fn is_pods_own(&self, port: u16) -> bool {
+        let mut mappings = self.mappings.iter();
+        let mut targets = self.apps.iter().flat_map(|app| &app.targets);
+        mappings.any(|mapping| mapping.host_port.get() == port)
+            || targets.any(|target| {
+                target.port == port && target.addrs.iter().any(|ip| self.comes_back(*ip))
+            })
+    }
+
     /// Whether PORT is for this caller. Addresses of this host that no file names are the caller's business.
     pub fn allows_peer(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();

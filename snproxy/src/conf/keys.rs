@@ -7,8 +7,8 @@ use super::port_keys::PORT_KEYS;
 use super::port_value::{limit, show_limit};
 use super::text::{Field, Findings};
 use super::value::{
-    self, admin, choice, duration, keepalive, peers, port, ports, show_duration, show_workers,
-    unless_off, workers,
+    self, admin, choice, cluster_ports, duration, keepalive, peers, proxy_port, show_cluster_ports,
+    show_duration, show_proxy_port, show_workers, unless_off, workers,
 };
 use super::{Conf, Explained, Origin};
 use crate::diag::printable;
@@ -121,10 +121,10 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
     Key {
         name: "PORT",
         unset: Unset::Text("32767"),
-        doc: "port for traffic from other proxies",
+        doc: "port for traffic from other proxies; `none`: no other proxy is served",
         scope: Scope::Whole {
-            apply: |draft, value, findings| set(&mut draft.conf.port, port(value, findings)),
-            show: |conf| conf.port.to_string(),
+            apply: |draft, value, findings| set(&mut draft.conf.port, proxy_port(value, findings)),
+            show: |conf| show_proxy_port(conf.port),
         },
     },
     Key {
@@ -139,12 +139,15 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
     Key {
         name: "CLUSTERPORTS",
         unset: Unset::Text("1024-29999,32768-65535"),
-        doc: "ports that are cluster ports: a comma list of `a-b` (both included) or `p`",
+        doc: "ports that are cluster ports: a comma list of `a-b` (both included) or `p`; `none`; ports of apps always are",
         scope: Scope::Whole {
             apply: |draft, value, findings| {
-                set(&mut draft.conf.cluster_ports, ports(value, findings));
+                set(
+                    &mut draft.conf.cluster_ports,
+                    cluster_ports(value, findings),
+                );
             },
-            show: |conf| conf.cluster_ports.to_string(),
+            show: |conf| show_cluster_ports(&conf.cluster_ports),
         },
     },
     Key {
@@ -243,7 +246,7 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
             apply: |draft, value, findings| set(&mut draft.conf.admin, admin(value, findings)),
             show: |conf| match &conf.admin.socket {
                 Some(socket) => format!("unix:{}", path(socket)),
-                None => format!("unix:/run/snproxy/{}.sock", conf.port),
+                None => format!("unix:/run/snproxy/{}.sock", show_proxy_port(conf.port)),
             },
         },
     },

@@ -76,7 +76,7 @@ pub struct Conf {
     pub files: Files,
     /// Address on which PORT and the cluster ports are served; may be a wildcard.
     pub host: IpAddr,
-    /// Proxy port: where proxies reach each other.
+    /// Proxy port: where proxies reach each other. 0: no other proxy is served.
     pub port: u16,
     /// Address of the pods of this host; no wildcard.
     pub pod_host: IpAddr,

@@ -57,7 +57,7 @@ pub struct PortConf {
 }
 
 /// Which upstream is next.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Balance {
     pub policy: Policy,
     /// `sh`, `mh`: the client's port is part of the key.

@@ -37,6 +37,9 @@ const MAX_WORKERS: u16 = 1024;
 /// What stands for the default where a number could.
 const AUTO: &str = "auto";
 
+/// What stands for no port.
+const NONE: &str = "none";
+
 /// Longest host name. Source: RFC 1035 section 2.3.4, less the length bytes.
 const MAX_NAME: usize = 253;
 
@@ -121,6 +124,36 @@ pub(super) fn port(value: Field<'_>, findings: &mut Findings<'_>) -> Option<u16>
         findings.error(value.place, found);
     }
     port
+}
+
+/// A port, or `none`, which is 0.
+pub(super) fn proxy_port(value: Field<'_>, findings: &mut Findings<'_>) -> Option<u16> {
+    if value.text.eq_ignore_ascii_case(NONE) {
+        return Some(0);
+    }
+    port(value, findings)
+}
+
+pub(super) fn show_proxy_port(port: u16) -> String {
+    match port {
+        0 => NONE.to_owned(),
+        port => port.to_string(),
+    }
+}
+
+/// A list of [`ports`], or `none`.
+pub(super) fn cluster_ports(value: Field<'_>, findings: &mut Findings<'_>) -> Option<PortSet> {
+    if value.text.eq_ignore_ascii_case(NONE) {
+        return Some(PortSet::new());
+    }
+    ports(value, findings)
+}
+
+pub(super) fn show_cluster_ports(ports: &PortSet) -> String {
+    if ports.is_empty() {
+        return NONE.to_owned();
+    }
+    ports.to_string()
 }
 
 /// A number of worker threads, or `auto`.

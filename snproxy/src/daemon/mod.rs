@@ -225,9 +225,12 @@ impl Daemon {
     fn announce(&self) {
         let conf = &self.started_with;
         let ports = self.steerer.port_counts();
+        let served = match conf.port {
+            0 => conf.host.to_string(),
+            port => std::net::SocketAddr::new(conf.host, port).to_string(),
+        };
         info!(
-            "ready: serving {} by {}; {} of {} cluster ports steered, {} refused, {} left alone; pods at {}",
-            std::net::SocketAddr::new(conf.host, conf.port),
+            "ready: serving {served} by {}; {} of {} cluster ports steered, {} refused, {} left alone; pods at {}",
             self.steerer.mechanism(),
             ports.steer,
             conf.cluster_ports.len(),
@@ -302,5 +305,9 @@ pub fn control_socket(conf: &Conf) -> PathBuf {
         }
         _ => PathBuf::from("/run/snproxy"),
     };
-    folder.join(format!("{}.sock", conf.port))
+    let name = match conf.port {
+        0 => "none".to_owned(),
+        port => port.to_string(),
+    };
+    folder.join(name + ".sock")
 }

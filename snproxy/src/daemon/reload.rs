@@ -420,8 +420,12 @@ impl Daemon {
             (false, true) => "; newer files wait",
             (false, false) => "; NEWER FILES ARE NOT USED, see `snproxy status`",
         };
+        let apps = match table.conf.apps.len() {
+            0 => String::new(),
+            apps => format!("{apps} apps, "),
+        };
         format!(
-            "{} mappings, {} hosts, generation {}{newer}",
+            "{} mappings, {apps}{} hosts, generation {}{newer}",
             table.conf.mappings.len(),
             table.conf.hosts.len(),
             table.generation,

@@ -1,13 +1,15 @@
 //! What the daemon tells about itself.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use crate::addr::Action;
+use crate::addr::{Action, PortSet};
 use crate::admin::api;
 use crate::conf::SendProxy;
+use crate::route::Table;
 use crate::route::health::Health;
 use crate::route::peers::Standing;
 use crate::route::plan::{Lot, Reason};
@@ -25,19 +27,15 @@ impl Daemon {
                 .inspect_err(|error| warn!(%error, "read the kernel's counters"))
                 .ok()
         });
-        let pods = table.services().flat_map(|service| {
+        let mapped = table.services().filter(|service| !service.is_app);
+        let pods = mapped.flat_map(|service| {
             service.pods.iter().map(move |pod| api::PodStatus {
                 cluster_port: service.port.get(),
                 host_port: pod.upstream.addr.port(),
                 upstream: pod.upstream.addr.to_string(),
                 active: pod.load.active(),
                 max_conn: pod.max_conn,
-                send_proxy: match pod.send_proxy {
-                    SendProxy::No => "false",
-                    SendProxy::V1 => "v1",
-                    SendProxy::V2 => "v2",
-                }
-                .to_owned(),
+                send_proxy: name_of(pod.send_proxy).to_owned(),
                 up: pod.upstream.is_up(),
             })
         });
@@ -78,6 +76,7 @@ impl Daemon {
             reload: self.reloaded(),
             pending: self.steerer.pending.clone(),
             pods: pods.collect(),
+            apps: apps(&table),
             queues: self.queues(),
         }
     }
@@ -113,16 +112,24 @@ impl Daemon {
         let limited = self.steerer.limited();
         let limited = |port: u16| limited.get(&port).copied().unwrap_or(0);
         let owners = self.steerer.owners();
+        let table = self.shared.table.load_full();
+        let mut apps: Vec<Option<&str>> = vec![None; 65_536];
+        for app in &table.conf.apps {
+            for port in app.ports() {
+                apps[usize::from(port)] = Some(&app.name);
+            }
+        }
         let mut ranges: Vec<api::Range> = Vec::new();
         let mut last: Option<(u16, Lot)> = None;
         for (port, lot) in self.steerer.plan().ports() {
-            let owner = owners.get(&port);
+            let (owner, app) = (owners.get(&port), apps[usize::from(port)]);
             if lot.reason == Reason::Foreign {
                 continue;
             }
             match ranges.last_mut() {
                 Some(range)
                     if last == port.checked_sub(1).map(|before| (before, lot))
+                        && range.app.as_deref() == app
                         && owner.is_none()
                         && range.owner.is_none() =>
                 {
@@ -140,6 +147,7 @@ impl Daemon {
                     }
                     .to_owned(),
                     reason: lot.reason.to_string(),
+                    app: app.map(str::to_owned),
                     lookups: lookups(port),
                     limited: limited(port),
                     owner: owner.map(|socket| api::Owner {
@@ -157,7 +165,8 @@ impl Daemon {
     }
 
     pub(super) fn routes(&self) -> api::Routes {
-        let peers = Arc::clone(&self.shared.table.load().peers);
+        let table = self.shared.table.load_full();
+        let peers = Arc::clone(&table.peers);
         let now = Instant::now();
         let hosts = peers.list().iter().map(|peer| api::Host {
             name: peer.name.to_string(),
@@ -193,7 +202,47 @@ impl Daemon {
         api::Routes {
             hosts: hosts.collect(),
             routes,
+            apps: apps(&table),
         }
+    }
+}
+
+/// The apps with what is known of their targets.
+fn apps(table: &Table) -> Vec<api::App> {
+    let pods = table.apps().map(|(_, pods)| pods);
+    let apps = table.conf.apps.iter().zip(pods);
+    let apps = apps.map(|(app, pods)| {
+        let targets = app.targets.iter().map(|target| {
+            let addrs = target.addrs.iter();
+            let addrs = addrs.map(|ip| SocketAddr::new(*ip, target.port));
+            let at = |addr| pods.iter().find(|pod| pod.upstream.addr == addr);
+            let addresses = addrs.filter_map(at).map(|pod| api::TargetAddress {
+                upstream: pod.upstream.addr.to_string(),
+                active: pod.load.active(),
+                up: pod.upstream.is_up(),
+            });
+            api::Target {
+                target: target.to_string(),
+                weight: target.weight,
+                max_conn: target.max_conn,
+                send_proxy: name_of(target.send_proxy).to_owned(),
+                addresses: addresses.collect(),
+            }
+        });
+        api::App {
+            name: app.name.to_string(),
+            ports: app.ports().collect::<PortSet>().to_string(),
+            targets: targets.collect(),
+        }
+    });
+    apps.collect()
+}
+
+fn name_of(send_proxy: SendProxy) -> &'static str {
+    match send_proxy {
+        SendProxy::No => "false",
+        SendProxy::V1 => "v1",
+        SendProxy::V2 => "v2",
     }
 }
 

@@ -1,13 +1,14 @@
 //! From a valid configuration to a process that is ready to serve, while it still has its privileges.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
+use crate::addr::loopback;
 use crate::admin::Socket;
 use crate::conf::{BpfLog, Conf, Steering};
 use crate::discovery::Root;
@@ -37,6 +38,9 @@ pub struct Start {
 
 /// Descriptors of a proxy that serves nobody yet, and a few connections.
 const MIN_DESCRIPTORS: u64 = 40;
+
+/// Most ports of the kernel's choice that are looked at for one that is no cluster port.
+const MAX_BINDS: usize = 16;
 
 /// Why the proxy does not start.
 #[derive(Debug, thiserror::Error)]
@@ -79,12 +83,10 @@ impl Start {
         let since = Instant::now();
         raise_descriptor_limit()?;
         let conf = Arc::clone(&good.conf);
-        let addr = SocketAddr::new(conf.host, conf.port);
-        let listener = listener::bind(addr, conf.keepalive)
-            .map_err(|source| StartError::Listen { addr, source })?;
+        let listener = listen(&conf)?;
         let control = bind_control(&conf);
         let table = Table::build(Arc::clone(&conf), None, since);
-        let steerer = steer(&conf, &table, &listener, addr)?;
+        let steerer = steer(&conf, &table, &listener)?;
         give_up_privileges(&root, &conf, steerer.mechanism())?;
         crate::sys::memory::trim();
         Ok(Self {
@@ -100,20 +102,45 @@ impl Start {
     }
 }
 
-fn steer(
-    conf: &Conf,
-    table: &Table,
-    listener: &TcpListener,
-    addr: SocketAddr,
-) -> Result<Steerer, StartError> {
+/// The one listener, on HOST:PORT.
+fn listen(conf: &Conf) -> Result<TcpListener, StartError> {
+    if conf.port > 0 {
+        let addr = SocketAddr::new(conf.host, conf.port);
+        return listener::bind(addr, conf.keepalive)
+            .map_err(|source| StartError::Listen { addr, source });
+    }
+    // Nobody is to find it: what is steered to it comes wherever it is. Only one for all addresses takes both families.
+    let ip = match conf.host {
+        IpAddr::V6(host) if host.is_unspecified() => conf.host,
+        host => loopback(host),
+    };
+    let addr = SocketAddr::new(ip, 0);
+    let bind = || {
+        let listener = listener::bind(addr, conf.keepalive)?;
+        let port = listener.local_addr()?.port();
+        io::Result::Ok((listener, port))
+    };
+    let mut bound = bind();
+    for _ in 0..MAX_BINDS {
+        match &bound {
+            // It would be in the way of a listener of its own.
+            Ok((_, port)) if conf.cluster_ports.contains(*port) => bound = bind(),
+            _ => break,
+        }
+    }
+    let (listener, _) = bound.map_err(|source| StartError::Listen { addr, source })?;
+    Ok(listener)
+}
+
+fn steer(conf: &Conf, table: &Table, listener: &TcpListener) -> Result<Steerer, StartError> {
     let (ports, most) = (wanted_listeners(table), max_listeners(conf.steering));
     let mechanism = match conf.steering {
         Steering::Listeners if ports > most => {
             return Err(StartError::TooFewDescriptors { ports, most });
         }
         Steering::Listeners => listeners(conf),
-        Steering::Ebpf => ebpf(conf, addr, listener).map_err(StartError::Steering)?,
-        Steering::Auto => match ebpf(conf, addr, listener) {
+        Steering::Ebpf => ebpf(conf, listener).map_err(StartError::Steering)?,
+        Steering::Auto => match ebpf(conf, listener) {
             Ok(mechanism) => mechanism,
             Err(error) => {
                 let why = chain(&error);
@@ -143,7 +170,7 @@ fn steer(
     Ok(steerer)
 }
 
-fn ebpf(conf: &Conf, addr: SocketAddr, listener: &TcpListener) -> Result<Mechanism, SteeringError> {
+fn ebpf(conf: &Conf, listener: &TcpListener) -> Result<Mechanism, SteeringError> {
     let log = match conf.bpf_log {
         BpfLog::Off => None,
         BpfLog::Error => Some(LogLevel::Error),
@@ -151,7 +178,7 @@ fn ebpf(conf: &Conf, addr: SocketAddr, listener: &TcpListener) -> Result<Mechani
         BpfLog::Info => Some(LogLevel::Info),
         BpfLog::Debug => Some(LogLevel::Debug),
     };
-    let mut ebpf = Ebpf::load(addr, log)?;
+    let mut ebpf = Ebpf::load(SocketAddr::new(conf.host, conf.port), log)?;
     ebpf.set_listener(listener)?;
     // Every port passes until the plan is written: nothing is steered that is not routed.
     ebpf.attach()?;
@@ -193,7 +220,8 @@ fn raise_descriptor_limit() -> Result<(), StartError> {
 
 fn give_up_privileges(root: &Root, conf: &Conf, mechanism: &str) -> Result<(), StartError> {
     // Ports below 1024 that get listeners of their own may be opened by later reloads.
-    let low = mechanism == "listeners" && conf.cluster_ports.iter().any(|port| port < 1024);
+    let may_be_low = conf.files.apps.is_some() || conf.cluster_ports.iter().any(|port| port < 1024);
+    let low = mechanism == "listeners" && may_be_low;
     let keep: &[_] = if low {
         &[privileges::Capability::CAP_NET_BIND_SERVICE]
     } else {

@@ -165,12 +165,7 @@ impl Steerer {
             return;
         }
         for (port, socket) in &owners {
-            let pods_own = || {
-                conf.mappings
-                    .iter()
-                    .any(|mapping| mapping.host_port.get() == *port)
-            };
-            if !self.owners.contains_key(port) && !pods_own() {
+            if !self.owners.contains_key(port) && !conf.is_pods_own(*port) {
                 let (addr, uid) = (socket.addr, socket.uid);
                 let what = if self.steals(conf) {
                     "its new connections are taken over (CONFLICT steal)"
@@ -192,15 +187,10 @@ impl Steerer {
 
     /// The first other program on a cluster port, where `CONFLICT fail` makes it an error.
     pub(super) fn conflict(&self, conf: &Conf) -> Option<(u16, Listening)> {
-        let pods_own = |port| {
-            conf.mappings
-                .iter()
-                .any(|mapping| mapping.host_port.get() == port)
-        };
         self.owners
             .iter()
             .map(|(port, socket)| (*port, *socket))
-            .find(|(port, _)| conf.conflict == Conflict::Fail && !pods_own(*port))
+            .find(|(port, _)| conf.conflict == Conflict::Fail && !conf.is_pods_own(*port))
     }
 
     /// Says when lookups of ours were not given to our listener: then another program of the kernel has them.

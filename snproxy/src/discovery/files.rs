@@ -1,5 +1,6 @@
 //! Reads a set of files.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,6 +16,19 @@ pub enum Root {
     Conf(PathBuf),
     /// An apps file alone, and what a proxy.conf would say of it.
     Apps(Source),
+}
+
+/// The file that it begins with.
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conf(path) => path.display().fmt(f),
+            Self::Apps(said) => match conf::files(said).apps {
+                Some(apps) => apps.display().fmt(f),
+                None => said.path.display().fmt(f),
+            },
+        }
+    }
 }
 
 impl Root {

@@ -200,7 +200,9 @@ impl<'a> Caller<'a> {
         cut: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Found<'a>, End> {
         let (shared, peer) = (self.shared, self.peer);
-        let service = table.service(cluster_port.get()).ok_or(End::NotMapped)?;
+        let service = table
+            .service_for_peers(cluster_port.get())
+            .ok_or(End::NotMapped)?;
         // A host that does not say for whom it asks spreads such clients over all pods.
         let client = self.stated.client;
         let key = client.map_or_else(random, |client| key(service.conf, client.into()));
@@ -278,7 +280,7 @@ async fn admit_and_connect(
 
 /// How many pods of `port` take connections, as far as is known.
 fn pods(table: &Table, port: ClusterPort) -> u32 {
-    let takes = table.service(port.get()).map_or(0, |service| {
+    let takes = table.service_for_peers(port.get()).map_or(0, |service| {
         let pods = service.pods.iter();
         pods.filter(|pod| pod.upstream.is_up() && pod.max_conn > 0)
             .count()

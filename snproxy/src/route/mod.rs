@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::addr::{ClusterPort, HostPort};
-use crate::conf::{Conf, Locality, Mapping, SendProxy};
+use crate::conf::{Balance, Conf, Locality, Mapping, SendProxy};
 
 use balance::Scheme;
 use load::Load;
@@ -29,8 +29,8 @@ use service::{Pod, Service, Upstream};
 
 /// The routes of all cluster ports: immutable, swapped whole on reload.
 ///
-/// Shape: pods in one run per cluster port, found through a number per port: 61,744 services take
-/// about 4 MiB.
+/// Shape: pods in one run per cluster port, and one run per app for all of its ports, found through a number per port:
+/// 61,744 services take about 4 MiB.
 pub struct Table {
     pub conf: Arc<Conf>,
     /// Counts accepted configurations from 1.
@@ -42,10 +42,26 @@ pub struct Table {
     upstreams: Vec<(Arc<Upstream>, SendProxy)>,
     pods: Vec<Pod>,
     services: Vec<Row>,
+    apps: Vec<Run>,
     /// By cluster port: number of the service plus one, 0 for none.
     index: Box<[u16]>,
-    /// Loads of mappings that left: they count on while anything holds them, and again if the mapping returns.
-    departed: Vec<((ClusterPort, HostPort), Arc<Load>)>,
+    /// Loads of pods that left: they count on while anything holds them, and again if the pod returns.
+    departed: Vec<(Identity, Arc<Load>)>,
+}
+
+/// What a pod is known by from table to table.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+enum Identity {
+    Mapping(ClusterPort, HostPort),
+    /// An address of a target of this app.
+    Target(Arc<str>, SocketAddr),
+}
+
+/// The pods of one app.
+struct Run {
+    app: Arc<str>,
+    first: u32,
+    len: u32,
 }
 
 /// One service as the table stores it.
@@ -53,6 +69,7 @@ struct Row {
     port: ClusterPort,
     first: u32,
     len: u32,
+    is_app: bool,
     turn: AtomicU32,
     scheme: Scheme,
 }
@@ -61,7 +78,7 @@ impl Table {
     /// The table of `conf`; loads, health and answers of what `old` knows already are kept.
     pub fn build(conf: Arc<Conf>, old: Option<&Self>, now: Instant) -> Self {
         let mut kept: HashMap<SocketAddr, Arc<Upstream>> = HashMap::new();
-        let mut loads: HashMap<(ClusterPort, HostPort), Arc<Load>> = HashMap::new();
+        let mut loads: HashMap<Identity, Arc<Load>> = HashMap::new();
         if let Some(old) = old {
             kept.extend(
                 old.upstreams
@@ -78,18 +95,22 @@ impl Table {
         let mut upstreams: HashMap<SocketAddr, (Arc<Upstream>, SendProxy)> = HashMap::new();
         let mut pods = Vec::with_capacity(mappings.len());
         let mut services: Vec<Row> = Vec::new();
-        let mut index = vec![0u16; 65_536].into_boxed_slice();
-        for mapping in mappings {
-            let addr = SocketAddr::new(conf.pod_host, mapping.host_port.get());
+        let mut upstream = |addr, send_proxy| {
             let (upstream, _) = upstreams.entry(addr).or_insert_with(|| {
                 let upstream = kept.remove(&addr);
                 let new = || Arc::new(Upstream::new(addr));
-                (upstream.unwrap_or_else(new), mapping.send_proxy)
+                (upstream.unwrap_or_else(new), send_proxy)
             });
-            let identity = (mapping.cluster_port, mapping.host_port);
+            Arc::clone(upstream)
+        };
+        let turn = |port| AtomicU32::new(old.map_or(0, |old| old.turn(port)));
+        for mapping in mappings {
+            let addr = SocketAddr::new(conf.pod_host, mapping.host_port.get());
+            let identity = Identity::Mapping(mapping.cluster_port, mapping.host_port);
             pods.push(Pod {
-                upstream: Arc::clone(upstream),
+                upstream: upstream(addr, mapping.send_proxy),
                 load: loads.remove(&identity).unwrap_or_default(),
+                weight: 1,
                 max_conn: mapping.max_conn,
                 send_proxy: mapping.send_proxy,
             });
@@ -102,26 +123,73 @@ impl Table {
                         port,
                         first,
                         len: 1,
-                        turn: AtomicU32::new(old.map_or(0, |old| old.turn(port))),
-                        // Made below, when all of its pods are known.
+                        is_app: false,
+                        turn: turn(port),
                         scheme: Scheme::default(),
                     });
-                    // At most 65,535 distinct non-zero ports: the number fits.
-                    index[usize::from(port.get())] = u16::try_from(services.len()).unwrap_or(0);
                 }
             }
         }
+        let mut apps = Vec::with_capacity(conf.apps.len());
+        for app in &conf.apps {
+            let name: Arc<str> = Arc::from(&*app.name);
+            let first = u32::try_from(pods.len()).expect("conf bounds the targets");
+            let mut known = HashSet::new();
+            for target in &app.targets {
+                let addrs = target.addrs.iter();
+                let addrs = addrs.map(|ip| SocketAddr::new(*ip, target.port));
+                // Of two targets with one address the first counts.
+                for addr in addrs.filter(|addr| known.insert(*addr)) {
+                    let identity = Identity::Target(Arc::clone(&name), addr);
+                    pods.push(Pod {
+                        upstream: upstream(addr, target.send_proxy),
+                        load: loads.remove(&identity).unwrap_or_default(),
+                        weight: target.weight,
+                        max_conn: target.max_conn,
+                        send_proxy: target.send_proxy,
+                    });
+                }
+            }
+            let len = u32::try_from(known.len()).expect("conf bounds the targets");
+            services.extend(app.ports().filter_map(ClusterPort::new).map(|port| Row {
+                port,
+                first,
+                len,
+                is_app: true,
+                turn: turn(port),
+                scheme: Scheme::default(),
+            }));
+            let app = name;
+            apps.push(Run { app, first, len });
+        }
+        let mut made: HashMap<(u32, Balance), Scheme> = HashMap::new();
         for row in &mut services {
             let of_row = &pods[row.first as usize..][..row.len as usize];
-            let weighed = of_row
-                .iter()
-                .map(|pod| (balance::identity(pod.upstream.addr), 1));
-            let conf = conf.of_port(row.port.get()).balance;
-            row.scheme = Scheme::build(conf.policy, conf.strict, &weighed.collect::<Vec<_>>());
+            let balance = conf.of_port(row.port.get()).balance;
+            let build = || {
+                let weighed = of_row
+                    .iter()
+                    .map(|pod| (balance::identity(pod.upstream.addr), pod.weight));
+                Scheme::build(balance.policy, balance.strict, &weighed.collect::<Vec<_>>())
+            };
+            // The ports of an app have the same pods.
+            row.scheme = if row.is_app {
+                made.entry((row.first, balance))
+                    .or_insert_with(build)
+                    .clone()
+            } else {
+                build()
+            };
+        }
+        services.sort_by_key(|row| row.port);
+        let mut index = vec![0u16; 65_536].into_boxed_slice();
+        for (row, number) in services.iter().zip(1..) {
+            // At most 65,535 distinct non-zero ports: the number fits.
+            index[usize::from(row.port.get())] = number;
         }
         let departed: HashSet<_> = old
             .iter()
-            .flat_map(|old| old.departed.iter().map(|(identity, _)| *identity))
+            .flat_map(|old| old.departed.iter().map(|(identity, _)| identity))
             .collect();
         let mut upstreams: Vec<_> = upstreams.into_values().collect();
         upstreams.sort_by_key(|(upstream, _)| upstream.addr);
@@ -144,6 +212,7 @@ impl Table {
             upstreams,
             pods,
             services,
+            apps,
             index,
             // A table that a connection still dials from may yet admit to them: it holds one reference, as do
             // `loads` and the list of the departed.
@@ -160,6 +229,17 @@ impl Table {
     pub fn service(&self, port: u16) -> Option<Service<'_>> {
         let number = usize::from(self.index[usize::from(port)]).checked_sub(1)?;
         Some(self.view(&self.services[number]))
+    }
+
+    /// The service of a cluster port as other proxies are given it: ports of apps are this host's own affair.
+    pub fn service_for_peers(&self, port: u16) -> Option<Service<'_>> {
+        self.service(port).filter(|service| !service.is_app)
+    }
+
+    /// Whether a connection to this address would come back to this proxy.
+    pub fn comes_back(&self, addr: SocketAddr) -> bool {
+        let is_ours = || addr.port() == self.conf.port || self.service(addr.port()).is_some();
+        self.conf.comes_back(addr.ip()) && is_ours()
     }
 
     /// The way of a client's connection, by its key, through all that may serve this port, on any host; `answers` are
@@ -185,32 +265,52 @@ impl Table {
         self.services.iter().map(|row| self.view(row))
     }
 
+    /// The apps with their pods, in the order of the file.
+    pub fn apps(&self) -> impl Iterator<Item = (&str, &[Pod])> {
+        self.apps
+            .iter()
+            .map(|run| (&*run.app, self.run(run.first, run.len)))
+    }
+
     /// All upstreams of this host, by address, with the header that a pod there expects; several pods may share one.
     pub fn upstreams(&self) -> &[(Arc<Upstream>, SendProxy)] {
         &self.upstreams
     }
 
     fn view<'t>(&'t self, row: &'t Row) -> Service<'t> {
-        let first = row.first as usize;
-        let pods = &self.pods[first..first + row.len as usize];
         Service {
             port: row.port,
             conf: self.conf.of_port(row.port.get()),
             scheme: &row.scheme,
-            pods,
+            pods: self.run(row.first, row.len),
+            is_app: row.is_app,
             turn: &row.turn,
         }
     }
 
+    fn run(&self, first: u32, len: u32) -> &[Pod] {
+        &self.pods[first as usize..][..len as usize]
+    }
+
     /// Loads of every pod, and of departed ones.
-    fn loads(&self) -> impl Iterator<Item = ((ClusterPort, HostPort), Arc<Load>)> {
-        let of_pods = self.services().flat_map(|service| {
+    fn loads(&self) -> impl Iterator<Item = (Identity, Arc<Load>)> {
+        let mapped = self.services().filter(|service| !service.is_app);
+        let of_pods = mapped.flat_map(|service| {
             service.pods.iter().filter_map(move |pod| {
                 let host_port = HostPort::new(pod.upstream.addr.port())?;
-                Some(((service.port, host_port), Arc::clone(&pod.load)))
+                let identity = Identity::Mapping(service.port, host_port);
+                Some((identity, Arc::clone(&pod.load)))
             })
         });
-        of_pods.chain(self.departed.iter().cloned())
+        let of_targets = self.apps.iter().flat_map(|run| {
+            self.run(run.first, run.len).iter().map(|pod| {
+                let identity = Identity::Target(Arc::clone(&run.app), pod.upstream.addr);
+                (identity, Arc::clone(&pod.load))
+            })
+        });
+        of_pods
+            .chain(of_targets)
+            .chain(self.departed.iter().cloned())
     }
 }
 

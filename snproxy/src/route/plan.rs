@@ -20,6 +20,8 @@ pub enum Reason {
     Conflict,
     /// A pod of this host serves it.
     Mapped,
+    /// Targets of an app serve it.
+    App,
     /// No pod of this host can serve it, but another host may.
     OtherHosts,
     /// Every pod of it is known to be dead.
@@ -36,6 +38,7 @@ impl fmt::Display for Reason {
             Self::PodListens => "host port of a pod",
             Self::Conflict => "another program listens",
             Self::Mapped => "mapped",
+            Self::App => "app",
             Self::OtherHosts => "other hosts may serve it",
             Self::PodsDown => "all pods are down",
             Self::NotMapped => "not mapped",
@@ -82,7 +85,7 @@ impl Plan {
             Unmapped::Auto => (Action::Pass, Reason::NotMapped),
         };
         let yielded = |port| taken.contains(port);
-        let host_ports: PortSet = if conf.host.is_unspecified() || conf.host == conf.pod_host {
+        let mut host_ports: PortSet = if conf.host.is_unspecified() || conf.host == conf.pod_host {
             conf.mappings
                 .iter()
                 .map(|mapping| mapping.host_port.get())
@@ -90,6 +93,11 @@ impl Plan {
         } else {
             PortSet::new()
         };
+        for target in conf.apps.iter().flat_map(|app| &app.targets) {
+            if target.addrs.iter().any(|ip| conf.comes_back(*ip)) {
+                host_ports.insert(target.port);
+            }
+        }
         let mut plan = Self::nothing();
         for port in conf.cluster_ports.iter() {
             let (action, reason) = if port == conf.port {
@@ -100,6 +108,9 @@ impl Plan {
                 (Action::Pass, Reason::PodListens)
             } else {
                 match table.service(port) {
+                    Some(service) if service.alive() && service.is_app => {
+                        (Action::Steer, Reason::App)
+                    }
                     Some(service) if service.alive() => (Action::Steer, Reason::Mapped),
                     Some(_) if others(port) => (Action::Steer, Reason::OtherHosts),
                     Some(_) => (Action::Refuse, Reason::PodsDown),

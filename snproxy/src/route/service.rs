@@ -66,11 +66,13 @@ impl Upstream {
     }
 }
 
-/// One mapping as a service sees it: an upstream and what may be asked of it.
+/// One mapping, or one address of a target, as a service sees it: an upstream and what may be asked of it.
 #[derive(Debug)]
 pub struct Pod {
     pub upstream: Arc<Upstream>,
     pub load: Arc<Load>,
+    /// 0: takes nothing new.
+    pub weight: u32,
     pub max_conn: u32,
     pub send_proxy: SendProxy,
 }
@@ -82,6 +84,8 @@ pub struct Service<'t> {
     pub conf: &'t PortConf,
     pub scheme: &'t Scheme,
     pub pods: &'t [Pod],
+    /// Its pods are the targets of an app, and those of the app's other ports too.
+    pub is_app: bool,
     pub(super) turn: &'t AtomicU32,
 }
 
@@ -161,7 +165,9 @@ impl<'t> Service<'t> {
 
     fn has_place(&self, pod: usize, tried: &Tried) -> bool {
         let candidate = &self.pods[pod];
-        candidate.load.has_room(self.limit(candidate)) && !tried.contains(pod)
+        candidate.weight > 0
+            && candidate.load.has_room(self.limit(candidate))
+            && !tried.contains(pod)
     }
 
     fn limit(&self, pod: &Pod) -> Limit {
@@ -170,6 +176,8 @@ impl<'t> Service<'t> {
 
     /// Whether a connection to this port could be carried now, as far as is known.
     pub fn alive(&self) -> bool {
-        self.pods.iter().any(|pod| pod.upstream.is_up())
+        self.pods
+            .iter()
+            .any(|pod| pod.upstream.is_up() && pod.weight > 0)
     }
 }

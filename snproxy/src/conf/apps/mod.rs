@@ -6,6 +6,7 @@ mod json;
 mod read;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use super::text::Findings;
@@ -88,6 +89,17 @@ impl Target {
     /// Whether it is written as a name.
     pub fn is_name(&self) -> bool {
         self.host.parse::<IpAddr>().is_err()
+    }
+}
+
+/// As it is written: `host:port`.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, .. } = self;
+        match host.contains(':') {
+            true => write!(f, "[{host}]:{port}"),
+            false => write!(f, "{host}:{port}"),
+        }
     }
 }
 

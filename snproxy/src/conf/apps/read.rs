@@ -18,7 +18,7 @@ use crate::conf::port_keys::PORT_KEYS;
 use crate::conf::proxy::NOWHERE;
 use crate::conf::text::{Field, Findings};
 use crate::conf::value::{by_name, names, number};
-use crate::conf::{Origin, SendProxy};
+use crate::conf::{Locality, Origin, SendProxy};
 use crate::diag::{Place, Severity, Source, printable};
 
 /// What a field of the file means.
@@ -98,6 +98,7 @@ pub(in crate::conf) fn read(
         // Of two lists the second counts.
         apps = list.filter_map(|app| reader.app(app)).collect();
     }
+    reader.keep_here(&apps);
     if !fields.has(Known::Apps) {
         let message = "no list `Apps`: there is nothing to serve";
         reader.findings.whole(Severity::Error, message);
@@ -131,7 +132,7 @@ impl Fields {
         let name = &member.name;
         let found = |(known, _): &&(&str, Known)| known.eq_ignore_ascii_case(name.text());
         let Some((known, field)) = self.names.iter().find(found) else {
-            let keys = PORT_KEYS.iter().map(|key| key.name);
+            let keys = app_keys().map(|key| key.name);
             let keys = keys.filter(|_| self.names == OF_APP);
             let known = self.names.iter().map(|(known, _)| *known);
             let near = nearest_of(known.chain(keys), name.text());
@@ -162,9 +163,12 @@ impl Fields {
 
 /// The key of proxy.conf for ports that a field of an app stands for.
 fn port_key(name: &str) -> Option<&'static Key> {
-    PORT_KEYS
-        .iter()
-        .find(|key| key.name.eq_ignore_ascii_case(name))
+    app_keys().find(|key| key.name.eq_ignore_ascii_case(name))
+}
+
+/// The keys that an app may set: no other host is asked, whatever LOCALITY says.
+fn app_keys() -> impl Iterator<Item = &'static Key> {
+    PORT_KEYS.iter().filter(|key| key.name != "LOCALITY")
 }
 
 /// Which item has which port.
@@ -279,6 +283,28 @@ impl Reader<'_, '_> {
         })
     }
 
+    /// No other host is asked for ports of apps.
+    fn keep_here(&mut self, apps: &[App]) {
+        let mut ports = PortSet::new();
+        for range in apps.iter().flat_map(|app| &app.ports) {
+            ports.insert_range(range.first, range.last);
+        }
+        if ports.is_empty() {
+            return;
+        }
+        let refined = self
+            .ports
+            .refine(&ports, |conf| conf.locality = Locality::Only);
+        self.check_kinds(refined);
+    }
+
+    fn check_kinds(&mut self, refined: bool) {
+        if !refined {
+            let message = format_args!("more than {MAX_KINDS} different kinds of ports");
+            self.findings.whole(Severity::Error, message);
+        }
+    }
+
     /// Takes note of a key for all ports of an app.
     fn setting<'a>(
         &mut self,
@@ -345,10 +371,7 @@ impl Reader<'_, '_> {
                 apply(conf, Field { text, place }, &mut Findings::new(&NOWHERE));
             }
         });
-        if !refined {
-            let message = format_args!("more than {MAX_KINDS} different kinds of ports");
-            self.findings.whole(Severity::Error, message);
-        }
+        self.check_kinds(refined);
     }
 
     fn name(&mut self, value: Value<'_>) -> Option<String> {

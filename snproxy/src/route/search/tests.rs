@@ -31,6 +31,7 @@ impl Cluster {
                 .map(|pod| Pod {
                     upstream: Arc::new(Upstream::new(addr(30_000 + pod))),
                     load: Arc::new(Load::default()),
+                    weight: 1,
                     max_conn,
                     send_proxy: SendProxy::No,
                 })
@@ -46,6 +47,7 @@ impl Cluster {
 
     fn search(&self) -> Search<'_> {
         let service = Service {
+            is_app: false,
             port: ClusterPort::new(61_000).unwrap(),
             conf: &self.conf,
             scheme: &self.scheme,

@@ -1,0 +1,92 @@
+//! An apps file alone: `snproxy apps`, and every command that is given one in the place of a proxy.conf.
+
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+
+use crate::diag::Source;
+use crate::discovery::Root;
+
+/// Stands for the file that nobody wrote, in what is said of it.
+const NOWHERE: &str = "snproxy apps";
+
+/// Connections at once unless it is said otherwise.
+pub(super) const MAX_WORKERS: NonZeroU32 = NonZeroU32::new(50).unwrap();
+
+/// Connections that wait for a worker. Those that come then wait for it in the kernel, as long as they like.
+const MAX_WAITING: u32 = 65_536;
+
+/// Whether this is an apps file rather than a proxy.conf.
+pub(super) fn is_apps(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
+}
+
+/// The set of files that begins with an apps file; `settings` are lines of a proxy.conf.
+pub(super) fn root(
+    file: &Path,
+    max_workers: NonZeroU32,
+    settings: &[String],
+) -> anyhow::Result<Root> {
+    let Some(name) = quoted(file) else {
+        bail!(
+            "{}: the name of the file cannot be said in one line",
+            file.display()
+        );
+    };
+    if let Some(several) = settings.iter().find(|line| line.contains(['\n', '\r'])) {
+        bail!("--set {several:?}: expected one `KEY value`");
+    }
+    // What a proxy for apps alone is: no other hosts, no pods, one target after the other, and blind to what it carries.
+    let text = format!(
+        "HOST 0.0.0.0\n\
+         PORT none\n\
+         CLUSTERPORTS none\n\
+         APPSCONF {name}\n\
+         BALANCE rr\n\
+         CLIENTPROXY never\n\
+         MAXCONN {max_workers}\n\
+         QUEUE {MAX_WAITING}\n\
+         {}\n",
+        settings.join("\n")
+    );
+    Ok(Root::Apps(Source {
+        path: PathBuf::from(NOWHERE),
+        text,
+    }))
+}
+
+/// A file's name as a value of proxy.conf.
+fn quoted(file: &Path) -> Option<String> {
+    let name = file
+        .to_str()
+        .filter(|name| !name.contains(char::is_control))?;
+    let quote = ['"', '\'']
+        .into_iter()
+        .find(|quote| !name.contains(*quote))?;
+    (!name.is_empty()).then(|| format!("{quote}{name}{quote}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conf;
+
+    #[test]
+    fn any_name_of_a_file_is_found_again() {
+        for name in [
+            "config.json",
+            "/a b/c#d,.json",
+            "it's.json",
+            "say \"x\".json",
+        ] {
+            let Root::Apps(said) = root(Path::new(name), MAX_WORKERS, &[]).unwrap() else {
+                panic!("no apps");
+            };
+            assert_eq!(conf::files(&said).apps.unwrap(), Path::new(name));
+        }
+        assert!(root(Path::new("a\nb.json"), MAX_WORKERS, &[]).is_err());
+        assert!(root(Path::new("a.json"), MAX_WORKERS, &["A b\nC d".to_owned()]).is_err());
+    }
+}
