@@ -304,7 +304,7 @@ fn explain_says_where_a_value_comes_from() {
         (port.value.as_str(), port.origin.as_str()),
         ("32767", "proxy.conf:3")
     );
-    let line = "PORT 32767  # proxy.conf:3: port for traffic from other proxies";
+    let line = "PORT 32767  # proxy.conf:3: port for traffic from other proxies; `none`: no other proxy is served";
     assert_eq!(port.to_string(), line);
     let host = explain(&conf)
         .into_iter()
