@@ -28,6 +28,8 @@ pub struct Status {
     pub reload: Reload,
     /// Why the kernel's ports are not as they should be; retried all the time.
     pub pending: Option<String>,
+    /// Ports that are refused because every pod of them is down: `1024,2000-2009`; empty: none.
+    pub all_out: String,
     pub pods: Vec<PodStatus>,
     pub apps: Vec<App>,
     /// Those in which somebody waits.
@@ -106,6 +108,22 @@ pub struct PodStatus {
     /// `false`, `v1` or `v2`.
     pub send_proxy: String,
     pub up: bool,
+    pub health: Health,
+}
+
+/// What is known of an upstream besides whether it is up.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Health {
+    /// HEALTH of its ports.
+    pub check: String,
+    /// Time since it went up or down; none: it never did.
+    pub since_ms: Option<u64>,
+    /// The last failure, or `passed its check`; none: neither was there.
+    pub last: Option<String>,
+    /// Time since then.
+    pub last_ms: Option<u64>,
+    /// Time until the next check; none: it listens on this host, where that is seen without one, or HEALTH is `passive`.
+    pub next_check_ms: Option<u64>,
 }
 
 /// An app and its targets, in the order of the file.
@@ -175,11 +193,21 @@ pub struct Owner {
 /// `GET /routes`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Routes {
+    /// What the pods of this host are dialled at, by address.
+    pub upstreams: Vec<Upstream>,
     /// The other hosts, in the order of hosts.conf.
     pub hosts: Vec<Host>,
     /// What they answered, by port and host; what is too old to be used is left out.
     pub routes: Vec<Route>,
     pub apps: Vec<App>,
+}
+
+/// One address under one HEALTH; pods may share it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Upstream {
+    pub address: String,
+    pub up: bool,
+    pub health: Health,
 }
 
 /// Another host's proxy.

@@ -8,6 +8,7 @@
 mod apps;
 mod check;
 mod client;
+mod health;
 mod log;
 mod owner;
 mod ports;

@@ -6,7 +6,11 @@ use crate::admin::api::{App, Route, Routes, TargetAddress};
 use crate::diag::printable;
 use crate::discovery::Root;
 
-use super::{DONE, client};
+use super::health::seconds;
+use super::{DONE, client, health};
+
+/// Upstreams shown as text; JSON has all.
+const MOST_UPSTREAMS: usize = 50;
 
 pub(super) fn routes(root: &Root, json: bool) -> anyhow::Result<u8> {
     let answer = client::ask(root, &Method::GET, "/routes")?;
@@ -19,6 +23,7 @@ pub(super) fn routes(root: &Root, json: bool) -> anyhow::Result<u8> {
 }
 
 fn print(routes: &Routes) {
+    print_upstreams(routes);
     print_hosts(routes);
     if !routes.apps.is_empty() {
         println!();
@@ -53,6 +58,20 @@ pub(super) fn print_apps(apps: &[App]) {
             targets.collect::<Vec<_>>().join("; ")
         );
     }
+}
+
+fn print_upstreams(routes: &Routes) {
+    println!("{:<24} POD OF THIS HOST", "ADDRESS");
+    for upstream in routes.upstreams.iter().take(MOST_UPSTREAMS) {
+        let health = health::text(upstream.up, &upstream.health);
+        let check = &upstream.health.check;
+        println!("{:<24} {health}; HEALTH {check}", upstream.address);
+    }
+    let more = routes.upstreams.len().saturating_sub(MOST_UPSTREAMS);
+    if more > 0 {
+        println!("and {more} more: --json has them all");
+    }
+    println!();
 }
 
 fn print_hosts(routes: &Routes) {
@@ -100,9 +119,4 @@ fn said(route: &Route) -> String {
         1 => format!("{host} {answer} with 1 pod ({age:.1} s ago, {live} live)"),
         _ => format!("{host} {answer} with {pods} pods ({age:.1} s ago, {live} live)"),
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
-fn seconds(millis: u64) -> f64 {
-    millis as f64 / 1000.0
 }

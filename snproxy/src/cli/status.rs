@@ -5,7 +5,7 @@ use hyper::Method;
 use crate::admin::api::Status;
 use crate::discovery::Root;
 
-use super::{DONE, client, routes};
+use super::{DONE, client, health, routes};
 
 /// Pods shown as text; JSON has all.
 const MOST_PODS: usize = 50;
@@ -91,6 +91,12 @@ fn print(status: &Status) {
     for found in &status.reload.diagnostics {
         println!("             {found}");
     }
+    if !status.all_out.is_empty() {
+        println!(
+            "ALL DOWN     {}: refused until a check finds a pod that is up",
+            status.all_out
+        );
+    }
     for pod in status.pods.iter().take(MOST_PODS) {
         println!(
             "pod          {} -> {}  {}/{} connections, PROXY header {}, {}",
@@ -99,7 +105,7 @@ fn print(status: &Status) {
             pod.active,
             pod.max_conn,
             pod.send_proxy,
-            if pod.up { "up" } else { "down" }
+            health::text(pod.up, &pod.health)
         );
     }
     if let Some(more) = status

@@ -421,6 +421,13 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// The form that HEALTH takes.
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&show_check(self))
+    }
+}
+
 pub(super) fn show_check(check: &Check) -> String {
     let unsaid = unchecked();
     let mut shown = match check.interval {

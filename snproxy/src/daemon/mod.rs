@@ -145,7 +145,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         workers,
         listener: Some(Arc::clone(&listener)),
         steerer,
-        pods: Pods::default(),
+        pods: Pods::new(&shared),
         loaded: Loaded::new(&good),
         control,
         watch,
@@ -204,9 +204,7 @@ impl Daemon {
     fn look_around(&mut self) {
         let table = self.shared.table.load_full();
         let listening = self.steerer.look(&table.conf);
-        for upstream in self.pods.look(&table, listening.as_deref(), Instant::now()) {
-            self.pods.probe(&self.shared, &table, upstream);
-        }
+        self.pods.look(&table, listening.as_deref(), Instant::now());
         hosts::probe(&self.shared, &table, Instant::now());
         self.shared.spares.look(&table, Instant::now());
         self.steerer.look_for_failures();

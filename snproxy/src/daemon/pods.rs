@@ -1,119 +1,225 @@
-//! Whether the pods of this host live: what listening sockets tell, and probes where they tell of a change.
+//! Whether the pods of this host live: what listening sockets tell, and checks where they tell of a change or nothing.
+//!
+//! A pod that is seen to listen on this host needs no connection to say so twice a second: the plain checks of HEALTH are
+//! for those that are not seen. Checks that expect an answer are for all.
 
-use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, sleep_until};
 use tracing::debug;
 
-use crate::conf::SendProxy;
+use crate::conf::{Check, SendProxy};
 use crate::flow::{Shared, header};
-use crate::net::dial::{Options, dial};
+use crate::net::check::{Question, check};
+use crate::net::dial::Options;
+use crate::net::own::is_own;
 use crate::route::Table;
-use crate::route::service::Upstream;
+use crate::route::service::{Probe, Upstream};
 use crate::steering::conflict::{Listening, owner_of};
 use crate::wire::proxy;
 
-/// What the last scan saw.
+use super::TICK;
+
+/// Checks at once: a runtime that stops takes all of its pods with it, and their checks must not take all descriptors.
+const CHECKS: usize = 128;
+/// Most checks that begin within one [`PACE`]: 1,000 a second.
+const PER_PACE: u32 = 20;
+const PACE: Duration = Duration::from_millis(20);
+
+/// What the last scan saw, and the way to the checks.
 #[derive(Debug)]
 pub(super) struct Pods {
-    /// Upstreams for which a listening socket was visible. A pod behind NAT or in a namespace of its
+    /// Upstreams for which a listening socket was visible, with its inode. A pod behind NAT or in a namespace of its
     /// own never is: that says nothing about it.
-    seen: HashSet<SocketAddr>,
-    /// A runtime that stops takes all of its pods at once: their probes must not take all descriptors.
-    places: Arc<Semaphore>,
+    seen: HashMap<SocketAddr, u32>,
+    /// Those for which something was seen.
+    urgent: UnboundedSender<Due>,
+    /// Those whose time comes before the next look, in its order.
+    due: UnboundedSender<Due>,
 }
 
-/// Probes at once.
-const PROBES: usize = 64;
-
-impl Default for Pods {
-    fn default() -> Self {
-        Self {
-            seen: HashSet::new(),
-            places: Arc::new(Semaphore::new(PROBES)),
-        }
-    }
+/// A check to make. There is one at most of each upstream: `turn` is the right to it.
+#[derive(Debug)]
+struct Due {
+    at: Instant,
+    upstream: Arc<Upstream>,
+    send_proxy: SendProxy,
+    turn: Probe,
 }
 
 impl Pods {
-    /// Upstreams to probe now: their listener went away, or is there while they are down, or their next probe is due.
-    /// With the header that their pods expect.
-    pub(super) fn look(
-        &mut self,
-        table: &Table,
-        listening: Option<&[Listening]>,
-        now: Instant,
-    ) -> Vec<(Arc<Upstream>, SendProxy)> {
-        let mut seen = HashSet::new();
-        let mut probes = Vec::new();
-        // Without a scan nothing vanished and nothing appeared; due probes are made all the same.
-        let Some(listening) = listening else {
-            let due = |(upstream, _): &&(Arc<Upstream>, _)| upstream.health().due(now);
-            return table.upstreams().iter().filter(due).cloned().collect();
-        };
+    /// On the runtime of the daemon.
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        let (urgent, urgent_ones) = mpsc::unbounded_channel();
+        let (due, due_ones) = mpsc::unbounded_channel();
+        tokio::spawn(make_checks(Arc::clone(shared), urgent_ones, due_ones));
+        Self {
+            seen: HashMap::new(),
+            urgent,
+            due,
+        }
+    }
+
+    /// Has those upstreams checked whose listener went away, or came while they are down, and those whose next check is
+    /// due before the next look.
+    pub(super) fn look(&mut self, table: &Table, listening: Option<&[Listening]>, now: Instant) {
         let mut by_port: HashMap<u16, Vec<&Listening>> = HashMap::new();
-        for socket in listening {
+        for socket in listening.into_iter().flatten() {
             by_port.entry(socket.addr.port()).or_default().push(socket);
         }
+        let mut seen = HashMap::new();
+        // A socket that listens on all addresses does not on those of other machines.
+        let mut own: HashMap<IpAddr, bool> = HashMap::new();
+        let (mut due, mut new) = (Vec::new(), Vec::new());
         for (upstream, send_proxy) in table.upstreams() {
             let addr = upstream.addr;
-            let sockets = by_port.get(&addr.port()).map_or(&[][..], Vec::as_slice);
-            let visible = sockets.iter().any(|socket| owner_of(addr.ip(), socket));
-            let before = self.seen.contains(&addr);
-            if visible {
-                seen.insert(addr);
+            let before = self.seen.get(&addr).copied();
+            let inode = match listening {
+                Some(_) => inode_of(addr, &by_port)
+                    .filter(|_| *own.entry(addr.ip()).or_insert_with(|| is_own(addr.ip()))),
+                // Without a scan nothing vanished and nothing appeared.
+                None => before,
+            };
+            seen.extend(inode.map(|inode| (addr, inode)));
+            let health = upstream.health();
+            let vanished = before.is_some() && inode.is_none();
+            // Another socket than before: one that was restarted between two looks was never seen to be away.
+            let appeared = inode.is_some() && inode != before && !health.is_up();
+            if vanished || appeared {
+                send(&self.urgent, now, upstream, *send_proxy);
+                continue;
             }
-            let vanished = before && !visible;
-            // Not only when it appears: one that was restarted between two looks was never seen to be away.
-            let waiting = visible && !upstream.is_up();
-            if vanished || waiting || upstream.health().due(now) {
-                probes.push((Arc::clone(upstream), *send_proxy));
+            let is_settled = health.is_up() && !health.is_missed();
+            if is_settled && !is_wanted(&upstream.check, inode.is_some()) {
+                if health.next().is_some() {
+                    upstream.plan_check(None);
+                }
+                continue;
+            }
+            match health.next() {
+                Some(next) if next < now + TICK => due.push((next, upstream, *send_proxy)),
+                Some(_) => {}
+                None => new.push(upstream),
             }
         }
         self.seen = seen;
-        probes
+        due.sort_by_key(|(next, ..)| *next);
+        for (next, upstream, send_proxy) in due {
+            send(&self.due, next, upstream, send_proxy);
+        }
+        // Evenly over the interval, so that they never come all at once.
+        for (upstream, place) in new.iter().zip(1..) {
+            let interval = upstream.check.interval.unwrap_or_default();
+            let parts = u32::try_from(new.len()).unwrap_or(u32::MAX);
+            upstream.plan_check(Some(now + interval / parts * place));
+        }
     }
+}
 
-    /// Connects once, without a permit, and notes how it went; nothing while a probe is under way.
-    pub(super) fn probe(
-        &mut self,
-        shared: &Arc<Shared>,
-        table: &Table,
-        (upstream, send_proxy): (Arc<Upstream>, SendProxy),
-    ) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            // As if it had been seen: what vanished does so again at the next look.
-            self.seen.insert(upstream.addr);
-            return;
-        };
-        let Some(turn) = upstream.begin_probe() else {
-            return;
-        };
-        let shared = Arc::clone(shared);
-        let limit = table.conf.ports.common().connect_timeout;
-        tokio::spawn(async move {
-            match dial(upstream.addr, Options::default(), limit).await {
-                Ok(stream) => {
-                    let mut greeting = BytesMut::new();
-                    if let Some(version) = header::version(send_proxy) {
-                        proxy::encode_unknown(version, &mut greeting);
-                    }
-                    // The connection was the answer: a pod that cuts the greeting short is up all the same.
-                    let _ = stream.try_write(&greeting);
-                    shared.note(&upstream, true);
-                }
-                Err(error) => {
-                    debug!(%error, "probe");
-                    if let Some(lives) = error.upstream_lives() {
-                        shared.note(&upstream, lives);
-                    }
-                }
-            }
-            drop((turn, place));
+/// Has an upstream checked, unless it is being checked or about to be.
+fn send(to: &UnboundedSender<Due>, at: Instant, upstream: &Arc<Upstream>, send_proxy: SendProxy) {
+    if let Some(turn) = upstream.begin_probe() {
+        let upstream = Arc::clone(upstream);
+        // Who makes them ends with the runtime only.
+        let _ = to.send(Due {
+            at,
+            upstream,
+            send_proxy,
+            turn,
         });
     }
+}
+
+/// The listening socket that takes connections to `addr`; of several the newest.
+fn inode_of(addr: SocketAddr, by_port: &HashMap<u16, Vec<&Listening>>) -> Option<u32> {
+    let sockets = by_port.get(&addr.port())?.iter();
+    sockets
+        .filter(|socket| owner_of(addr.ip(), socket))
+        .map(|socket| socket.inode)
+        .max()
+}
+
+/// Whether an upstream that is up is to be checked now and then.
+fn is_wanted(check: &Check, is_seen: bool) -> bool {
+    let is_plain = check.send.is_empty() && check.expect.is_empty();
+    check.interval.is_some() && !(is_plain && is_seen)
+}
+
+/// Makes checks, each when it is due, so many at once and so many in a time; the rest waits for its turn.
+async fn make_checks(
+    shared: Arc<Shared>,
+    mut urgent: UnboundedReceiver<Due>,
+    mut due: UnboundedReceiver<Due>,
+) {
+    let places = Arc::new(Semaphore::new(CHECKS));
+    let mut first = None;
+    let mut begun = VecDeque::new();
+    loop {
+        let next = tokio::select! {
+            biased;
+            Some(next) = urgent.recv() => next,
+            Some(next) = in_time(&mut first, &mut due) => next,
+            else => return,
+        };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        tokio::spawn(make(Arc::clone(&shared), next, place));
+        begun.push_back(Instant::now());
+        if begun.len() > PER_PACE as usize
+            && let Some(earliest) = begun.pop_front()
+        {
+            sleep(PACE.saturating_sub(earliest.elapsed())).await;
+        }
+    }
+}
+
+/// The next one, when its time has come.
+///
+/// Cancel safety: one that waits stays in `first`.
+async fn in_time(first: &mut Option<Due>, due: &mut UnboundedReceiver<Due>) -> Option<Due> {
+    if first.is_none() {
+        *first = due.recv().await;
+    }
+    let at = first.as_ref()?.at;
+    sleep_until(at.into()).await;
+    first.take()
+}
+
+/// One check, without a permit, and what it says.
+async fn make(shared: Arc<Shared>, due: Due, place: OwnedSemaphorePermit) {
+    let Due {
+        upstream,
+        send_proxy,
+        turn,
+        ..
+    } = due;
+    let how = &upstream.check;
+    let mut send = BytesMut::new();
+    if let Some(version) = header::version(send_proxy) {
+        proxy::encode_unknown(version, &mut send);
+    }
+    send.extend_from_slice(&how.send);
+    let question = Question {
+        send: &send,
+        expect: &how.expect,
+    };
+    match check(upstream.addr, Options::default(), question, how.timeout).await {
+        Ok(()) => shared.note_check(&upstream, Ok(())),
+        Err(error) => {
+            debug!(%error, "check");
+            match error.upstream_lives(question) {
+                Some(true) => shared.note_check(&upstream, Ok(())),
+                Some(false) => shared.note_check(&upstream, Err(&error)),
+                None => {}
+            }
+        }
+    }
+    drop((turn, place));
 }

@@ -10,10 +10,10 @@ use crate::addr::{Action, PortSet};
 use crate::admin::api;
 use crate::conf::SendProxy;
 use crate::route::Table;
-use crate::route::health::Health;
 use crate::route::peers::Standing;
 use crate::route::plan::{Lot, Reason};
 use crate::route::queue::Waiting;
+use crate::route::service::{Upstream, Verdict};
 
 use super::Daemon;
 
@@ -27,6 +27,7 @@ impl Daemon {
                 .inspect_err(|error| warn!(%error, "read the kernel's counters"))
                 .ok()
         });
+        let now = Instant::now();
         let mapped = table.services().filter(|service| !service.is_app);
         let pods = mapped.flat_map(|service| {
             service.pods.iter().map(move |pod| api::PodStatus {
@@ -37,6 +38,7 @@ impl Daemon {
                 max_conn: pod.max_conn,
                 send_proxy: name_of(pod.send_proxy).to_owned(),
                 up: pod.upstream.is_up(),
+                health: health(&pod.upstream, now),
             })
         });
         let waiting = shared.live.waiting();
@@ -75,6 +77,7 @@ impl Daemon {
             }),
             reload: self.reloaded(),
             pending: self.steerer.pending.clone(),
+            all_out: self.steerer.plan().all_out().to_string(),
             pods: pods.collect(),
             apps: apps(&table),
             queues: self.queues(),
@@ -166,16 +169,22 @@ impl Daemon {
 
     pub(super) fn routes(&self) -> api::Routes {
         let table = self.shared.table.load_full();
-        let peers = Arc::clone(&table.peers);
+        let peers = &table.peers;
         let now = Instant::now();
+        let upstreams = table.upstreams().iter().map(|(upstream, _)| api::Upstream {
+            address: upstream.addr.to_string(),
+            up: upstream.is_up(),
+            health: health(upstream, now),
+        });
         let hosts = peers.list().iter().map(|peer| api::Host {
             name: peer.name.to_string(),
             address: peer.addr().to_string(),
             up: peer.is_up(),
-            retry_ms: match peer.upstream.health() {
-                Health::Up => None,
-                Health::Down { retry, .. } => Some(millis(retry.saturating_duration_since(now))),
-            },
+            retry_ms: peer
+                .upstream
+                .health()
+                .next()
+                .map(|next| millis(next.saturating_duration_since(now))),
             counts_pods: !peers.is_plain(peer, now),
         });
         let mut routes = Vec::new();
@@ -200,6 +209,7 @@ impl Daemon {
             }
         }
         api::Routes {
+            upstreams: upstreams.collect(),
             hosts: hosts.collect(),
             routes,
             apps: apps(&table),
@@ -243,6 +253,25 @@ fn name_of(send_proxy: SendProxy) -> &'static str {
         SendProxy::No => "false",
         SendProxy::V1 => "v1",
         SendProxy::V2 => "v2",
+    }
+}
+
+fn health(upstream: &Upstream, now: Instant) -> api::Health {
+    let health = upstream.health();
+    let ago = |at: Instant| millis(now.saturating_duration_since(at));
+    let last = upstream.last();
+    let result = |last: &Verdict| {
+        let error = last.error.as_deref();
+        error.unwrap_or("passed its check").to_owned()
+    };
+    api::Health {
+        check: upstream.check.to_string(),
+        since_ms: health.since().map(ago),
+        last: last.as_ref().map(result),
+        last_ms: last.as_ref().map(|last| ago(last.at)),
+        next_check_ms: health
+            .next()
+            .map(|next| millis(next.saturating_duration_since(now))),
     }
 }
 

@@ -248,7 +248,9 @@ impl Steerer {
     /// Tells the kernel what differs from `table`'s plan. A failure is kept, and retried by the next call.
     pub(super) fn bring(&mut self, table: &Table) {
         self.behind = false;
-        self.plan = self.plan_for(table);
+        let plan = self.plan_for(table);
+        say_all_out(&self.plan, &plan);
+        self.plan = plan;
         match self.write_plan(&table.conf) {
             Ok(()) => {
                 if self.pending.take().is_some() {
@@ -388,6 +390,26 @@ impl Steerer {
     pub(super) fn detach(&mut self) {
         self.mechanism = Mechanism::Detached;
         self.plan = Plan::nothing();
+    }
+}
+
+/// Says of which ports the last pod went down, and of which one came back; each time once.
+fn say_all_out(before: &Plan, after: &Plan) {
+    let (out, still_out) = (after.all_out(), before.all_out());
+    let new: PortSet = out
+        .iter()
+        .filter(|port| !still_out.contains(*port))
+        .collect();
+    let is_back = |port: &u16| {
+        !out.contains(*port)
+            && matches!(after.lot(*port).reason, Reason::Mapped | Reason::OtherHosts)
+    };
+    let back: PortSet = still_out.iter().filter(is_back).collect();
+    if !new.is_empty() {
+        warn!(ports = %new, "all pods are down: refused until a check finds one that is up");
+    }
+    if !back.is_empty() {
+        info!(ports = %back, "served again");
     }
 }
 

@@ -13,6 +13,7 @@ mod seldom;
 pub mod spares;
 mod timeouts;
 
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
@@ -29,9 +30,11 @@ use tracing::field::display;
 use tracing::{debug, info, warn};
 
 use crate::addr::{ClusterPort, canonical};
+use crate::net::check::CheckError;
 use crate::net::dial::DialError;
 use crate::pump::{self, First, Meter, Rule, Side, Stop, Timeout};
 use crate::route::Table;
+use crate::route::health::Event;
 use crate::route::service::Upstream;
 use crate::sys::stream::Stream;
 
@@ -101,13 +104,51 @@ impl Shared {
         }
     }
 
-    /// Notes how a dial or probe of `upstream` ended; the daemon hears of a change.
-    pub fn note(&self, upstream: &Upstream, connected: bool) {
-        if upstream.report(connected, std::time::Instant::now()) {
-            let state = if connected { "up" } else { "down" };
-            info!(upstream = %upstream.addr, "pod is {state}");
-            self.health_changed.notify_one();
+    /// Notes whether `upstream`, which took a client's connection, answered in time.
+    pub fn note(&self, upstream: &Upstream, answered: bool) {
+        if answered {
+            self.note_event(upstream, Event::Served, None);
+        } else {
+            self.note_event(
+                upstream,
+                Event::Silent,
+                Some(&"no answer to a client in time"),
+            );
         }
+    }
+
+    /// Notes how a client's dial of `upstream` ended.
+    pub fn note_dial<T>(&self, upstream: &Upstream, dialled: Result<T, &DialError>) {
+        match dialled.err().map(|error| (error.upstream_lives(), error)) {
+            None | Some((Some(true), _)) => self.note_event(upstream, Event::Dialled, None),
+            Some((Some(false), error)) => {
+                self.note_event(upstream, Event::NotDialled, Some(error));
+            }
+            Some((None, _)) => {}
+        }
+    }
+
+    /// Notes how a check of `upstream` ended.
+    pub fn note_check(&self, upstream: &Upstream, checked: Result<(), &CheckError>) {
+        match checked {
+            Ok(()) => self.note_event(upstream, Event::Passed, None),
+            Err(error) => self.note_event(upstream, Event::Missed, Some(error)),
+        }
+    }
+
+    /// The daemon hears of a change.
+    fn note_event(&self, upstream: &Upstream, event: Event, error: Option<&dyn fmt::Display>) {
+        if !upstream.note(event, error, random(), std::time::Instant::now()) {
+            return;
+        }
+        let reason = match error {
+            Some(error) => error.to_string(),
+            None if event == Event::Passed => "it passed its check".to_owned(),
+            None => "it took a client's connection".to_owned(),
+        };
+        let state = if upstream.is_up() { "up" } else { "down" };
+        info!(upstream = %upstream.addr, reason, "pod is {state}");
+        self.health_changed.notify_one();
     }
 }
 

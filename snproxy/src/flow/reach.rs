@@ -618,18 +618,12 @@ async fn dial_pod(
     options: Options,
     limit: Duration,
 ) -> Option<Stream> {
-    match dial(upstream.addr, options, limit).await {
-        Ok(stream) => {
-            shared.note(upstream, true);
-            Some(stream)
-        }
-        Err(error) => {
+    let dialled = dial(upstream.addr, options, limit).await;
+    shared.note_dial(upstream, dialled.as_ref());
+    dialled
+        .inspect_err(|error| {
             debug!(%error, "dial");
-            shared.note_exhausted(&error);
-            if let Some(lives) = error.upstream_lives() {
-                shared.note(upstream, lives);
-            }
-            None
-        }
-    }
+            shared.note_exhausted(error);
+        })
+        .ok()
 }

@@ -1,5 +1,6 @@
-//! Sockets: the listeners that accept and the dials that connect.
+//! Sockets: the listeners that accept, the dials that connect, and the checks that ask.
 
+pub mod check;
 pub mod dial;
 pub mod dns;
 pub mod gate;

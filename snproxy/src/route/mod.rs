@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::addr::{ClusterPort, HostPort};
-use crate::conf::{Balance, Conf, Locality, Mapping, SendProxy};
+use crate::conf::{Balance, Check, Conf, Locality, Mapping, SendProxy};
 
 use balance::Scheme;
 use load::Load;
@@ -77,14 +77,14 @@ struct Row {
 impl Table {
     /// The table of `conf`; loads, health and answers of what `old` knows already are kept.
     pub fn build(conf: Arc<Conf>, old: Option<&Self>, now: Instant) -> Self {
-        let mut kept: HashMap<SocketAddr, Arc<Upstream>> = HashMap::new();
+        let mut kept: HashMap<SocketAddr, Vec<Arc<Upstream>>> = HashMap::new();
         let mut loads: HashMap<Identity, Arc<Load>> = HashMap::new();
         if let Some(old) = old {
-            kept.extend(
-                old.upstreams
-                    .iter()
-                    .map(|(upstream, _)| (upstream.addr, Arc::clone(upstream))),
-            );
+            for (upstream, _) in &old.upstreams {
+                kept.entry(upstream.addr)
+                    .or_default()
+                    .push(Arc::clone(upstream));
+            }
             loads.extend(old.loads());
         }
 
@@ -92,23 +92,25 @@ impl Table {
         // Stable: within a cluster port the order of the file stays, which `ordered` follows.
         mappings.sort_by_key(|mapping| mapping.cluster_port);
 
-        let mut upstreams: HashMap<SocketAddr, (Arc<Upstream>, SendProxy)> = HashMap::new();
+        let mut upstreams: HashMap<(SocketAddr, Arc<Check>), (Arc<Upstream>, SendProxy)> =
+            HashMap::new();
+        let mut checks: HashSet<Arc<Check>> = HashSet::new();
         let mut pods = Vec::with_capacity(mappings.len());
         let mut services: Vec<Row> = Vec::new();
-        let mut upstream = |addr, send_proxy| {
-            let (upstream, _) = upstreams.entry(addr).or_insert_with(|| {
-                let upstream = kept.remove(&addr);
-                let new = || Arc::new(Upstream::new(addr));
-                (upstream.unwrap_or_else(new), send_proxy)
-            });
+        let mut upstream = |addr, check: &Check, send_proxy| {
+            let check = shared(&mut checks, check);
+            let (upstream, _) = upstreams
+                .entry((addr, Arc::clone(&check)))
+                .or_insert_with(|| (known(&kept, addr, check), send_proxy));
             Arc::clone(upstream)
         };
         let turn = |port| AtomicU32::new(old.map_or(0, |old| old.turn(port)));
         for mapping in mappings {
             let addr = SocketAddr::new(conf.pod_host, mapping.host_port.get());
+            let check = &conf.of_port(mapping.cluster_port.get()).health;
             let identity = Identity::Mapping(mapping.cluster_port, mapping.host_port);
             pods.push(Pod {
-                upstream: upstream(addr, mapping.send_proxy),
+                upstream: upstream(addr, check, mapping.send_proxy),
                 load: loads.remove(&identity).unwrap_or_default(),
                 weight: 1,
                 max_conn: mapping.max_conn,
@@ -135,6 +137,8 @@ impl Table {
             let name: Arc<str> = Arc::from(&*app.name);
             let first = u32::try_from(pods.len()).expect("conf bounds the targets");
             let mut known = HashSet::new();
+            // Its targets are those of all of its ports.
+            let check = &conf.of_port(app.ports().next().unwrap_or(0)).health;
             for target in &app.targets {
                 let addrs = target.addrs.iter();
                 let addrs = addrs.map(|ip| SocketAddr::new(*ip, target.port));
@@ -142,7 +146,7 @@ impl Table {
                 for addr in addrs.filter(|addr| known.insert(*addr)) {
                     let identity = Identity::Target(Arc::clone(&name), addr);
                     pods.push(Pod {
-                        upstream: upstream(addr, target.send_proxy),
+                        upstream: upstream(addr, check, target.send_proxy),
                         load: loads.remove(&identity).unwrap_or_default(),
                         weight: target.weight,
                         max_conn: target.max_conn,
@@ -311,6 +315,33 @@ impl Table {
         of_pods
             .chain(of_targets)
             .chain(self.departed.iter().cloned())
+    }
+}
+
+/// The one that is equal to `check`: 60,000 ports may share it.
+fn shared(checks: &mut HashSet<Arc<Check>>, check: &Check) -> Arc<Check> {
+    if let Some(known) = checks.get(check) {
+        return Arc::clone(known);
+    }
+    let check = Arc::new(check.clone());
+    checks.insert(Arc::clone(&check));
+    check
+}
+
+/// The upstream at `addr` under `check`, with what the last table knew of it, under this check or another.
+fn known(
+    kept: &HashMap<SocketAddr, Vec<Arc<Upstream>>>,
+    addr: SocketAddr,
+    check: Arc<Check>,
+) -> Arc<Upstream> {
+    let known = kept.get(&addr).map_or(&[][..], Vec::as_slice);
+    match known.iter().find(|upstream| upstream.check == check) {
+        Some(same) => Arc::clone(same),
+        None => Arc::new(Upstream::under(
+            addr,
+            check,
+            known.first().map(|arc| &**arc),
+        )),
     }
 }
 

@@ -128,6 +128,14 @@ impl Plan {
         plan
     }
 
+    /// Ports that are refused because every pod is down.
+    pub fn all_out(&self) -> PortSet {
+        let all_out = self
+            .ports()
+            .filter(|(_, lot)| lot.reason == Reason::PodsDown);
+        all_out.map(|(port, _)| port).collect()
+    }
+
     pub fn lot(&self, port: u16) -> Lot {
         self.0[usize::from(port)]
     }

@@ -1,25 +1,44 @@
 //! One cluster port: its pods, and the next one to try.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::addr::ClusterPort;
-use crate::conf::{PortConf, SendProxy};
+use crate::conf::{Check, PortConf, SendProxy};
 
 use super::balance::{Draw, Scheme};
-use super::health::Health;
+use super::health::{self, Event, Health};
 use super::load::{Limit, Load, Permit};
 
-/// What we dial: one host:host port. Shared by all pods at that address, and kept across reloads.
+/// What we dial: one host:host port under one check. Shared by all pods at that address whose ports check alike, and
+/// kept across reloads.
 #[derive(Debug)]
 pub struct Upstream {
     pub addr: SocketAddr,
-    /// Mirrors `health`, for picks.
+    pub check: Arc<Check>,
+    /// Mirrors `known`, for picks.
     up: AtomicBool,
-    health: Mutex<Health>,
+    /// Failures are being counted: a success is worth the lock.
+    is_doubtful: AtomicBool,
+    known: Mutex<Known>,
     probing: AtomicBool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Known {
+    health: Health,
+    last: Option<Verdict>,
+}
+
+/// The last failure, or the last check.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Verdict {
+    pub at: Instant,
+    /// `None`: the check passed.
+    pub error: Option<Box<str>>,
 }
 
 /// The right to probe an upstream, one at a time; dropping it gives it back.
@@ -33,11 +52,24 @@ impl Drop for Probe {
 }
 
 impl Upstream {
+    /// One of which dials alone tell.
     pub fn new(addr: SocketAddr) -> Self {
+        static PASSIVE: LazyLock<Arc<Check>> = LazyLock::new(|| Arc::new(health::passive()));
+        Self::under(addr, Arc::clone(&PASSIVE), None)
+    }
+
+    /// One under this check; what is known of it under another check holds on.
+    pub fn under(addr: SocketAddr, check: Arc<Check>, before: Option<&Self>) -> Self {
+        let mut known = before
+            .map(|before| before.known().clone())
+            .unwrap_or_default();
+        known.health = known.health.with_next(None);
         Self {
             addr,
-            up: AtomicBool::new(true),
-            health: Mutex::new(Health::Up),
+            check,
+            up: AtomicBool::new(known.health.is_up()),
+            is_doubtful: AtomicBool::new(known.health.is_doubtful()),
+            known: Mutex::new(known),
             probing: AtomicBool::new(false),
         }
     }
@@ -47,7 +79,16 @@ impl Upstream {
     }
 
     pub fn health(&self) -> Health {
-        *self.health.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known().health
+    }
+
+    /// The last failure, or the last check; `None` before there was one.
+    pub fn last(&self) -> Option<Verdict> {
+        self.known().last.clone()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None` while a probe is under way.
@@ -55,14 +96,44 @@ impl Upstream {
         (!self.probing.swap(true, Relaxed)).then(|| Probe(Arc::clone(self)))
     }
 
-    /// Notes how a dial or probe ended; true when the upstream went up or down by it.
-    pub fn report(&self, connected: bool, now: Instant) -> bool {
-        if connected && self.is_up() {
+    /// Plans the next check of one that is up, or none.
+    pub fn plan_check(&self, at: Option<Instant>) {
+        let mut known = self.known();
+        known.health = known.health.with_next(at);
+    }
+
+    /// Notes what happened, and `error`, why it did; true when the upstream went up or down by it. `bits` as for
+    /// [`Health::after`].
+    pub fn note(
+        &self,
+        event: Event,
+        error: Option<&dyn fmt::Display>,
+        bits: u64,
+        now: Instant,
+    ) -> bool {
+        let of_client = matches!(event, Event::Dialled | Event::Served);
+        if of_client && self.is_up() && !self.is_doubtful.load(Relaxed) {
             return false;
         }
-        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        *health = health.after(connected, now);
-        self.up.swap(connected, Relaxed) != connected
+        let mut known = self.known();
+        known.health = known.health.after(event, &self.check, bits, now);
+        if event == Event::Passed || error.is_some() {
+            let error = error.map(|error| error.to_string().into_boxed_str());
+            known.last = Some(Verdict { at: now, error });
+        }
+        self.is_doubtful.store(known.health.is_doubtful(), Relaxed);
+        let up = known.health.is_up();
+        self.up.swap(up, Relaxed) != up
+    }
+
+    /// Notes whether a connection could be made; true when the upstream went up or down by it.
+    pub fn report(&self, connected: bool, now: Instant) -> bool {
+        let event = if connected {
+            Event::Dialled
+        } else {
+            Event::NotDialled
+        };
+        self.note(event, None, 0, now)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::addr::{Action, PortSet};
 use crate::conf::{self, Sources, World};
 use crate::diag::Source;
 
+use super::health::Event;
 use super::plan::{Lot, Plan, Reason};
 use super::service::{Exhausted, Tried};
 use super::*;
@@ -169,6 +170,53 @@ fn what_is_known_of_an_upstream_outlives_a_reload() {
     );
     assert!(!second.service(1024).unwrap().alive() && !second.service(1025).unwrap().alive());
     assert_eq!(second.upstreams().len(), 1, "two mappings, one upstream");
+}
+
+#[test]
+fn ports_that_check_alike_share_an_upstream_and_others_do_not() {
+    let keys = "HEALTH 1025 tcp/1s expect=ok\nHEALTH 1026-1027 passive";
+    let mappings = "1024:30000:5:false 1025:30000:5:false 1026:30000:5:false 1027:30000:5:false";
+    let first = Table::build(conf(keys, mappings), None, Instant::now());
+    let of = |table: &Table, port| Arc::clone(&table.service(port).unwrap().pods[0].upstream);
+    assert_eq!(first.upstreams().len(), 3);
+    assert!(Arc::ptr_eq(&of(&first, 1026), &of(&first, 1027)));
+
+    let now = Instant::now();
+    of(&first, 1025).note(Event::Missed, Some(&"no answer"), 0, now);
+    assert!(of(&first, 1024).is_up() && of(&first, 1026).is_up());
+
+    // What was known of the address goes on under another check.
+    let now = now + Duration::from_secs(1);
+    of(&first, 1024).report(false, now);
+    let second = Table::build(conf("HEALTH passive", mappings), Some(&first), now);
+    assert_eq!(second.upstreams().len(), 1);
+    assert!(Arc::ptr_eq(&of(&first, 1026), &of(&second, 1024)));
+    let third = Table::build(
+        conf("HEALTH tcp/7s", "1024:30000:5:false"),
+        Some(&first),
+        now,
+    );
+    assert!(!Arc::ptr_eq(&of(&first, 1024), &of(&third, 1024)));
+}
+
+#[test]
+fn a_new_check_begins_with_what_was_known() {
+    let first = table("1024:30000:1:false");
+    let now = Instant::now();
+    let upstream = &first.upstreams()[0].0;
+    upstream.note(Event::Missed, Some(&"no answer"), 0, now);
+    let second = Table::build(
+        conf("HEALTH passive", "1024:30000:1:false"),
+        Some(&first),
+        now,
+    );
+    let after = &second.upstreams()[0].0;
+    assert!(!Arc::ptr_eq(upstream, after) && !after.is_up());
+    assert_eq!(
+        (after.health(), after.last()),
+        (upstream.health(), upstream.last())
+    );
+    assert_eq!(after.last().unwrap().error.as_deref(), Some("no answer"));
 }
 
 #[test]
