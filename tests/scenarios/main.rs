@@ -9,6 +9,7 @@ mod container;
 mod drain;
 mod fidelity;
 mod fixture;
+mod health;
 mod hostile;
 mod ipv6;
 mod kernel_log;

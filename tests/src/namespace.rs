@@ -98,6 +98,17 @@ impl Namespace {
         String::from_utf8(output.stdout).expect("ip writes text")
     }
 
+    /// Runs `nft` inside with these words, which are one command: `add table ip faults`.
+    #[track_caller]
+    pub fn nft(&self, command: &str) {
+        let output = self.output(Command::new("nft").arg(command));
+        assert!(
+            output.status.success(),
+            "nft {command}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
     /// Sets a value under /proc/sys/net, such as `ipv4/ip_local_port_range`.
     #[track_caller]
     pub fn sysctl(&self, key: &str, value: &str) {

@@ -19,6 +19,7 @@ pub(crate) const SCENARIOS: Needed = &[
     ("ss", "iproute2"),
     ("setpriv", "util-linux"),
     ("prlimit", "util-linux"),
+    ("nft", "nftables"),
     ("nginx", "nginx-light"),
     (
         "/usr/lib/nginx/modules/ngx_stream_module.so",
