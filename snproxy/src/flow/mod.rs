@@ -19,7 +19,7 @@ use std::mem;
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -57,6 +57,8 @@ pub struct Shared {
     strangers: Seldom,
     exhausted: Seldom,
     limited: Seldom,
+    /// Some upstream took a connection and did not answer in time.
+    has_silence: AtomicBool,
     /// Told when a dial changed what is known of an upstream.
     pub health_changed: Notify,
     /// Told when a host said what it has for a port, or will not say it.
@@ -78,6 +80,7 @@ impl Shared {
             strangers: Seldom::default(),
             exhausted: Seldom::default(),
             limited: Seldom::default(),
+            has_silence: AtomicBool::new(false),
             health_changed: Notify::new(),
             answered: Notify::new(),
             questions: Questions::default(),
@@ -104,16 +107,24 @@ impl Shared {
         }
     }
 
-    /// Notes whether `upstream`, which took a client's connection, answered in time.
-    pub fn note(&self, upstream: &Upstream, answered: bool) {
-        if answered {
-            self.note_event(upstream, Event::Served, None);
-        } else {
-            self.note_event(
-                upstream,
-                Event::Silent,
-                Some(&"no answer to a client in time"),
-            );
+    /// Notes that `upstream`, which took a client's connection, did not answer in time.
+    pub fn note_silence(&self, upstream: &Upstream) {
+        self.has_silence.store(true, Relaxed);
+        let error = Some(&"no answer to a client in time" as &dyn fmt::Display);
+        self.note_event(upstream, Event::Silent, error);
+    }
+
+    /// Notes that the upstream at `addr` answered on a connection that began at `began`.
+    fn note_answer(&self, addr: SocketAddr, began: std::time::Instant) {
+        // Where no upstream was ever silent, an answer is no news.
+        if !self.has_silence.load(Relaxed) {
+            return;
+        }
+        let table = self.table.load();
+        for upstream in table.upstreams_at(addr) {
+            if upstream.was_silent_before(began) {
+                self.note_event(upstream, Event::Served, None);
+            }
         }
     }
 
@@ -144,6 +155,7 @@ impl Shared {
         let reason = match error {
             Some(error) => error.to_string(),
             None if event == Event::Passed => "it passed its check".to_owned(),
+            None if event == Event::Served => "it answered a client".to_owned(),
             None => "it took a client's connection".to_owned(),
         };
         let state = if upstream.is_up() { "up" } else { "down" };
@@ -374,6 +386,9 @@ async fn carry_to_end(
 
 fn conclude(shared: &Shared, start: Instant, opened: &Opened, closed: &Closed) {
     shared.ends.count(closed.end);
+    if let Some(upstream) = closed.upstream.filter(|_| closed.bytes_out > 0) {
+        shared.note_answer(upstream, start.into_std());
+    }
     report(opened, closed, start.elapsed());
 }
 

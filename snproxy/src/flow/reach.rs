@@ -85,7 +85,7 @@ impl Server {
     /// Notes that a client of `port` asked, and that nobody began to answer in time.
     pub(super) fn note_silence(&self, shared: &Shared, port: u16) {
         match self {
-            Self::Pod(upstream) => shared.note(upstream, false),
+            Self::Pod(upstream) => shared.note_silence(upstream),
             Self::Host(addr) => {
                 let (table, now) = (shared.table.load(), std::time::Instant::now());
                 let peers = &table.peers;

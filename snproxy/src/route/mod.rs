@@ -281,6 +281,16 @@ impl Table {
         &self.upstreams
     }
 
+    /// Those at one address, each under a check of its own.
+    pub fn upstreams_at(&self, addr: SocketAddr) -> impl Iterator<Item = &Upstream> {
+        let first = self
+            .upstreams
+            .partition_point(|(upstream, _)| upstream.addr < addr);
+        let from = self.upstreams[first..].iter();
+        from.map(|(upstream, _)| &**upstream)
+            .take_while(move |upstream| upstream.addr == addr)
+    }
+
     fn view<'t>(&'t self, row: &'t Row) -> Service<'t> {
         Service {
             port: row.port,

@@ -31,6 +31,8 @@ pub struct Upstream {
 struct Known {
     health: Health,
     last: Option<Verdict>,
+    /// When it last took a connection and did not answer in time.
+    silent_at: Option<Instant>,
 }
 
 /// The last failure, or the last check.
@@ -87,6 +89,14 @@ impl Upstream {
         self.known().last.clone()
     }
 
+    /// Whether it has been silent, and no more from `began` on: what it answered on a connection that is as new is news.
+    pub fn was_silent_before(&self, began: Instant) -> bool {
+        if self.is_up() && !self.is_doubtful.load(Relaxed) {
+            return false;
+        }
+        self.known().silent_at.is_some_and(|at| at < began)
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,6 +127,9 @@ impl Upstream {
         }
         let mut known = self.known();
         known.health = known.health.after(event, &self.check, bits, now);
+        if event == Event::Silent {
+            known.silent_at = Some(now);
+        }
         if event == Event::Passed || error.is_some() {
             let error = error.map(|error| error.to_string().into_boxed_str());
             known.last = Some(Verdict { at: now, error });

@@ -220,6 +220,29 @@ fn a_new_check_begins_with_what_was_known() {
 }
 
 #[test]
+fn only_a_connection_that_began_after_a_silence_tells_that_it_is_over() {
+    let table = Table::build(
+        conf("HEALTH passive fails=2", "1024:30000:1:false"),
+        None,
+        Instant::now(),
+    );
+    let addr = table.upstreams()[0].0.addr;
+    let [upstream] = table.upstreams_at(addr).collect::<Vec<_>>()[..] else {
+        panic!("one upstream");
+    };
+    let [before, at, after] = [0, 1, 2].map(|secs| Instant::now() + Duration::from_secs(secs));
+    assert!(!upstream.was_silent_before(after));
+    upstream.note(Event::Silent, Some(&"silent"), 0, at);
+    assert!(upstream.is_up());
+    assert!(upstream.was_silent_before(after) && !upstream.was_silent_before(before));
+    upstream.note(Event::Served, None, 0, after);
+    assert!(!upstream.was_silent_before(after), "settled");
+    upstream.note(Event::Silent, Some(&"silent"), 0, after);
+    assert!(upstream.is_up(), "not in a row");
+    assert_eq!(table.upstreams_at(([127, 0, 0, 1], 9).into()).count(), 0);
+}
+
+#[test]
 fn only_a_change_of_health_is_worth_telling() {
     let upstream = Upstream::new(([127, 0, 0, 1], 1).into());
     let now = Instant::now();
