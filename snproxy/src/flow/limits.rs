@@ -39,6 +39,8 @@ pub struct Limits {
 pub(super) struct Places {
     limits: Arc<Limits>,
     port: u16,
+    /// The port in whose queue others wait for the same places.
+    line: u16,
     /// Whether it counts as one of the port's clients.
     is_client: bool,
     /// Boxed: few connections have one.
@@ -155,7 +157,7 @@ impl Drop for Places {
         if self.is_client {
             limits.ports[usize::from(self.port)].release();
         }
-        limits.may_be_free(self.port);
+        limits.may_be_free(self.line);
         limits.all.release();
         limits.line.wake();
     }
@@ -167,7 +169,7 @@ impl Drop for Places {
 pub(super) async fn admit(shared: &Shared, port: u16, client: SocketAddr) -> Result<Places, End> {
     let limits = &shared.limits;
     let table = shared.table.load_full();
-    let conf = table.conf.of_port(port);
+    let (conf, line) = (table.conf.of_port(port), table.line(port));
     let now = std::time::Instant::now();
     let source = limits
         .sources
@@ -187,13 +189,14 @@ pub(super) async fn admit(shared: &Shared, port: u16, client: SocketAddr) -> Res
     let mut places = Places {
         limits: Arc::clone(limits),
         port,
+        line,
         is_client: false,
         source: source.map(Box::new),
     };
-    if limits.is_waited_for(port) || !one(&table.conf) {
+    if limits.is_waited_for(line) || !one(&table.conf) {
         let waiter = match conf.queue {
             0 => return Err(End::Limit),
-            most => limits.enter(port, most, client)?,
+            most => limits.enter(line, most, client)?,
         };
         wait(shared, &waiter.ticket, conf.queue_timeout, one).await?;
     }
@@ -206,13 +209,15 @@ pub(super) async fn admit(shared: &Shared, port: u16, client: SocketAddr) -> Res
 /// Errors: there is none.
 pub(super) fn admit_peer(shared: &Shared, port: u16) -> Result<Places, End> {
     let limits = &shared.limits;
-    let limit = of_all(&shared.table.load().conf);
+    let table = shared.table.load();
+    let (limit, line) = (of_all(&table.conf), table.line(port));
     if !limits.all.admit(limit) {
         return Err(End::Busy);
     }
     Ok(Places {
         limits: Arc::clone(limits),
         port,
+        line,
         is_client: false,
         source: None,
     })
@@ -278,12 +283,12 @@ pub(super) async fn wait_for_pod<T, A: Future<Output = Result<T, End>>>(
     again: Option<Duration>,
     attempt: impl Fn() -> A,
 ) -> Result<T, End> {
-    let (most, limit) = {
+    let (most, limit, line) = {
         let table = shared.table.load();
         let conf = table.conf.of_port(port);
-        (conf.queue, conf.queue_timeout)
+        (conf.queue, conf.queue_timeout, table.line(port))
     };
-    let waiter = shared.limits.enter(port, most, client)?;
+    let waiter = shared.limits.enter(line, most, client)?;
     let ticket = &waiter.ticket;
     debug!(port, position = ticket.position(), "waits for a pod");
     let until = limit.map(|limit| Instant::now() + limit);

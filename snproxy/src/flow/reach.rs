@@ -161,7 +161,7 @@ pub(super) async fn reach(
     wanted: Wanted,
 ) -> Result<Reached, End> {
     let conf = table.conf.of_port(port.get());
-    if conf.queue == 0 || !shared.limits.is_waited_for(port.get()) {
+    if conf.queue == 0 || !shared.limits.is_waited_for(table.line(port.get())) {
         match attempt(shared, table, port, wanted).await {
             Err(End::Busy) if conf.queue > 0 => {}
             reached => return reached,
@@ -235,7 +235,7 @@ impl Race<'_> {
                     Step::Pod(pod, permit, share) => {
                         is_waiting = false;
                         // There may be more of them.
-                        shared.limits.may_be_free(self.port);
+                        shared.limits.may_be_free(self.table.line(self.port));
                         self.dial(pod, permit, share);
                     }
                     Step::Peer(at, share) => {
@@ -589,7 +589,7 @@ pub(super) async fn connect(
                 Exhausted::Tried => End::NoUpstream,
             })?;
         // There may be more of them.
-        shared.limits.may_be_free(service.port.get());
+        shared.limits.may_be_free(table.line(service.port.get()));
         if let Some(upstream) = dial_pod(shared, &pod.upstream, to_pod(&table.conf), limit).await {
             return Ok(Reached {
                 upstream,

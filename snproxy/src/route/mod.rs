@@ -67,6 +67,8 @@ struct Run {
 /// One service as the table stores it.
 struct Row {
     port: ClusterPort,
+    /// Whose queue its clients wait in: its own, or that of the app's first port.
+    line: ClusterPort,
     first: u32,
     len: u32,
     is_app: bool,
@@ -123,6 +125,7 @@ impl Table {
                     let port = mapping.cluster_port;
                     services.push(Row {
                         port,
+                        line: port,
                         first,
                         len: 1,
                         is_app: false,
@@ -155,8 +158,11 @@ impl Table {
                 }
             }
             let len = u32::try_from(known.len()).expect("conf bounds the targets");
-            services.extend(app.ports().filter_map(ClusterPort::new).map(|port| Row {
+            let mut ports = app.ports().filter_map(ClusterPort::new).peekable();
+            let line = ports.peek().copied();
+            services.extend(ports.map(|port| Row {
                 port,
+                line: line.unwrap_or(port),
                 first,
                 len,
                 is_app: true,
@@ -233,6 +239,12 @@ impl Table {
     pub fn service(&self, port: u16) -> Option<Service<'_>> {
         let number = usize::from(self.index[usize::from(port)]).checked_sub(1)?;
         Some(self.view(&self.services[number]))
+    }
+
+    /// The port whose queue the clients of a port wait in: those of all ports of an app want places at the same targets.
+    pub fn line(&self, port: u16) -> u16 {
+        let number = usize::from(self.index[usize::from(port)]).checked_sub(1);
+        number.map_or(port, |number| self.services[number].line.get())
     }
 
     /// The service of a cluster port as other proxies are given it: ports of apps are this host's own affair.
