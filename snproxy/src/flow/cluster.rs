@@ -12,7 +12,7 @@ use crate::route::Table;
 use super::end::End;
 use super::header::Opening;
 use super::limits::admit;
-use super::reach::{Wanted, reach};
+use super::reach::{Wanted, keep, reach};
 use super::timeouts::timeouts;
 use super::{Client, Closed, Found, Shared, Stated, Way, random};
 
@@ -70,6 +70,7 @@ async fn search<'a>(
         reached = reach(shared, table, port, wanted) => reached?,
         () = stream.broken() => return Err(End::Client),
     };
+    keep(shared, conf, port, *addr, reached.server.addr());
     let first = Box::pin(opening.decide(stream, looked, reached.send));
     let way = Way {
         rule: Rule {

@@ -35,6 +35,7 @@ use crate::net::dial::DialError;
 use crate::pump::{self, First, Meter, Rule, Side, Stop, Timeout};
 use crate::route::Table;
 use crate::route::health::Event;
+use crate::route::persist::Kept;
 use crate::route::service::Upstream;
 use crate::sys::stream::Stream;
 
@@ -66,6 +67,7 @@ pub struct Shared {
     pub questions: Questions,
     pub spares: Spares,
     pub limits: Arc<Limits>,
+    pub kept: Kept,
     ids: AtomicU64,
 }
 
@@ -86,6 +88,7 @@ impl Shared {
             questions: Questions::default(),
             spares: Spares::default(),
             limits: Arc::new(Limits::new(std::time::Instant::now())),
+            kept: Kept::default(),
             // Two processes of one host give different ids to a pod's log.
             ids: AtomicU64::new(u64::from(std::process::id()) << 32),
         }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::addr::ClusterPort;
 use crate::pump::{self, Meter, Rule};
 use crate::route::Table;
-use crate::route::service::Service;
+use crate::route::service::{Asker, Service};
 use crate::sys::stream::Stream;
 use crate::wire::Decoded;
 use crate::wire::peer::{Reply, Request, decode_request};
@@ -29,7 +29,7 @@ use crate::wire::peer::{Reply, Request, decode_request};
 use super::end::End;
 use super::limits::{Places, admit_peer};
 use super::live::Waiting;
-use super::reach::{Reached, connect, key};
+use super::reach::{Reached, asker, connect, keep};
 use super::timeouts::{Sees, timeouts};
 use super::{Client, Closed, Found, Shared, Stated, Way, header, questions, random};
 
@@ -205,10 +205,12 @@ impl<'a> Caller<'a> {
             .ok_or(End::NotMapped)?;
         // A host that does not say for whom it asks spreads such clients over all pods.
         let client = self.stated.client;
-        let key = client.map_or_else(random, |client| key(service.conf, client.into()));
+        let asker = client.map_or_else(anybody, |client| {
+            asker(shared, service.conf, cluster_port, client.into())
+        });
         let conf = service.conf;
         let connected = tokio::select! {
-            connected = admit_and_connect(shared, &table, service, key) => connected,
+            connected = admit_and_connect(shared, &table, service, asker) => connected,
             () = peer.broken() => Err(End::Client),
             () = cut => Err(End::Drain),
         };
@@ -219,6 +221,10 @@ impl<'a> Caller<'a> {
             }
             connected => connected?,
         };
+        if let Some(client) = client {
+            let upstream = reached.server.addr();
+            keep(shared, conf, cluster_port, client.into(), upstream);
+        }
         let send_proxy = header::version(reached.send).is_some();
         if let Err(end) = self.say(Reply::Accept { send_proxy }).await {
             pump::reset_on_close(&reached.upstream);
@@ -267,15 +273,23 @@ impl<'a> Caller<'a> {
     }
 }
 
+/// A client of which nothing is known: any pod.
+fn anybody() -> Asker {
+    Asker {
+        key: random(),
+        kept: None,
+    }
+}
+
 /// A place among all connections, and a pod.
 async fn admit_and_connect(
     shared: &Shared,
     table: &Table,
     service: Service<'_>,
-    key: u64,
+    asker: Asker,
 ) -> Result<(Places, Reached), End> {
     let places = admit_peer(shared, service.port.get())?;
-    Ok((places, connect(shared, table, service, key).await?))
+    Ok((places, connect(shared, table, service, asker).await?))
 }
 
 /// How many pods of `port` take connections, as far as is known.

@@ -22,7 +22,7 @@ use crate::route::balance;
 use crate::route::load::Permit;
 use crate::route::peers::{Answer, Answers, Peer, Share};
 use crate::route::search::{Over, Search, Step};
-use crate::route::service::{Exhausted, Pod, Service, Tried, Upstream};
+use crate::route::service::{Asker, Exhausted, Pod, Service, Tried, Upstream};
 use crate::sys::stream::Stream;
 use crate::wire::peer::{Reply, Request};
 
@@ -192,13 +192,13 @@ async fn attempt(
     let now = std::time::Instant::now();
     let conf = table.conf.of_port(port.get());
     let crosses = conf.locality != Locality::Only;
-    let key = key(conf, wanted.client);
+    let asker = asker(shared, conf, port, wanted.client);
     let answers = crosses.then(|| table.peers.answers(port.get(), now));
     let Some(answers) = answers.flatten() else {
         let service = table.service(port.get()).ok_or(End::NotMapped)?;
-        return connect(shared, table, service, key).await;
+        return connect(shared, table, service, asker).await;
     };
-    let mut search = table.search(port.get(), key, Arc::clone(&answers));
+    let mut search = table.search(port.get(), asker, Arc::clone(&answers));
     let hosts = search.questions(now);
     questions::ask(shared, table, port, &answers, &hosts);
     let race = Race {
@@ -566,24 +566,50 @@ async fn dialled(dial: &mut Option<Dialling>) -> Option<Option<Reached>> {
     }
 }
 
-/// What the policies that hash know a client by.
-pub(super) fn key(conf: &PortConf, client: SocketAddr) -> u64 {
-    balance::key(client.ip(), conf.balance.port.then_some(client.port()))
+/// What is known of a client that says which pod it gets.
+pub(super) fn asker(
+    shared: &Shared,
+    conf: &PortConf,
+    port: ClusterPort,
+    client: SocketAddr,
+) -> Asker {
+    let now = std::time::Instant::now();
+    let persist = conf.persist;
+    Asker {
+        key: balance::key(client.ip(), conf.balance.port.then_some(client.port())),
+        kept: persist.and_then(|persist| shared.kept.find(persist, port.get(), client.ip(), now)),
+    }
 }
 
-/// Dials pods of this host in the order of the policy until one answers; `key` is the client's.
+/// From now on the client's network is carried there, if the port keeps clients.
+pub(super) fn keep(
+    shared: &Shared,
+    conf: &PortConf,
+    port: ClusterPort,
+    client: SocketAddr,
+    upstream: SocketAddr,
+) {
+    if let Some(persist) = conf.persist {
+        let now = std::time::Instant::now();
+        shared
+            .kept
+            .note(persist, port.get(), client.ip(), upstream, now);
+    }
+}
+
+/// Dials pods of this host in the order of the policy until one answers.
 pub(super) async fn connect(
     shared: &Shared,
     table: &Table,
     service: Service<'_>,
-    key: u64,
+    asker: Asker,
 ) -> Result<Reached, End> {
     let limit = service.conf.connect_timeout;
     let deadline = Instant::now() + limit * MAX_WAITS;
     let mut tried = Tried::default();
     while tried.len() < MAX_TRIES && Instant::now() < deadline {
         let (pod, permit) = service
-            .take(random(), key, &mut tried)
+            .take(asker, random(), std::time::Instant::now(), &mut tried)
             .map_err(|none| match none {
                 Exhausted::Full => End::Busy,
                 Exhausted::Tried => End::NoUpstream,

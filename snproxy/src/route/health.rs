@@ -225,6 +225,15 @@ impl Health {
         self.since
     }
 
+    /// That of one that came at `now`.
+    #[must_use]
+    pub fn came(self, now: Instant) -> Self {
+        Self {
+            since: Some(now),
+            ..self
+        }
+    }
+
     /// When the next check is due.
     pub fn next(self) -> Option<Instant> {
         self.next

@@ -6,6 +6,7 @@ pub mod balance;
 pub mod health;
 pub mod load;
 pub mod peers;
+pub mod persist;
 pub mod plan;
 pub mod queue;
 pub mod search;
@@ -25,7 +26,7 @@ use balance::Scheme;
 use load::Load;
 use peers::{Answers, Peers};
 use search::Search;
-use service::{Pod, Service, Upstream};
+use service::{Asker, Pod, Service, Upstream};
 
 /// The routes of all cluster ports: immutable, swapped whole on reload.
 ///
@@ -103,7 +104,11 @@ impl Table {
             let check = shared(&mut checks, check);
             let (upstream, _) = upstreams
                 .entry((addr, Arc::clone(&check)))
-                .or_insert_with(|| (known(&kept, addr, check), send_proxy));
+                .or_insert_with(|| {
+                    // Those of the first table are as old as anybody knows.
+                    let came = old.is_some().then_some(now);
+                    (known(&kept, addr, check, came), send_proxy)
+                });
             Arc::clone(upstream)
         };
         let turn = |port| AtomicU32::new(old.map_or(0, |old| old.turn(port)));
@@ -258,16 +263,16 @@ impl Table {
         self.conf.comes_back(addr.ip()) && is_ours()
     }
 
-    /// The way of a client's connection, by its key, through all that may serve this port, on any host; `answers` are
+    /// The way of a client's connection through all that may serve this port, on any host; `answers` are
     /// those for the port.
-    pub fn search(&self, port: u16, key: u64, answers: Arc<Answers>) -> Search<'_> {
+    pub fn search(&self, port: u16, asker: Asker, answers: Arc<Answers>) -> Search<'_> {
         Search::new(
             self.service(port),
             &self.peers,
             answers,
             self.conf.of_port(port),
             self.identity,
-            key,
+            asker,
         )
     }
 
@@ -355,15 +360,15 @@ fn known(
     kept: &HashMap<SocketAddr, Vec<Arc<Upstream>>>,
     addr: SocketAddr,
     check: Arc<Check>,
+    came: Option<Instant>,
 ) -> Arc<Upstream> {
     let known = kept.get(&addr).map_or(&[][..], Vec::as_slice);
     match known.iter().find(|upstream| upstream.check == check) {
         Some(same) => Arc::clone(same),
-        None => Arc::new(Upstream::under(
-            addr,
-            check,
-            known.first().map(|arc| &**arc),
-        )),
+        None => {
+            let before = known.first().map(|arc| &**arc);
+            Arc::new(Upstream::under(addr, check, before, came))
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::addr::ClusterPort;
 use crate::conf::{Check, PortConf, SendProxy};
@@ -57,14 +57,24 @@ impl Upstream {
     /// One of which dials alone tell.
     pub fn new(addr: SocketAddr) -> Self {
         static PASSIVE: LazyLock<Arc<Check>> = LazyLock::new(|| Arc::new(health::passive()));
-        Self::under(addr, Arc::clone(&PASSIVE), None)
+        Self::under(addr, Arc::clone(&PASSIVE), None, None)
     }
 
     /// One under this check; what is known of it under another check holds on.
-    pub fn under(addr: SocketAddr, check: Arc<Check>, before: Option<&Self>) -> Self {
+    ///
+    /// `came`: when it did, if that is known.
+    pub fn under(
+        addr: SocketAddr,
+        check: Arc<Check>,
+        before: Option<&Self>,
+        came: Option<Instant>,
+    ) -> Self {
         let mut known = before
             .map(|before| before.known().clone())
             .unwrap_or_default();
+        if let (None, Some(came)) = (before, came) {
+            known.health = known.health.came(came);
+        }
         known.health = known.health.with_next(None);
         Self {
             addr,
@@ -189,69 +199,167 @@ impl Tried {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Takes note of one.
+    pub fn add(&mut self, pod: usize) {
+        self.0.push(pod);
+    }
+
+    /// It was not tried after all.
+    pub fn remove(&mut self, pod: usize) {
+        self.0.retain(|tried| *tried != pod);
+    }
 }
 
 /// Why no pod is left to try.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Exhausted {
-    /// Every pod that could be tried has `maxConn` connections.
+    /// Every pod that is left has `maxConn` connections.
     Full,
-    /// Every pod was tried.
+    /// Every pod was tried, or is known to be down.
     Tried,
 }
 
+/// Least part of its share that a pod has at once when it comes, in 1/65,536.
+const FIRST_SHARE: u64 = 1 << 12;
+
+/// Who wants a pod.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asker {
+    /// What the policies that hash know it by.
+    pub key: u64,
+    /// Where it was carried last, by PERSIST.
+    pub kept: Option<SocketAddr>,
+}
+
 impl<'t> Service<'t> {
-    /// Takes a place at the next pod by policy, and marks the pod as tried. `key` is the client's.
+    /// Takes a place at the next pod by policy, and marks the pod as tried.
     ///
-    /// Pods known to be down are left for last: the knowledge may be old.
-    /// Errors: none left; the connection ends.
+    /// Errors: none left; the connection ends, or waits.
     pub fn take(
         &self,
+        asker: Asker,
         random: u64,
-        key: u64,
+        now: Instant,
         tried: &mut Tried,
     ) -> Result<(&'t Pod, Permit), Exhausted> {
-        let draw = Draw {
-            random,
-            turn: self.turn.fetch_add(1, Relaxed),
-            key,
-        };
-        for down_too in [false, true] {
-            // A pod that fills up between pick and admit is not eligible in the next round.
-            for _ in 0..=self.pods.len() {
-                let eligible = |pod: usize| {
-                    (down_too || self.pods[pod].upstream.is_up()) && self.has_place(pod, tried)
-                };
-                let load = |pod: usize| self.pods[pod].load.active();
-                let Some(picked) = self.scheme.pick(self.pods.len(), eligible, load, draw) else {
-                    break;
-                };
-                let pod = &self.pods[picked];
-                if let Some(permit) = pod.load.admit(self.limit(pod)) {
-                    tried.0.push(picked);
-                    return Ok((pod, permit));
-                }
+        let turn = self.next_turn();
+        // A pod that fills up between pick and admit is not eligible in the next round.
+        for _ in 0..=self.pods.len() {
+            let Some(picked) = self.pick(asker, random, turn, now, tried) else {
+                break;
+            };
+            let pod = &self.pods[picked];
+            if let Some(permit) = self.admit(picked) {
+                tried.add(picked);
+                return Ok((pod, permit));
             }
         }
-        if (0..self.pods.len()).all(|pod| tried.contains(pod)) {
-            Err(Exhausted::Tried)
+        Err(self.exhausted(tried))
+    }
+
+    /// A place at this pod; `None` when it is full.
+    pub fn admit(&self, pod: usize) -> Option<Permit> {
+        let pod = &self.pods[pod];
+        pod.load.admit(self.limit(pod))
+    }
+
+    /// Why no pod is left.
+    pub fn exhausted(&self, tried: &Tried) -> Exhausted {
+        let is_full = |pod: usize| !tried.contains(pod) && self.standing(pod) == Standing::Full;
+        if (0..self.pods.len()).any(is_full) {
+            Exhausted::Full
         } else {
-            Err(Exhausted::Full)
+            Exhausted::Tried
+        }
+    }
+
+    /// Picks so far.
+    pub fn turn(&self) -> u32 {
+        self.turn.load(Relaxed)
+    }
+
+    /// Counts a pick.
+    pub fn next_turn(&self) -> u32 {
+        self.turn.fetch_add(1, Relaxed)
+    }
+
+    /// The pod at this address, if it can take a connection and was not tried.
+    pub fn open_at(&self, addr: SocketAddr, tried: &Tried) -> Option<usize> {
+        let is_it = |pod: &usize| {
+            let is_open = || self.standing(*pod) == Standing::Open && !tried.contains(*pod);
+            self.pods[*pod].upstream.addr == addr && is_open()
+        };
+        (0..self.pods.len()).find(is_it)
+    }
+
+    /// The next pod by policy, of those that can take a connection and were not tried; `turn` counts picks.
+    pub fn pick(
+        &self,
+        asker: Asker,
+        random: u64,
+        turn: u32,
+        now: Instant,
+        tried: &Tried,
+    ) -> Option<usize> {
+        let is_open = |pod: usize| self.standing(pod) == Standing::Open && !tried.contains(pod);
+        let kept = asker.kept.filter(|_| tried.is_empty());
+        if let Some(pod) = kept.and_then(|kept| self.open_at(kept, tried)) {
+            return Some(pod);
+        }
+        let draw = Draw {
+            random,
+            turn,
+            key: asker.key,
+        };
+        let load = |pod: usize| self.pods[pod].load.active();
+        let among = |eligible: &dyn Fn(usize) -> bool| {
+            self.scheme.pick(self.pods.len(), eligible, load, draw)
+        };
+        // A client that is hashed belongs to one pod, and is not sent back and forth while that one warms up.
+        let slow_start = self.conf.slow_start;
+        let slow_start = slow_start.filter(|_| !self.conf.balance.policy.hashes());
+        let warm = slow_start.and_then(|time| {
+            among(&|pod| is_open(pod) && self.has_its_share(pod, time, random, now))
+        });
+        warm.or_else(|| among(&is_open))
+    }
+
+    /// Whether a pod that came lately may be picked this time: as often as it has been there of `time`.
+    fn has_its_share(&self, pod: usize, time: Duration, random: u64, now: Instant) -> bool {
+        let Some(came) = self.pods[pod].upstream.health().since() else {
+            return true;
+        };
+        let age = now.saturating_duration_since(came);
+        if age >= time {
+            return true;
+        }
+        let part = (age.as_nanos() << 16) / time.as_nanos();
+        let share = u64::try_from(part).unwrap_or(u64::MAX).max(FIRST_SHARE);
+        // Other bits for each pod.
+        let salt = (pod as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (random ^ salt).wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 48 < share
+    }
+
+    /// What speaks against a new connection to a pod.
+    pub fn standing(&self, pod: usize) -> Standing {
+        let pod = &self.pods[pod];
+        if pod.weight == 0 {
+            Standing::Weightless
+        } else if !pod.upstream.is_up() {
+            Standing::Down
+        } else if !pod.load.has_room(self.limit(pod)) {
+            Standing::Full
+        } else {
+            Standing::Open
         }
     }
 
     /// How many pods have a place, of those that are up and not tried.
     pub fn room(&self, tried: &Tried) -> u32 {
-        let open = |pod: &usize| self.pods[*pod].upstream.is_up() && self.has_place(*pod, tried);
-        let pods = (0..self.pods.len()).filter(open).count();
+        let is_open = |pod: &usize| self.standing(*pod) == Standing::Open && !tried.contains(*pod);
+        let pods = (0..self.pods.len()).filter(is_open).count();
         u32::try_from(pods).unwrap_or(u32::MAX)
-    }
-
-    fn has_place(&self, pod: usize, tried: &Tried) -> bool {
-        let candidate = &self.pods[pod];
-        candidate.weight > 0
-            && candidate.load.has_room(self.limit(candidate))
-            && !tried.contains(pod)
     }
 
     fn limit(&self, pod: &Pod) -> Limit {
@@ -264,4 +372,13 @@ impl<'t> Service<'t> {
             .iter()
             .any(|pod| pod.upstream.is_up() && pod.weight > 0)
     }
+}
+
+/// Whether a pod takes new connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    Open,
+    Full,
+    Down,
+    Weightless,
 }

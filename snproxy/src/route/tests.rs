@@ -68,21 +68,23 @@ fn services_are_found_by_port_with_their_pods_in_file_order() {
 }
 
 #[test]
-fn pods_are_tried_by_policy_then_those_that_are_down_then_none() {
+fn pods_are_tried_by_policy_and_those_that_are_down_never() {
     let table = table("1024:30000:9:false 1024:30001:9:false 1024:30002:9:false");
     let service = table.service(1024).unwrap();
     service.pods[0].upstream.report(false, Instant::now());
     let mut tried = Tried::default();
     let order: Vec<u16> = std::iter::from_fn(|| {
         service
-            .take(0, 0, &mut tried)
+            .take(Asker::default(), 0, Instant::now(), &mut tried)
             .ok()
             .map(|(pod, _)| port_of(pod))
     })
     .collect();
-    assert_eq!(order, [30001, 30002, 30000]);
+    assert_eq!(order, [30001, 30002]);
     assert_eq!(
-        service.take(0, 0, &mut tried).unwrap_err(),
+        service
+            .take(Asker::default(), 0, Instant::now(), &mut tried)
+            .unwrap_err(),
         Exhausted::Tried
     );
 }
@@ -91,16 +93,27 @@ fn pods_are_tried_by_policy_then_those_that_are_down_then_none() {
 fn a_full_pod_is_passed_over_and_a_full_service_says_so() {
     let table = table("1024:30000:1:false 1024:30001:1:false");
     let service = table.service(1024).unwrap();
-    let (first, permit) = service.take(0, 0, &mut Tried::default()).unwrap();
-    let (second, _other) = service.take(0, 0, &mut Tried::default()).unwrap();
+    let (first, permit) = service
+        .take(Asker::default(), 0, Instant::now(), &mut Tried::default())
+        .unwrap();
+    let (second, _other) = service
+        .take(Asker::default(), 0, Instant::now(), &mut Tried::default())
+        .unwrap();
     assert_eq!((port_of(first), port_of(second)), (30000, 30001));
     assert_eq!(
-        service.take(0, 0, &mut Tried::default()).unwrap_err(),
+        service
+            .take(Asker::default(), 0, Instant::now(), &mut Tried::default())
+            .unwrap_err(),
         Exhausted::Full
     );
     drop(permit);
     assert_eq!(
-        port_of(service.take(0, 0, &mut Tried::default()).unwrap().0),
+        port_of(
+            service
+                .take(Asker::default(), 0, Instant::now(), &mut Tried::default())
+                .unwrap()
+                .0
+        ),
         30000
     );
 }
@@ -112,12 +125,14 @@ fn permits_count_on_through_reloads_even_of_a_mapping_that_left_for_a_while() {
     let (_, permit) = first
         .service(1024)
         .unwrap()
-        .take(0, 0, &mut Tried::default())
+        .take(Asker::default(), 0, Instant::now(), &mut Tried::default())
         .unwrap();
     let without = Table::build(conf("", "1024:30001:1:false"), Some(&first), Instant::now());
     let back = Table::build(conf("", with), Some(&without), Instant::now());
     let service = back.service(1024).unwrap();
-    let (pod, _held) = service.take(0, 0, &mut Tried::default()).unwrap();
+    let (pod, _held) = service
+        .take(Asker::default(), 0, Instant::now(), &mut Tried::default())
+        .unwrap();
     assert_eq!(
         port_of(pod),
         30001,
@@ -125,7 +140,12 @@ fn permits_count_on_through_reloads_even_of_a_mapping_that_left_for_a_while() {
     );
     drop(permit);
     assert_eq!(
-        port_of(service.take(0, 0, &mut Tried::default()).unwrap().0),
+        port_of(
+            service
+                .take(Asker::default(), 0, Instant::now(), &mut Tried::default())
+                .unwrap()
+                .0
+        ),
         30000
     );
     assert_eq!(back.generation, 3);
@@ -137,7 +157,7 @@ fn loads_of_mappings_that_left_are_forgotten_when_nothing_holds_them() {
     let (_, permit) = now
         .service(1024)
         .unwrap()
-        .take(0, 0, &mut Tried::default())
+        .take(Asker::default(), 0, Instant::now(), &mut Tried::default())
         .unwrap();
     for _ in 0..5 {
         now = Table::build(conf("", "1025:30000:1:false"), Some(&now), Instant::now());
@@ -153,9 +173,15 @@ fn a_connection_that_looked_before_a_reload_counts_after_it() {
     let mappings = "1024:30000:1:false";
     let old = table(mappings);
     let new = Table::build(conf("", mappings), Some(&old), Instant::now());
-    let late = old.service(1024).unwrap().take(0, 0, &mut Tried::default());
+    let late =
+        old.service(1024)
+            .unwrap()
+            .take(Asker::default(), 0, Instant::now(), &mut Tried::default());
     assert!(late.is_ok());
-    let full = new.service(1024).unwrap().take(0, 0, &mut Tried::default());
+    let full =
+        new.service(1024)
+            .unwrap()
+            .take(Asker::default(), 0, Instant::now(), &mut Tried::default());
     assert_eq!(full.unwrap_err(), Exhausted::Full);
 }
 
@@ -371,4 +397,77 @@ fn a_port_whose_pods_are_down_is_refused_only_where_no_other_host_can_serve_it()
     assert_eq!(lot(TWO, "UNMAPPED refuse"), steered);
     // A name without an address is no host that could serve.
     assert_eq!(lot("10.0.0.1:32767\nb.example:32767\n", ""), refused);
+}
+
+/// How many of `picks` connections each pod gets at `now`, while none of them stays.
+fn shares(service: Service<'_>, picks: u64, now: Instant) -> Vec<u32> {
+    let mut shares = vec![0; service.pods.len()];
+    for turn in 0..picks {
+        let random = (turn + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let random = (random ^ random >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let (pod, _) = service
+            .take(Asker::default(), random, now, &mut Tried::default())
+            .unwrap();
+        let of = |at: &Pod| at.upstream.addr == pod.upstream.addr;
+        shares[service.pods.iter().position(of).unwrap()] += 1;
+    }
+    shares
+}
+
+#[test]
+fn a_pod_that_comes_has_more_and_more_of_its_share() {
+    let start = Instant::now();
+    for policy in ["rr", "random", "lc", "p2c", "wlc", "twos"] {
+        let keys = format!("SLOWSTART 100s\nBALANCE {policy}");
+        let one = "1024:30000:9:false";
+        let two = "1024:30000:9:false 1024:30001:9:false";
+        let old = Table::build(conf(&keys, one), None, start);
+        let new = Table::build(conf(&keys, two), Some(&old), start);
+        let at = |secs| {
+            shares(
+                new.service(1024).unwrap(),
+                10_000,
+                start + Duration::from_secs(secs),
+            )
+        };
+        let [early, half, late] = [1, 50, 100].map(|secs| at(secs)[1]);
+        assert!(
+            early < 1000 && early > 100,
+            "{policy}: {early} of 10,000 at once"
+        );
+        assert!(
+            half > early && half < late,
+            "{policy}: {early} {half} {late}"
+        );
+        assert!(
+            (4800..=5200).contains(&late),
+            "{policy}: {late} when its time is over"
+        );
+        // All are new to who was not there before.
+        let first = Table::build(conf(&keys, two), None, start);
+        let share = shares(first.service(1024).unwrap(), 10_000, start)[1];
+        assert!((4800..=5200).contains(&share), "{policy}: {share}");
+    }
+}
+
+#[test]
+fn a_client_that_is_kept_goes_where_it_was_while_that_takes_it() {
+    let table = table("1024:30000:1:false 1024:30001:1:false");
+    let service = table.service(1024).unwrap();
+    let asker = Asker {
+        kept: Some(service.pods[1].upstream.addr),
+        ..Asker::default()
+    };
+    let take = |tried: &mut Tried| {
+        let (pod, permit) = service.take(asker, 0, Instant::now(), tried)?;
+        Ok::<_, Exhausted>((port_of(pod), permit))
+    };
+    let mut tried = Tried::default();
+    let (port, held) = take(&mut tried).unwrap();
+    assert_eq!(port, 30001);
+    assert_eq!(take(&mut Tried::default()).unwrap().0, 30000, "it is full");
+    drop(held);
+    assert_eq!(take(&mut tried).unwrap().0, 30000, "it was tried");
+    service.pods[1].upstream.report(false, Instant::now());
+    assert_eq!(take(&mut Tried::default()).unwrap().0, 30000, "it is down");
 }

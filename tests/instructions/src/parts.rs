@@ -2,10 +2,11 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use snproxy::addr::ClusterPort;
-use snproxy::route::service::Tried;
+use snproxy::route::service::{Asker, Tried};
 use snproxy::wire::Decoded;
 use snproxy::wire::peer::{self, Reply, Request};
 use snproxy::wire::proxy::{self, ProxyHeader, Version};
@@ -51,12 +52,13 @@ fn count(name: &str, mut operation: impl FnMut(u32)) {
 }
 
 fn pick(pods: u16) {
+    let now = Instant::now();
     let table = table("", &mappings(PORT, pods));
     count(&format!("route lookup and pick, {pods} pods"), |turn| {
         // Any well spread bits; the same in every run.
         let random = u64::from(turn).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let service = table.service(black_box(PORT)).expect("it is mapped");
-        let taken = service.take(random, 0, &mut Tried::default());
+        let taken = service.take(Asker::default(), random, now, &mut Tried::default());
         assert!(black_box(&taken).is_ok(), "pods have room");
     });
 }

@@ -343,6 +343,11 @@ impl Answers {
         }
     }
 
+    /// Choices of this port so far.
+    pub fn turn(&self) -> u32 {
+        self.turn.load(Relaxed)
+    }
+
     /// Counts choices of this port from 0.
     pub fn next_turn(&self) -> u32 {
         self.turn.fetch_add(1, Relaxed)

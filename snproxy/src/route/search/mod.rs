@@ -12,7 +12,7 @@ use crate::conf::{Locality, PortConf};
 use super::balance::{self, Draw, weighted};
 use super::load::Permit;
 use super::peers::{Answers, Peer, Peers, Share, Standing};
-use super::service::{Exhausted, Pod, Service, Tried};
+use super::service::{Asker, Exhausted, Pod, Service, Tried};
 
 /// How long a host that failed once may still be tried where nobody else is left: it may just be slow.
 const DOUBT: Duration = Duration::from_secs(3);
@@ -27,8 +27,7 @@ pub struct Search<'t> {
     conf: &'t PortConf,
     /// What the other hosts know this one by.
     identity: u64,
-    /// Of the client.
-    key: u64,
+    asker: Asker,
     tried: Tried,
     /// By host: asked already.
     called: Vec<bool>,
@@ -40,6 +39,20 @@ pub struct Search<'t> {
     waited: bool,
     /// Hosts that were asked although they are known to be away.
     doubts: u8,
+    /// For show: takes no turns.
+    is_dry: bool,
+}
+
+/// A candidate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Choice {
+    /// The pod of this number.
+    Pod(usize),
+    /// The host of this number.
+    Peer(usize),
+    /// None before hosts have answered that were asked for their pods.
+    Await,
+    Over(Over),
 }
 
 /// What to do next.
@@ -72,7 +85,7 @@ impl<'t> Search<'t> {
         answers: Arc<Answers>,
         conf: &'t PortConf,
         identity: u64,
-        key: u64,
+        asker: Asker,
     ) -> Self {
         Self {
             service,
@@ -81,13 +94,21 @@ impl<'t> Search<'t> {
             answers,
             conf,
             identity,
-            key,
+            asker,
             tried: Tried::default(),
             here_over: service.is_none(),
             over: Over::NotMapped,
             waited: false,
             doubts: 0,
+            is_dry: false,
         }
+    }
+
+    /// The same, without a trace.
+    #[must_use]
+    pub fn dry(mut self) -> Self {
+        self.is_dry = true;
+        self
     }
 
     /// The hosts whose answer is missing or old, of those that count their pods: they are to be asked now.
@@ -114,8 +135,35 @@ impl<'t> Search<'t> {
         self.over = self.over.max(over);
     }
 
-    /// The next candidate. Without `pods` only among other hosts: a dial of a pod is under way.
+    /// The next candidate, with what it takes to use it. Without `pods` only among other hosts: a dial of a pod is under
+    /// way.
     pub fn next(&mut self, pods: bool, random: u64, now: Instant) -> Step<'t> {
+        loop {
+            return match (self.choose(pods, random, now), self.service) {
+                (Choice::Pod(pod), Some(service)) => match service.admit(pod) {
+                    Some(permit) => {
+                        let share = self.answers.share(None);
+                        Step::Pod(&service.pods[pod], permit, share)
+                    }
+                    // Filled up meanwhile.
+                    None => {
+                        self.tried.remove(pod);
+                        continue;
+                    }
+                },
+                (Choice::Pod(_), None) => Step::Over(self.over),
+                (Choice::Peer(peer), _) => Step::Peer(peer, self.answers.share(Some(peer))),
+                (Choice::Await, _) => Step::Await,
+                (Choice::Over(over), _) => Step::Over(over),
+            };
+        }
+    }
+
+    /// The next candidate, which counts as tried from now on.
+    pub fn choose(&mut self, pods: bool, random: u64, now: Instant) -> Choice {
+        if let Some(kept) = self.kept(pods, now) {
+            return kept;
+        }
         loop {
             let (weights, unanswered) = self.weigh(pods, now);
             let here_first = self.conf.locality == Locality::Prefer && weights[0] > 0;
@@ -125,8 +173,8 @@ impl<'t> Search<'t> {
                 self.pick(&weights, random)
             };
             match group {
-                Some(0) => match self.take(random) {
-                    Some(step) => return step,
+                Some(0) => match self.pick_pod(random, now) {
+                    Some(pod) => return Choice::Pod(pod),
                     // Filled up meanwhile.
                     None => continue,
                 },
@@ -134,10 +182,31 @@ impl<'t> Search<'t> {
                 None => {}
             }
             if unanswered && !self.waited {
-                return Step::Await;
+                return Choice::Await;
             }
             return self.last_resort(pods, random, now);
         }
+    }
+
+    /// Where the client was last, if that can take it; asked once.
+    fn kept(&mut self, pods: bool, now: Instant) -> Option<Choice> {
+        let kept = self.asker.kept.take()?;
+        if let Some(service) = self.service.filter(|_| pods)
+            && let Some(pod) = service.open_at(kept, &self.tried)
+        {
+            self.tried.add(pod);
+            return Some(Choice::Pod(pod));
+        }
+        let at = self
+            .peers
+            .list()
+            .iter()
+            .position(|peer| peer.addr() == kept && peer.is_up())?;
+        let may_serve = matches!(
+            self.answers.standing(at, now),
+            Standing::Serves(_) | Standing::Unknown
+        );
+        (may_serve && !self.called[at]).then(|| self.call(at))
     }
 
     /// Weights of this host and of the others; and whether an answer is still missing.
@@ -182,8 +251,12 @@ impl<'t> Search<'t> {
         let draw = Draw {
             // Bits that the pick among pods does not use.
             random: random.rotate_left(16),
-            turn: self.answers.next_turn(),
-            key: self.key,
+            turn: if self.is_dry {
+                self.answers.turn()
+            } else {
+                self.answers.next_turn()
+            },
+            key: self.asker.key,
         };
         let identity = |group: usize| match group.checked_sub(1).map(|at| &self.peers.list()[at]) {
             Some(peer) => balance::name(&peer.name, peer.upstream.addr.port()),
@@ -198,32 +271,37 @@ impl<'t> Search<'t> {
         )
     }
 
-    /// A place at a pod of this host.
-    fn take(&mut self, random: u64) -> Option<Step<'t>> {
+    /// A pod of this host.
+    fn pick_pod(&mut self, random: u64, now: Instant) -> Option<usize> {
         let service = self.service.filter(|_| !self.here_over)?;
-        match service.take(random, self.key, &mut self.tried) {
-            Ok((pod, permit)) => Some(Step::Pod(pod, permit, self.answers.share(None))),
-            Err(none) => {
+        let turn = if self.is_dry {
+            service.turn()
+        } else {
+            service.next_turn()
+        };
+        let picked = service.pick(self.asker, random, turn, now, &self.tried);
+        match picked {
+            Some(pod) => self.tried.add(pod),
+            None => {
                 self.here_over = true;
-                self.note(match none {
+                self.note(match service.exhausted(&self.tried) {
                     Exhausted::Full => Over::Busy,
                     Exhausted::Tried => Over::NoUpstream,
                 });
-                None
             }
         }
+        picked
     }
 
-    fn call(&mut self, peer: usize) -> Step<'t> {
+    fn call(&mut self, peer: usize) -> Choice {
         self.called[peer] = true;
-        Step::Peer(peer, self.answers.share(Some(peer)))
+        Choice::Peer(peer)
     }
 
-    /// Pods known to be down, then some hosts that were slow, or failed but served the port, or failed only just now: the
-    /// knowledge may be old.
-    fn last_resort(&mut self, pods: bool, random: u64, now: Instant) -> Step<'t> {
-        if pods && let Some(step) = self.take(random) {
-            return step;
+    /// Some hosts that were slow, or failed but served the port, or failed only just now: the knowledge may be old.
+    fn last_resort(&mut self, pods: bool, random: u64, now: Instant) -> Choice {
+        if pods && let Some(pod) = self.pick_pod(random, now) {
+            return Choice::Pod(pod);
         }
         if self.doubts < MAX_DOUBTS {
             let slow = |at: &usize| {
@@ -253,7 +331,7 @@ impl<'t> Search<'t> {
         if self.peers.list().iter().any(|peer| !peer.is_up()) {
             self.note(Over::NoUpstream);
         }
-        Step::Over(self.over)
+        Choice::Over(self.over)
     }
 }
 

@@ -60,7 +60,7 @@ impl Cluster {
             Arc::clone(&self.answers),
             &self.conf,
             0,
-            0,
+            Asker::default(),
         )
     }
 
