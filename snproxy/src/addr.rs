@@ -167,6 +167,17 @@ impl Action {
     }
 }
 
+/// As commands and the control socket say it.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pass => "pass",
+            Self::Steer | Self::SteerLimited => "steer",
+            Self::Refuse => "refuse",
+        })
+    }
+}
+
 /// The address without its IPv6 wrapping: `::ffff:192.0.2.1` is the client 192.0.2.1.
 ///
 /// A dual-stack socket reports IPv4 ends in the mapped form; past this function none is seen.

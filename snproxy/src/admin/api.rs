@@ -190,6 +190,35 @@ pub struct Owner {
     pub name: Option<String>,
 }
 
+/// `GET /explain?port=N&from=ADDRESS`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Explain {
+    pub port: u16,
+    pub from: Option<String>,
+    /// `steer`, `refuse` or `pass`.
+    pub action: String,
+    pub reason: String,
+    /// In the form of proxy.conf.
+    pub balance: String,
+    /// The order is one of several that chance may give.
+    pub by_chance: bool,
+    pub limits: Vec<String>,
+    /// Those that would be tried, in order, then the others.
+    pub candidates: Vec<Candidate>,
+    /// How it would end if all of them failed.
+    pub verdict: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Candidate {
+    /// From 1; none: it would not be tried.
+    pub place: Option<usize>,
+    /// `pod` or `host`.
+    pub kind: String,
+    pub address: String,
+    pub why: String,
+}
+
 /// `GET /routes`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Routes {

@@ -8,6 +8,7 @@ pub mod api;
 use std::convert::Infallible;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub enum Asked {
     Status(oneshot::Sender<api::Status>),
     Ports(oneshot::Sender<api::Ports>),
     Routes(oneshot::Sender<api::Routes>),
+    /// The way of a connection to a port from an address.
+    Explain(u16, Option<IpAddr>, oneshot::Sender<api::Explain>),
     Reload(oneshot::Sender<api::Reload>),
 }
 
@@ -169,13 +172,30 @@ async fn answer(
         (&Method::GET, "/status") => ask(&asked, Asked::Status).await,
         (&Method::GET, "/ports") => ask(&asked, Asked::Ports).await,
         (&Method::GET, "/routes") => ask(&asked, Asked::Routes).await,
+        (&Method::GET, "/explain") => match asks(request.uri().query().unwrap_or("")) {
+            Some((port, from)) => ask(&asked, |reply| Asked::Explain(port, from, reply)).await,
+            None => text(StatusCode::BAD_REQUEST, "expected port=N&from=ADDRESS\n"),
+        },
         (&Method::POST, "/reload") => ask(&asked, Asked::Reload).await,
         _ => text(
             StatusCode::NOT_FOUND,
-            "GET /status, GET /ports, GET /routes, POST /reload\n",
+            "GET /status, GET /ports, GET /routes, GET /explain?port=N, POST /reload\n",
         ),
     };
     Ok(response)
+}
+
+/// Of a query: the port, and whose connection it would be.
+fn asks(query: &str) -> Option<(u16, Option<IpAddr>)> {
+    let value = |name: &str| {
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+    };
+    let from = match value("from") {
+        None => None,
+        Some(from) => Some(from.parse::<IpAddr>().ok()?.to_canonical()),
+    };
+    Some((value("port")?.parse().ok()?, from))
 }
 
 /// Puts a question to the daemon and its answer into JSON.

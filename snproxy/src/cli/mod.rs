@@ -8,6 +8,7 @@
 mod apps;
 mod check;
 mod client;
+mod explain;
 mod health;
 mod log;
 mod owner;
@@ -17,6 +18,7 @@ mod routes;
 mod run;
 mod status;
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -100,6 +102,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask the running proxy which way a connection would go, and why
+    Explain {
+        /// The port that the client opens
+        #[arg(value_name = "PORT")]
+        port: u16,
+        /// Whose connection it is
+        #[arg(long, value_name = "ADDRESS", value_parser = explain::address)]
+        from: Option<IpAddr>,
+        /// Print the answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Make the running proxy read its files again
     Reload {
         /// Print the answer as JSON
@@ -156,6 +170,7 @@ fn execute(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Status { json }) => status::status(&root, json),
         Some(Command::Ports { json }) => ports::ports(&root, json),
         Some(Command::Routes { json }) => routes::routes(&root, json),
+        Some(Command::Explain { port, from, json }) => explain::explain(&root, port, from, json),
         Some(Command::Reload { json }) => reload::reload(&root, json),
     }
 }

@@ -3,8 +3,8 @@
 use super::keys::{Key, Scope, Unset, set};
 use super::port_value::{
     balance, check, count, fate, lifetime, limit, locality, over_limit, percent, persist,
-    port_rate, show_balance, show_check, show_fate, show_lifetime, show_limit, show_persist,
-    show_port_rate, show_source_max_conn, show_source_rate, source_max_conn, source_rate,
+    port_rate, show_check, show_fate, show_lifetime, show_limit, show_persist, show_port_rate,
+    show_source_max_conn, show_source_rate, source_max_conn, source_rate,
 };
 use super::value::{
     client_proxy, duration, show_client_proxy, show_duration, some_duration, unless_off,
@@ -28,7 +28,7 @@ macro_rules! port_keys {
 port_keys! {
     "BALANCE" "p2c"
     "who is tried first: the policies of [Balancing](#balancing); `sh` and `mh` take `port` (the client's port counts too) and `strict` (no other pod where this one is out)"
-    balance: balance, |value: &_| show_balance(*value);
+    balance: balance, ToString::to_string;
 
     "LOCALITY" "balance"
     "`balance`: hosts share the load; `prefer`: a local pod while one has room; `only`: never another host"

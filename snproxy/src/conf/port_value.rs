@@ -60,17 +60,25 @@ impl Policy {
     pub fn hashes(self) -> bool {
         matches!(self, Self::Sh | Self::Mh)
     }
+
+    /// Whether chance has a part in it.
+    pub fn is_by_chance(self) -> bool {
+        matches!(self, Self::P2c | Self::Twos | Self::Random)
+    }
 }
 
-pub(super) fn show_balance(balance: Balance) -> String {
-    let Balance {
-        policy,
-        port,
-        strict,
-    } = balance;
-    let port = if port { " port" } else { "" };
-    let strict = if strict { " strict" } else { "" };
-    format!("{policy}{port}{strict}")
+/// In the form of proxy.conf.
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            policy,
+            port,
+            strict,
+        } = self;
+        let port = if *port { " port" } else { "" };
+        let strict = if *strict { " strict" } else { "" };
+        write!(f, "{policy}{port}{strict}")
+    }
 }
 
 pub(super) fn locality(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Locality> {

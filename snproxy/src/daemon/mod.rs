@@ -1,6 +1,7 @@
 //! The running proxy: owns everything, and reacts to one event after the other.
 
 mod drain;
+mod explain;
 mod hosts;
 mod names;
 mod notify;
@@ -245,6 +246,7 @@ impl Daemon {
             Asked::Status(reply) => drop(reply.send(self.status())),
             Asked::Ports(reply) => drop(reply.send(self.ports())),
             Asked::Routes(reply) => drop(reply.send(self.routes())),
+            Asked::Explain(port, from, reply) => drop(reply.send(self.explain(port, from))),
             Asked::Reload(reply) if self.draining => {
                 let mut outcome = self.reloaded();
                 outcome.ok = false;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use crate::addr::{Action, PortSet};
+use crate::addr::PortSet;
 use crate::admin::api;
 use crate::conf::SendProxy;
 use crate::route::Table;
@@ -143,12 +143,7 @@ impl Daemon {
                 _ => ranges.push(api::Range {
                     first: port,
                     last: port,
-                    action: match lot.action {
-                        Action::Pass => "pass",
-                        Action::Steer | Action::SteerLimited => "steer",
-                        Action::Refuse => "refuse",
-                    }
-                    .to_owned(),
+                    action: lot.action.to_string(),
                     reason: lot.reason.to_string(),
                     app: app.map(str::to_owned),
                     lookups: lookups(port),

@@ -80,6 +80,11 @@ impl Limits {
         self.ports[usize::from(port)].active()
     }
 
+    /// All live connections.
+    pub fn all(&self) -> u32 {
+        self.all.active()
+    }
+
     /// All queues in which somebody waits.
     pub fn lines(&self) -> Vec<Line> {
         let all = Line {

@@ -44,6 +44,7 @@ use limits::{Limits, Places};
 use live::{Alive, Live};
 use questions::Questions;
 use reach::Reached;
+pub use reach::asker;
 use seldom::Seldom;
 use spares::Spares;
 

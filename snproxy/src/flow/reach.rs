@@ -567,12 +567,7 @@ async fn dialled(dial: &mut Option<Dialling>) -> Option<Option<Reached>> {
 }
 
 /// What is known of a client that says which pod it gets.
-pub(super) fn asker(
-    shared: &Shared,
-    conf: &PortConf,
-    port: ClusterPort,
-    client: SocketAddr,
-) -> Asker {
+pub fn asker(shared: &Shared, conf: &PortConf, port: ClusterPort, client: SocketAddr) -> Asker {
     let now = std::time::Instant::now();
     let persist = conf.persist;
     Asker {

@@ -67,6 +67,15 @@ pub enum Step<'t> {
     Over(Over),
 }
 
+impl From<Exhausted> for Over {
+    fn from(none: Exhausted) -> Self {
+        match none {
+            Exhausted::Full => Self::Busy,
+            Exhausted::Tried => Self::NoUpstream,
+        }
+    }
+}
+
 /// Why there is nobody left; a later one says more.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Over {
@@ -284,10 +293,7 @@ impl<'t> Search<'t> {
             Some(pod) => self.tried.add(pod),
             None => {
                 self.here_over = true;
-                self.note(match service.exhausted(&self.tried) {
-                    Exhausted::Full => Over::Busy,
-                    Exhausted::Tried => Over::NoUpstream,
-                });
+                self.note(service.exhausted(&self.tried).into());
             }
         }
         picked

@@ -1,0 +1,79 @@
+//! `snproxy explain`.
+
+use std::net::IpAddr;
+
+use hyper::Method;
+
+use crate::addr::canonical;
+use crate::admin::api::Explain;
+use crate::discovery::Root;
+
+use super::{DONE, client};
+
+/// An address, with or without a port, as logs show clients.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    let with_port = || text.parse().map(|addr| canonical(addr).ip());
+    let address = text.parse::<IpAddr>().map(|ip| ip.to_canonical());
+    address
+        .or_else(|_| with_port())
+        .map_err(|_| "expected an address such as 10.0.0.7".to_owned())
+}
+
+pub(super) fn explain(
+    root: &Root,
+    port: u16,
+    from: Option<IpAddr>,
+    json: bool,
+) -> anyhow::Result<u8> {
+    let from = from.map_or_else(String::new, |from| format!("&from={from}"));
+    let path = format!("/explain?port={port}{from}");
+    let answer = client::ask(root, &Method::GET, &path)?;
+    if json {
+        println!("{}", String::from_utf8_lossy(&answer));
+    } else {
+        print(&serde_json::from_slice(&answer)?);
+    }
+    Ok(DONE)
+}
+
+fn print(explain: &Explain) {
+    let from = explain.from.as_deref().unwrap_or("anywhere");
+    println!(
+        "port {} from {from}: {} ({}), BALANCE {}",
+        explain.port, explain.action, explain.reason, explain.balance
+    );
+    for limit in &explain.limits {
+        println!("limit   {limit}");
+    }
+    if explain.by_chance {
+        println!("One of many possible orders, for this policy draws:");
+    }
+    for candidate in &explain.candidates {
+        let place = candidate
+            .place
+            .map_or_else(|| "-".to_owned(), |place| place.to_string());
+        println!(
+            "{place:>5}   {:<5} {:<32} {}",
+            candidate.kind, candidate.address, candidate.why
+        );
+    }
+    println!("{}", explain.verdict);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn a_client_is_given_as_logs_show_it() {
+        for text in [
+            "10.0.0.7",
+            "10.0.0.7:5555",
+            "::ffff:10.0.0.7",
+            "[::ffff:10.0.0.7]:5",
+        ] {
+            assert_eq!(address(text).unwrap().to_string(), "10.0.0.7", "{text}");
+        }
+        assert!(address("localhost").is_err());
+    }
+}

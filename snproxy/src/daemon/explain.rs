@@ -1,0 +1,262 @@
+//! Which way a connection would go now, by the same code that routes one.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::addr::ClusterPort;
+use crate::admin::api;
+use crate::conf::{Locality, PortConf};
+use crate::flow::{asker, random};
+use crate::route::Table;
+use crate::route::load::Limit;
+use crate::route::peers::{self, Answers};
+use crate::route::search::{Choice, Over};
+use crate::route::service::{Asker, Service, Standing, Tried};
+
+use super::Daemon;
+
+/// Candidates that are listed.
+const MOST_CANDIDATES: usize = 1000;
+
+/// One port as it is looked at.
+struct Look<'t> {
+    table: &'t Table,
+    port: u16,
+    conf: &'t PortConf,
+    service: Option<Service<'t>>,
+    answers: Option<Arc<Answers>>,
+    asker: Asker,
+    now: Instant,
+}
+
+impl Daemon {
+    /// The way of a connection to `port` from this address, or from somewhere.
+    pub(super) fn explain(&self, port: u16, from: Option<IpAddr>) -> api::Explain {
+        let table = self.shared.table.load_full();
+        let now = Instant::now();
+        let conf = table.conf.of_port(port);
+        let lot = self.steerer.plan().lot(port);
+        let client = SocketAddr::new(from.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0);
+        let cluster_port = ClusterPort::new(port);
+        let asker = cluster_port.map_or_else(Asker::default, |cluster_port| {
+            asker(&self.shared, conf, cluster_port, client)
+        });
+        let crosses = conf.locality != Locality::Only;
+        let answers = crosses.then(|| table.peers.answers(port, now)).flatten();
+        let look = Look {
+            table: &table,
+            port,
+            conf,
+            service: table.service(port),
+            answers,
+            asker,
+            now,
+        };
+        let (candidates, verdict) = look.candidates();
+        api::Explain {
+            port,
+            from: from.map(|from| from.to_string()),
+            action: lot.action.to_string(),
+            reason: lot.reason.to_string(),
+            balance: conf.balance.to_string(),
+            by_chance: conf.balance.policy.is_by_chance(),
+            limits: self.limits(&table, port),
+            candidates,
+            verdict,
+        }
+    }
+
+    fn limits(&self, table: &Table, port: u16) -> Vec<String> {
+        let conf = table.conf.of_port(port);
+        let limits = &self.shared.limits;
+        let of = |name, active, most: Option<u32>, reopen| {
+            let most = most?;
+            let room = limits_text(Limit::new(Some(most), reopen), active);
+            Some(format!("{name}: {active} of {most}{room}"))
+        };
+        let common = table.conf.ports.common();
+        let all = of("MAXCONN", limits.all(), table.conf.max_conn, common.reopen);
+        let one = of(
+            "PORTMAXCONN",
+            limits.active(port),
+            conf.max_conn,
+            conf.reopen,
+        );
+        let lines = limits.lines().into_iter();
+        let line = table.line(port);
+        let waiting = lines
+            .filter(|queue| queue.port.is_none_or(|port| port == line))
+            .map(|queue| match queue.port {
+                None => format!(
+                    "queue for a place under MAXCONN: {} wait",
+                    queue.waiting.len()
+                ),
+                Some(port) => format!("queue of port {port}: {} wait", queue.waiting.len()),
+            });
+        let source = conf
+            .source_max_conn
+            .map(|limit| format!("SOURCEMAXCONN: {} of one source at once", limit.count));
+        all.into_iter()
+            .chain(one)
+            .chain(source)
+            .chain(waiting)
+            .collect()
+    }
+}
+
+fn limits_text(limit: Limit, active: u32) -> String {
+    if limit.reopen < 100 && active > 0 {
+        format!(" (once full, closed until below {}%)", limit.reopen)
+    } else {
+        String::new()
+    }
+}
+
+impl Look<'_> {
+    /// In the order in which they would be tried, then those that would not, and how it would end if all failed.
+    fn candidates(&self) -> (Vec<api::Candidate>, String) {
+        let mut found = Vec::new();
+        let mut tried = Vec::new();
+        let over = match &self.answers {
+            Some(answers) => self.search(answers, &mut found, &mut tried),
+            None => self.pods_only(&mut found, &mut tried),
+        };
+        if let Some(service) = self.service {
+            for pod in 0..service.pods.len() {
+                if !tried.contains(&Choice::Pod(pod)) {
+                    found.push(self.pod(service, pod, None));
+                }
+            }
+        }
+        if self.answers.is_some() {
+            for at in 0..self.table.peers.list().len() {
+                if !tried.contains(&Choice::Peer(at)) {
+                    found.push(self.host(at, None));
+                }
+            }
+        }
+        found.truncate(MOST_CANDIDATES);
+        let is_none = found.iter().all(|candidate| candidate.place.is_none());
+        let queue = match self.conf.queue {
+            0 => String::new(),
+            most => format!(", after a wait in the queue (at most {most})"),
+        };
+        let refused = self.conf.over_limit;
+        let end = match over {
+            Over::NotMapped => "nobody serves it: reset, end not_mapped".to_owned(),
+            Over::NoUpstream => "nobody can be reached: reset, end no_upstream".to_owned(),
+            Over::Busy => format!("no place is free: {refused}{queue}, end busy"),
+        };
+        let verdict = if is_none {
+            format!("now: {end}")
+        } else {
+            format!("if all of these fail: {end}")
+        };
+        (found, verdict)
+    }
+
+    fn search(
+        &self,
+        answers: &Arc<Answers>,
+        found: &mut Vec<api::Candidate>,
+        tried: &mut Vec<Choice>,
+    ) -> Over {
+        let search = self
+            .table
+            .search(self.port, self.asker, Arc::clone(answers));
+        let mut search = search.dry();
+        loop {
+            let choice = search.choose(true, random(), self.now);
+            let place = Some(found.len() + 1);
+            match (choice, self.service) {
+                (Choice::Pod(pod), Some(service)) => found.push(self.pod(service, pod, place)),
+                (Choice::Pod(_), None) => {}
+                (Choice::Peer(at), _) => found.push(self.host(at, place)),
+                (Choice::Await, _) => search.stop_waiting(),
+                (Choice::Over(over), _) => return over,
+            }
+            tried.push(choice);
+        }
+    }
+
+    fn pods_only(&self, found: &mut Vec<api::Candidate>, tried: &mut Vec<Choice>) -> Over {
+        let Some(service) = self.service else {
+            return Over::NotMapped;
+        };
+        let mut done = Tried::default();
+        while let Some(pod) = service.pick(self.asker, random(), service.turn(), self.now, &done) {
+            done.add(pod);
+            found.push(self.pod(service, pod, Some(found.len() + 1)));
+            tried.push(Choice::Pod(pod));
+        }
+        service.exhausted(&done).into()
+    }
+
+    fn pod(&self, service: Service<'_>, number: usize, place: Option<usize>) -> api::Candidate {
+        let pod = &service.pods[number];
+        let addr = pod.upstream.addr;
+        let mut why = Vec::new();
+        if self.asker.kept == Some(addr) {
+            why.push("PERSIST: the client's network was here last".to_owned());
+        }
+        match service.standing(number) {
+            Standing::Open => {}
+            Standing::Full => why.push("full".to_owned()),
+            Standing::Weightless => why.push("weight 0 takes nothing new".to_owned()),
+            Standing::Down => {
+                let last = pod.upstream.last().and_then(|last| last.error);
+                let why_down = last.map_or_else(String::new, |error| format!(": {error}"));
+                why.push(format!("down{why_down}"));
+            }
+        }
+        if let (Some(time), Some(came)) = (self.conf.slow_start, pod.upstream.health().since()) {
+            let age = self.now.saturating_duration_since(came);
+            if age < time && !self.conf.balance.policy.hashes() {
+                why.push(format!(
+                    "SLOWSTART: {} s of {} s",
+                    age.as_secs(),
+                    time.as_secs()
+                ));
+            }
+        }
+        why.push(format!("weight {}", pod.weight));
+        why.push(match pod.max_conn {
+            u32::MAX => format!("{} connections", pod.load.active()),
+            most => format!("{} of {most} connections", pod.load.active()),
+        });
+        api::Candidate {
+            place,
+            kind: "pod".to_owned(),
+            address: addr.to_string(),
+            why: why.join(", "),
+        }
+    }
+
+    fn host(&self, at: usize, place: Option<usize>) -> api::Candidate {
+        let peer = &self.table.peers.list()[at];
+        let mut why = Vec::new();
+        if self.asker.kept == Some(peer.addr()) {
+            why.push("PERSIST: the client's network was here last".to_owned());
+        }
+        if !peer.is_up() {
+            why.push("its proxy is not reached".to_owned());
+        }
+        if let Some(answers) = &self.answers {
+            why.push(match answers.standing(at, self.now) {
+                peers::Standing::Unknown => "unknown: asked first".to_owned(),
+                peers::Standing::Serves(pods) => format!("serves it, pods {pods}"),
+                peers::Standing::Busy => "all of its pods are full".to_owned(),
+                peers::Standing::NotHere => "does not serve it".to_owned(),
+                peers::Standing::Silent => "silent just now".to_owned(),
+            });
+            why.push(format!("{} connections of ours", answers.live(Some(at))));
+        }
+        api::Candidate {
+            place,
+            kind: "host".to_owned(),
+            address: format!("{} ({})", peer.name, peer.addr()),
+            why: why.join(", "),
+        }
+    }
+}
