@@ -1,7 +1,7 @@
 //! Checks: whom they go to, what they say, how many at a time, and what is said of their outcome.
 
 use super::{SOON, count_in, is_up, pod};
-use snproxy_tests::{Ended, Figure, Host, Net, Pod, eventually, print_figure};
+use snproxy_tests::{Ended, Figure, Guest, Host, Net, Pod, eventually, print_figure};
 use std::time::{Duration, Instant};
 
 /// Answers PING, whatever comes before it, and remembers.
@@ -96,6 +96,29 @@ fn a_pod_that_expects_a_header_gets_one_before_the_question() {
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0PING\r\n";
     assert_eq!(second.visit(0).first_bytes(), local);
     assert!(is_up(host, 30000) && is_up(host, 30001));
+}
+
+#[test]
+fn a_pod_that_resets_at_once_gets_nobody_once_a_check_found_out() {
+    let net = Net::one();
+    let host = net.host("host");
+    let resets = host.pod(30000, Pod::serving(Guest::reset_on_close));
+    host.pod(30001, ponging());
+    host.conf("HEALTH", PONG)
+        .mappings("1024:30000:99:false 1024:30001:99:false\n")
+        .start();
+    eventually(SOON, "it is down", || !is_up(host, 30000));
+    for _ in 0..200 {
+        let conn = host.open(1024);
+        assert_eq!(conn.send("PING\r\n").line(), "+PONG");
+    }
+    let log = host.log();
+    assert_eq!(count_in(&log, "pod is down"), 1, "{log}");
+
+    // Another program is there now, at the same address.
+    resets.stop();
+    host.pod(30000, ponging());
+    eventually(SOON, "it is up", || is_up(host, 30000));
 }
 
 #[test]
