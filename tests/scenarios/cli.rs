@@ -108,7 +108,7 @@ fn check_says_what_is_wrong_with_the_line_shown() {
         "--> portmappings.conf:2:8\n",
         "2 |   1025:3000x:9:true\n",
         "|        ^^^^^\n",
-        "error: expected p2c, rr, random or ordered, found `best`\n",
+        "error: expected p2c, rr, wrr, random, ordered, lc, wlc, sed, nq, fo, ovf, twos, sh or mh, found `best`\n",
         "warning: unknown key `CLUSTERPROTS` ignored: did you mean `CLUSTERPORTS`?\n",
         "2 error(s), 1 warning(s)\n",
     ] {
@@ -192,7 +192,7 @@ fn the_running_proxy_answers_as_text_and_as_json() {
         "ports        1 steered, 0 refused, 61743 left alone\n",
         "connections  0 live, 0 waiting, 1 in all\n",
         "ends         clean 1\n",
-        "kernel       1 steered, 0 refused, 0 without listener, 0 failed (lookups)\n",
+        "kernel       1 steered, 0 refused, 0 above the rate of their port, 0 without listener, 0 failed (lookups)\n",
         "files        generation 1: in force\n",
         "pod          1024 -> 10.77.0.1:30000  0/9 connections, PROXY header false, up\n",
     ] {

@@ -138,7 +138,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "proxy.conf",
         "HOST 10.77.0.1\nBALANCE best\n",
-        "proxy.conf:2:9: error: expected p2c, rr, random or ordered",
+        "proxy.conf:2:9: error: expected p2c, rr, wrr, random, ordered",
     ),
     (
         "proxy.conf",
