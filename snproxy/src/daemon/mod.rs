@@ -2,6 +2,7 @@
 
 mod drain;
 mod explain;
+mod gone;
 mod hosts;
 mod names;
 mod notify;
@@ -172,7 +173,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
             () = daemon.watch.changed() => daemon.reload(Why::Changed),
             looked = daemon.loaded.looked() => daemon.loaded(looked),
             changed = daemon.renewal.done() => daemon.targets_renewed(changed),
-            () = shared.health_changed.notified() => daemon.steer(),
+            () = shared.health_changed.notified() => daemon.health_changed(),
             Some(question) = asked.recv() => daemon.answer(question),
             _ = signals.hangup.recv() => {
                 notify::reloading();
@@ -212,6 +213,12 @@ impl Daemon {
         if self.steerer.is_behind() {
             self.steerer.bring(&table);
         }
+    }
+
+    /// A pod went up or down.
+    fn health_changed(&mut self) {
+        self.part_with_down(&self.shared.table.load());
+        self.steer();
     }
 
     /// Brings the kernel to what the table, the pods' health and other programs ask for.

@@ -287,9 +287,13 @@ impl Daemon {
         }
         self.steerer.keep_alive(keepalive);
         self.names.targets.keep(&table.conf);
-        self.shared.table.store(Arc::new(table));
+        let table = Arc::new(table);
+        self.shared.table.store(Arc::clone(&table));
         self.shared.limits.look_again();
+        self.part_with_removed(&old, &table);
         drop(old);
+        self.part_with_down(&table);
+        drop(table);
         self.steer();
         for found in &diagnostics {
             // Nobody touched the files: what was said of them needs no second time.

@@ -1,7 +1,5 @@
 //! A client on a cluster port: find who serves it.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::addr::ClusterPort;
@@ -23,12 +21,11 @@ pub(super) async fn way<'a>(
     shared: &Arc<Shared>,
     table: Arc<Table>,
     client: &'a Client,
-    cut: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Found<'a>, Closed> {
     let found = tokio::select! {
         biased;
         found = search(shared, &table, client) => found,
-        () = cut => Err(End::Drain),
+        end = shared.live.cut_turn(None, random) => Err(end),
     };
     found.map_err(|end| {
         let port = client.asked.port();

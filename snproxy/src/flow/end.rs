@@ -24,6 +24,10 @@ pub enum End {
     Linger,
     /// It grew as old as connections may.
     Lifetime,
+    /// Its upstream was taken out of the files, and ONREMOVE ends it.
+    Removed,
+    /// Its upstream went down, and ONDOWN ends it.
+    Down,
     /// Cut by the drain deadline.
     Drain,
     /// No pod of the port is mapped here any more.
@@ -54,7 +58,7 @@ pub enum End {
 
 impl End {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Clean,
         Self::Client,
         Self::Upstream,
@@ -64,6 +68,8 @@ impl End {
         Self::FirstByte,
         Self::Linger,
         Self::Lifetime,
+        Self::Removed,
+        Self::Down,
         Self::Drain,
         Self::NotMapped,
         Self::NoUpstream,
@@ -98,6 +104,8 @@ impl End {
             Self::FirstByte => "first_byte",
             Self::Linger => "linger",
             Self::Lifetime => "lifetime",
+            Self::Removed => "removed",
+            Self::Down => "down",
             Self::Drain => "drain",
             Self::NotMapped => "not_mapped",
             Self::NoUpstream => "no_upstream",

@@ -2,27 +2,37 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
+use crate::route::sentence::{Cause, Sentence};
+
 use super::Shared;
+use super::end::End;
+use super::reached::Held;
 
 thread_local! {
     /// Which worker this thread is.
     static HERE: Cell<usize> = const { Cell::new(0) };
 }
 
+/// No call yet.
+const NEVER: u64 = u64::MAX;
+
 /// The connections that are being served.
 #[derive(Debug)]
 pub struct Live {
     workers: Box<[Worker]>,
     left: Notify,
+    /// Grows when connections are to look whether they are to end.
+    call: AtomicU64,
     cutting: AtomicBool,
     cut_spread_ms: AtomicU64,
     /// Without waiting for the turn.
@@ -49,6 +59,31 @@ pub struct Alive {
 /// One of them that has not asked for anything yet; dropping it says that it has, or is gone.
 #[derive(Debug)]
 pub(super) struct Waiting<'a>(&'a Worker);
+
+/// When a connection is to end.
+struct Turn<'a> {
+    /// `None`: it is the drain's.
+    sentence: Option<Arc<Sentence>>,
+    over: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
+}
+
+impl Turn<'_> {
+    /// How the connection ends now; `None` where the sentence was taken back, of which nobody is told.
+    fn end(&self, held: Option<&Held>) -> Option<End> {
+        let Some(sentence) = &self.sentence else {
+            return Some(End::Drain);
+        };
+        let now = held.and_then(Held::sentence);
+        same(now.as_ref(), Some(sentence)).then_some(match sentence.cause {
+            Cause::Removed => End::Removed,
+            Cause::Down => End::Down,
+        })
+    }
+}
+
+fn same(one: Option<&Arc<Sentence>>, other: Option<&Arc<Sentence>>) -> bool {
+    one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
+}
 
 impl Alive {
     /// One that `worker` serves.
@@ -86,6 +121,7 @@ impl Live {
         Self {
             workers: (0..workers.max(1)).map(|_| Worker::default()).collect(),
             left: Notify::new(),
+            call: AtomicU64::new(0),
             cutting: AtomicBool::new(false),
             cut_spread_ms: AtomicU64::new(0),
             cut_now: CancellationToken::new(),
@@ -158,6 +194,12 @@ impl Live {
         let millis = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
         self.cut_spread_ms.store(millis, Relaxed);
         self.cutting.store(true, SeqCst);
+        self.call();
+    }
+
+    /// Has each connection look whether it is to end.
+    pub fn call(&self) {
+        self.call.fetch_add(1, SeqCst);
         for worker in &self.workers {
             worker.cut.notify_waiters();
         }
@@ -169,27 +211,62 @@ impl Live {
         self.cut(Duration::ZERO);
     }
 
-    /// Resolves when it is time for one connection to end; the bits that `random` gives then choose its turn. To be polled
-    /// by one task.
+    /// Resolves when it is time for one connection to end, and says why: in a drain, and where it has a pod, by the sentence
+    /// on the connections of that. The bits that `random` gives then choose its turn. To be polled by one task.
     ///
     /// Cancel safety: yes.
-    pub async fn cut_turn(&self, random: impl FnOnce() -> u64) {
-        let mut cut = pin!(self.worker(HERE.get()).cut.notified());
-        let mut is_waiting = false;
-        poll_fn(|cx| {
-            if self.cutting.load(SeqCst) {
-                return Poll::Ready(());
+    pub(super) async fn cut_turn(&self, held: Option<&Held>, random: impl Fn() -> u64) -> End {
+        let notify = &self.worker(HERE.get()).cut;
+        let mut called = pin!(notify.notified());
+        let mut seen = NEVER;
+        let mut turn = None;
+        poll_fn(move |cx| {
+            // Once a call: it is polled at each move of its connection, which is not to take a lock every time.
+            while self.call.load(SeqCst) != seen {
+                // Before the look, so that no call is missed.
+                called.set(notify.notified());
+                seen = self.call.load(SeqCst);
+                if called.as_mut().poll(cx).is_ready() {
+                    // Between the two: this one wakes nobody any more.
+                    seen = NEVER;
+                    continue;
+                }
+                turn = self.next_turn(turn.take(), held, &random);
             }
-            // Once: it is polled at each move of its connection, which is not to take a lock every time.
-            if is_waiting {
+            let Some(waiting) = &mut turn else {
                 return Poll::Pending;
+            };
+            ready!(waiting.over.as_mut().poll(cx));
+            if let Some(end) = waiting.end(held) {
+                return Poll::Ready(end);
             }
-            is_waiting = true;
-            cut.as_mut().poll(cx)
+            turn = None;
+            Poll::Pending
         })
-        .await;
+        .await
+    }
+
+    /// The turn that a connection has by now, which is the one that it had unless that is over.
+    fn next_turn<'a>(
+        &'a self,
+        turn: Option<Box<Turn<'a>>>,
+        held: Option<&Held>,
+        random: impl Fn() -> u64,
+    ) -> Option<Box<Turn<'a>>> {
+        let sentence = if self.cutting.load(SeqCst) {
+            None
+        } else {
+            Some(held.and_then(Held::sentence)?)
+        };
+        let turn = turn.filter(|turn| same(turn.sentence.as_ref(), sentence.as_ref()));
         // Boxed: each connection would have the room for as long as it lives.
-        Box::pin(self.turn(random())).await;
+        turn.or_else(|| {
+            let over: Pin<Box<dyn Future<Output = ()> + Send>> = match &sentence {
+                None => Box::pin(self.turn(random())),
+                Some(sentence) => Box::pin(sleep_until(sentence.turn(random()).into())),
+            };
+            Some(Box::new(Turn { sentence, over }))
+        })
     }
 
     async fn turn(&self, random: u64) {
@@ -215,5 +292,52 @@ impl Live {
             }
             left.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Never before the end of the spread.
+    fn last() -> u64 {
+        u64::MAX
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_not_about_a_connection_leaves_it_alone() {
+        let live = Arc::new(Live::new(1));
+        let cut = tokio::spawn({
+            let live = Arc::clone(&live);
+            async move { live.cut_turn(None, last).await }
+        });
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            live.call();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!cut.is_finished());
+        let start = tokio::time::Instant::now();
+        live.cut(Duration::from_secs(4));
+        // A further call does not draw its turn anew.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        live.call();
+        assert_eq!(cut.await.unwrap(), End::Drain);
+        let after = start.elapsed();
+        assert!((3900..=4100).contains(&after.as_millis()), "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_at_once_waits_for_no_turn() {
+        let live = Arc::new(Live::new(1));
+        live.cut(Duration::from_hours(1));
+        let cut = tokio::spawn({
+            let live = Arc::clone(&live);
+            async move { live.cut_turn(None, last).await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!cut.is_finished());
+        live.cut_now();
+        assert_eq!(cut.await.unwrap(), End::Drain);
     }
 }

@@ -9,6 +9,7 @@ pub mod live;
 pub mod peer;
 pub mod questions;
 mod reach;
+mod reached;
 mod seldom;
 pub mod spares;
 mod timeouts;
@@ -43,8 +44,8 @@ use end::{End, Ends};
 use limits::{Limits, Places};
 use live::{Alive, Live};
 use questions::Questions;
-use reach::Reached;
 pub use reach::asker;
+use reached::Reached;
 use seldom::Seldom;
 use spares::Spares;
 
@@ -204,20 +205,20 @@ impl Closed {
         Self::silently(end)
     }
 
-    /// The end of a connection that reached `upstream`.
-    pub(crate) fn pumped(stop: Stop, upstream: SocketAddr, meter: &Meter) -> Self {
+    /// The end of a connection that reached `upstream`, unless it was cut for another one.
+    pub(crate) fn pumped(stop: Result<Stop, End>, upstream: SocketAddr, meter: &Meter) -> Self {
         Self {
             end: match stop {
-                Stop::Clean => End::Clean,
-                Stop::Reset(Side::Client) => End::Client,
-                Stop::Reset(Side::Upstream) => End::Upstream,
-                Stop::Timeout(Timeout::Idle) => End::Idle,
-                Stop::Timeout(Timeout::ClientIdle) => End::ClientIdle,
-                Stop::Timeout(Timeout::UpstreamIdle) => End::UpstreamIdle,
-                Stop::Timeout(Timeout::FirstByte) => End::FirstByte,
-                Stop::Timeout(Timeout::Linger) => End::Linger,
-                Stop::Timeout(Timeout::Lifetime) => End::Lifetime,
-                Stop::Cut => End::Drain,
+                Ok(Stop::Clean) => End::Clean,
+                Ok(Stop::Reset(Side::Client)) => End::Client,
+                Ok(Stop::Reset(Side::Upstream)) => End::Upstream,
+                Ok(Stop::Timeout(Timeout::Idle)) => End::Idle,
+                Ok(Stop::Timeout(Timeout::ClientIdle)) => End::ClientIdle,
+                Ok(Stop::Timeout(Timeout::UpstreamIdle)) => End::UpstreamIdle,
+                Ok(Stop::Timeout(Timeout::FirstByte)) => End::FirstByte,
+                Ok(Stop::Timeout(Timeout::Linger)) => End::Linger,
+                Ok(Stop::Timeout(Timeout::Lifetime)) => End::Lifetime,
+                Err(cut) => cut,
             },
             upstream: Some(upstream),
             bytes_in: meter.up.load(Relaxed),
@@ -354,13 +355,12 @@ async fn carry_to_end(
     client: &Client,
     is_peer: bool,
 ) -> (Stated, Closed) {
-    let mut cut = pin!(shared.live.cut_turn(random));
     // Boxed: only until it is over, and a connection that stays has the room of the pump only. The table goes with it: a
     // connection may outlive a hundred reloads.
     let found = if is_peer {
-        Box::pin(peer::way(shared, table, client, cut.as_mut())).await
+        Box::pin(peer::way(shared, table, client)).await
     } else {
-        let found = Box::pin(cluster::way(shared, table, client, cut.as_mut())).await;
+        let found = Box::pin(cluster::way(shared, table, client)).await;
         found.map_err(|closed| (Stated::default(), closed))
     };
     let (mut way, first) = match found {
@@ -369,6 +369,7 @@ async fn carry_to_end(
     };
     let early = mem::take(&mut way.reached.early);
     let upstream = &way.reached.upstream;
+    let cut = pin!(shared.live.cut_turn(Some(&way.reached.held), random));
     let stop = pump::run(
         &client.stream,
         upstream,
@@ -380,7 +381,7 @@ async fn carry_to_end(
     )
     .await;
     let server = &way.reached.server;
-    if stop == Stop::Timeout(Timeout::FirstByte) {
+    if stop == Ok(Stop::Timeout(Timeout::FirstByte)) {
         let stated = way.stated.cluster_port.map(ClusterPort::get);
         server.note_silence(shared, stated.unwrap_or(client.asked.port()));
     }

@@ -8,9 +8,7 @@ mod strangers;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
 use std::net::{Shutdown, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +27,8 @@ use crate::wire::peer::{Reply, Request, decode_request};
 use super::end::End;
 use super::limits::{Places, admit_peer};
 use super::live::Waiting;
-use super::reach::{Reached, asker, connect, keep};
+use super::reach::{asker, connect, keep};
+use super::reached::Reached;
 use super::timeouts::{Sees, timeouts};
 use super::{Client, Closed, Found, Shared, Stated, Way, header, questions, random};
 
@@ -53,7 +52,6 @@ pub(super) async fn way<'a>(
     shared: &'a Arc<Shared>,
     table: Arc<Table>,
     client: &'a Client,
-    cut: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Found<'a>, (Stated, Closed)> {
     let mut caller = Caller {
         shared,
@@ -64,7 +62,7 @@ pub(super) async fn way<'a>(
         waiting: Some(shared.live.wait()),
         stated: Stated::default(),
     };
-    let end = match caller.serve(table, client.id, cut).await {
+    let end = match caller.serve(table, client.id).await {
         Ok(found) => return Ok(found),
         Err(end) => end,
     };
@@ -97,12 +95,7 @@ struct Caller<'a> {
 
 impl<'a> Caller<'a> {
     /// Errors: how it ends where no pod was connected, for the peer to hear as a close.
-    async fn serve(
-        &mut self,
-        table: Arc<Table>,
-        id: u64,
-        cut: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Found<'a>, End> {
+    async fn serve(&mut self, table: Arc<Table>, id: u64) -> Result<Found<'a>, End> {
         self.check(&table)?;
         questions::heard_from(self.shared, &table, self.addr.ip());
         // One that waits must not keep a table of each reload.
@@ -122,7 +115,7 @@ impl<'a> Caller<'a> {
                         client: ends.map(|(client, _)| client),
                     };
                     // Boxed: one that waits must not hold the room for it.
-                    return Box::pin(self.connect(table, cluster_port, id, cut)).await;
+                    return Box::pin(self.connect(table, cluster_port, id)).await;
                 }
                 Request::Count { cluster_port } => {
                     self.say(Reply::Pods(pods(&table, cluster_port))).await?;
@@ -197,7 +190,6 @@ impl<'a> Caller<'a> {
         table: Arc<Table>,
         cluster_port: ClusterPort,
         id: u64,
-        cut: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Found<'a>, End> {
         let (shared, peer) = (self.shared, self.peer);
         let service = table
@@ -212,7 +204,7 @@ impl<'a> Caller<'a> {
         let connected = tokio::select! {
             connected = admit_and_connect(shared, &table, service, asker) => connected,
             () = peer.broken() => Err(End::Client),
-            () = cut => Err(End::Drain),
+            end = shared.live.cut_turn(None, random) => Err(end),
         };
         let (places, reached) = match connected {
             Err(End::Busy) => {

@@ -30,7 +30,7 @@ use super::call::{self, OverSpare, Said, Unsettled};
 use super::end::End;
 use super::limits::wait_for_pod;
 use super::questions::{self, SILENCE, note_host};
-use super::timeouts::Sees;
+use super::reached::{Held, Reached, Server};
 use super::{Shared, random};
 
 /// A candidate that has not connected by then does not hold up the next one.
@@ -43,65 +43,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const MAX_TRIES: usize = 32;
 /// Most dials and calls that one connection may wait for to their limit.
 const MAX_WAITS: u32 = 4;
-
-/// A connection to whoever serves the port.
-#[derive(Debug)]
-pub(super) struct Reached {
-    pub(super) upstream: Stream,
-    pub(super) server: Server,
-    pub(super) send: SendProxy,
-    /// Bytes of the pod that came right behind a host's answer.
-    pub(super) early: BytesMut,
-    /// The places it takes. Last, so that they are dropped last: a place is free once the pod's connection is closed.
-    #[expect(dead_code, reason = "held for what its drop does")]
-    pub(super) held: Held,
-}
-
-/// Who is at the other end of it.
-#[derive(Debug)]
-pub(super) enum Server {
-    /// Of this host.
-    Pod(Arc<Upstream>),
-    /// The proxy of another host, at this address.
-    Host(SocketAddr),
-}
-
-impl Server {
-    pub(super) fn addr(&self) -> SocketAddr {
-        match self {
-            Self::Pod(upstream) => upstream.addr,
-            Self::Host(addr) => *addr,
-        }
-    }
-
-    /// What a client's own host sees of its connection.
-    pub(super) fn sees(&self) -> Sees {
-        match self {
-            Self::Pod(_) => Sees::Both,
-            Self::Host(_) => Sees::Client,
-        }
-    }
-
-    /// Notes that a client of `port` asked, and that nobody began to answer in time.
-    pub(super) fn note_silence(&self, shared: &Shared, port: u16) {
-        match self {
-            Self::Pod(upstream) => shared.note_silence(upstream),
-            Self::Host(addr) => {
-                let (table, now) = (shared.table.load(), std::time::Instant::now());
-                let peers = &table.peers;
-                let at = peers.list().iter().position(|peer| peer.addr() == *addr);
-                if let (Some(at), Some(answers)) = (at, peers.answers(port, now)) {
-                    answers.note(at, Answer::Silent, now);
-                }
-            }
-        }
-    }
-}
-
-/// A place under a pod's maxConn, and one in the books of how load is shared.
-#[derive(Debug)]
-#[expect(dead_code, reason = "held for what their drop does")]
-pub(super) struct Held(Option<Permit>, Option<Share>);
 
 /// Who asks, and for what.
 #[derive(Clone, Copy, Debug)]
@@ -315,7 +256,7 @@ impl Race<'_> {
                 server: Server::Pod(upstream),
                 send,
                 early: BytesMut::new(),
-                held: Held(Some(permit), Some(share)),
+                held: Held::new(Some(permit), Some(share)),
             })
         }));
         self.patience = Some((Newest::Pod, Instant::now() + STAGGER));
@@ -474,7 +415,7 @@ impl Race<'_> {
                         SendProxy::No
                     },
                     early,
-                    held: Held(None, Some(call.share)),
+                    held: Held::new(None, Some(call.share)),
                 });
             }
             Said::Reply(Reply::Busy, _) => {
@@ -617,7 +558,7 @@ pub(super) async fn connect(
                 server: Server::Pod(Arc::clone(&pod.upstream)),
                 send: pod.send_proxy,
                 early: BytesMut::new(),
-                held: Held(Some(permit), None),
+                held: Held::new(Some(permit), None),
             });
         }
     }

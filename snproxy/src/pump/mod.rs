@@ -63,8 +63,6 @@ pub enum Stop {
     Reset(Side),
     /// A limit on time was reached.
     Timeout(Timeout),
-    /// The caller's `cut` resolved.
-    Cut,
 }
 
 /// Bytes moved so far, readable while the pump runs.
@@ -89,16 +87,17 @@ pub struct Rule {
 /// `first` decides what the upstream gets first; bytes from the upstream flow meanwhile, after those that are `early`:
 /// read from it already. Unless the result is [`Stop::Clean`], both sockets are set to reset on close.
 ///
+/// Errors: what `cut` resolved to, if it did.
 /// Cancel safety: dropping it loses bytes in flight; use `cut`.
-pub async fn run(
+pub async fn run<C>(
     client: &Stream,
     upstream: &Stream,
     first: impl Future<Output = First> + Unpin,
     early: BytesMut,
     rule: Rule,
-    cut: impl Future<Output = ()>,
+    cut: impl Future<Output = C>,
     meter: &Meter,
-) -> Stop {
+) -> Result<Stop, C> {
     // Boxed, as all that few connections need: each one has the room for as long as it lives.
     let clock = rule
         .timeouts
@@ -120,11 +119,11 @@ pub async fn run(
     down.put_first(early, read);
     let stop = tokio::select! {
         biased;
-        stop = both_ways(client, upstream, &mut up, &mut down, clock) => stop,
-        timeout = maybe(timeout) => Stop::Timeout(timeout),
-        () = cut => Stop::Cut,
+        stop = both_ways(client, upstream, &mut up, &mut down, clock) => Ok(stop),
+        timeout = maybe(timeout) => Ok(Stop::Timeout(timeout)),
+        cut = cut => Err(cut),
     };
-    if stop != Stop::Clean {
+    if !matches!(stop, Ok(Stop::Clean)) {
         reset_on_close(client);
         reset_on_close(upstream);
     }

@@ -55,7 +55,7 @@ async fn pumped_behind(
     let (pod, pod_leg) = pair().await;
     let stop = tokio::spawn(async move {
         let meter = Meter::default();
-        let never = std::future::pending();
+        let never = std::future::pending::<()>();
         let stop = run(
             &client_leg,
             &pod_leg,
@@ -66,7 +66,11 @@ async fn pumped_behind(
             &meter,
         )
         .await;
-        (stop, meter.up.load(Relaxed), meter.down.load(Relaxed))
+        (
+            stop.unwrap(),
+            meter.up.load(Relaxed),
+            meter.down.load(Relaxed),
+        )
     });
     Pumped { client, pod, stop }
 }
@@ -441,7 +445,7 @@ async fn what_a_pod_does_not_read_is_bounded_by_the_sockets_and_one_buffer() {
             nothing_first(),
             BytesMut::new(),
             rule(Timeouts::default()),
-            std::future::pending(),
+            std::future::pending::<()>(),
             &counted,
         )
         .await

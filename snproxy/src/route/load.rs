@@ -3,6 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 
+use arc_swap::ArcSwapOption;
+
+use super::sentence::Sentence;
+
 /// It was full, and is closed until it is below its limit far enough.
 const CLOSED: u32 = 1 << 31;
 
@@ -77,7 +81,11 @@ fn admitted(state: u32, limit: Limit) -> Option<u32> {
 
 /// Live connections of one pod of one service; the same across reloads.
 #[derive(Debug, Default)]
-pub struct Load(Count);
+pub struct Load {
+    count: Count,
+    /// `None`: its connections live on.
+    sentence: ArcSwapOption<Sentence>,
+}
 
 /// One place at a pod; dropping it frees the place.
 #[derive(Debug)]
@@ -85,23 +93,39 @@ pub struct Permit(Arc<Load>);
 
 impl Load {
     pub fn active(&self) -> u32 {
-        self.0.active()
+        self.count.active()
     }
 
     /// Whether one more would be admitted.
     pub fn has_room(&self, limit: Limit) -> bool {
-        self.0.has_room(limit)
+        self.count.has_room(limit)
     }
 
     /// `None` when it is full.
     pub fn admit(self: &Arc<Self>, limit: Limit) -> Option<Permit> {
-        self.0.admit(limit).then(|| Permit(Arc::clone(self)))
+        self.count.admit(limit).then(|| Permit(Arc::clone(self)))
+    }
+
+    pub fn sentence(&self) -> Option<Arc<Sentence>> {
+        self.sentence.load_full()
+    }
+
+    /// Passes a sentence on all connections, in place of any other, or takes it back.
+    pub fn sentence_to(&self, sentence: Option<Sentence>) {
+        self.sentence.store(sentence.map(Arc::new));
+    }
+}
+
+impl Permit {
+    /// Of the pod that it is a place at.
+    pub fn load(&self) -> &Load {
+        &self.0
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.0.release();
+        self.0.count.release();
     }
 }
 

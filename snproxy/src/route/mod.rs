@@ -10,6 +10,7 @@ pub mod persist;
 pub mod plan;
 pub mod queue;
 pub mod search;
+pub mod sentence;
 pub mod service;
 pub mod sources;
 

@@ -10,6 +10,8 @@ use super::plan::{Lot, Plan, Reason};
 use super::service::{Exhausted, Tried};
 use super::*;
 
+mod sentence;
+
 /// A configuration as its files give it; HOST is 10.0.0.1 and pods are at 127.0.0.1 unless `keys` say else.
 fn conf(keys: &str, mappings: &str) -> Arc<Conf> {
     conf_among("10.0.0.1:32767\n", keys, mappings)
