@@ -5,7 +5,7 @@ use super::pods::Pods;
 
 /// The highest weight; of equal ones the first.
 ///
-/// Source: Linux 7.0, net/netfilter/ipvs/ip_vs_fo.c.
+/// Source: Linux, `net/netfilter/ipvs/ip_vs_fo.c`.
 pub(super) fn highest(
     pods: &Pods<'_, impl Fn(usize) -> bool, impl Fn(usize) -> u32>,
 ) -> Option<usize> {
@@ -15,7 +15,7 @@ pub(super) fn highest(
 /// The highest weight of those with fewer connections than their weight; when there are none, as `wlc`.
 ///
 /// IPVS lets each have one connection more than its weight, and refuses when all have.
-/// Source: Linux 7.0, net/netfilter/ipvs/ip_vs_ovf.c.
+/// Source: Linux, `net/netfilter/ipvs/ip_vs_ovf.c`.
 pub(super) fn overflow(
     pods: &Pods<'_, impl Fn(usize) -> bool, impl Fn(usize) -> u32>,
     random: u64,

@@ -2,7 +2,7 @@
 //!
 //! Of several such pods one is taken by chance and by weight. IPVS takes the first, which then gets every connection of
 //! a service that is mostly idle; nginx goes round among them by weight, HAProxy goes round.
-//! Source: Linux 7.0, net/netfilter/ipvs/ip_vs_{lc,wlc,sed,nq}.c, without their count of connections that have ended.
+//! Source: Linux, `net/netfilter/ipvs/ip_vs_{lc,wlc,sed,nq}.c`, without their count of connections that have ended.
 
 use super::pods::Pods;
 use super::{below, hash};

@@ -1,13 +1,13 @@
 //! `mh`: a table that each pod fills in an order of its own, so that a change of one moves few clients of others.
 //!
 //! Source: D. Eisenbud and others, "Maglev: A Fast and Reliable Software Network Load Balancer", 2016, section 3.4;
-//! Linux 7.0, net/netfilter/ipvs/ip_vs_mh.c.
+//! Linux, `net/netfilter/ipvs/ip_vs_mh.c`.
 
 use super::MAX_WEIGHT;
 use super::hash::{Buckets, Seed, mix};
 use super::pods::Slots;
 
-/// Sizes of the table. Source: ip_vs_mh.c, `primes`, from its default on.
+/// Sizes of the table. Source: `ip_vs_mh.c`, `primes`, from its default on.
 const PRIMES: [u32; 6] = [4093, 8191, 16_381, 32_749, 65_521, 131_071];
 
 /// Slots of a pod at least, as far as the largest prime gives them: shares are even to a part of so many.

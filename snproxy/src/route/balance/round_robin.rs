@@ -12,7 +12,7 @@ pub(super) fn ring(weights: &[u16]) -> Slots {
 /// Each pod as often as it weighs, the weights divided by what all have in common.
 ///
 /// Pass after pass over all pods, from the highest weight down: in each pass those have a turn that weigh as much.
-/// Source: Linux 7.0, net/netfilter/ipvs/ip_vs_wrr.c, `ip_vs_wrr_schedule`.
+/// Source: Linux, `net/netfilter/ipvs/ip_vs_wrr.c`, `ip_vs_wrr_schedule`.
 pub(super) fn weighted_ring(weights: &[u16]) -> Slots {
     let highest = weights.iter().copied().max().unwrap_or(0);
     let step = weights.iter().copied().fold(0, greatest_common_divisor);

@@ -43,7 +43,7 @@ pub(super) fn pick(
 
 /// `twos`: two draws by weight, which may be the same pod.
 ///
-/// Source: Linux 7.0, net/netfilter/ipvs/ip_vs_twos.c, without its small favour for the first pod.
+/// Source: Linux, `net/netfilter/ipvs/ip_vs_twos.c`, without its small favour for the first pod.
 pub(super) fn by_weight(
     pods: &Pods<'_, impl Fn(usize) -> bool, impl Fn(usize) -> u32>,
     sums: &[u32],

@@ -39,16 +39,17 @@ fn run(text: &mut String, policy: Policy, full: bool) {
             key: key([192, 0, 2, turn].into(), None),
         };
         let picked = scheme
-            .pick(5, |pod| !(full && pod == FULL), |pod| loads[pod], draw)
+            .pick(
+                5,
+                |pod| !(full && pod == FULL),
+                |pod| loads[pod].into(),
+                draw,
+            )
             .expect("three have room");
-        let [a, b, c, d, e] = loads;
         let (random, name) = (draw.random, NAMES[picked]);
+        let before = loads.map(|load: u8| load.to_string()).join(" ");
         let client = format!("192.0.2.{turn}");
-        writeln!(
-            text,
-            "{turn:4} {random:016x} {client:12} {a} {b} {c} {d} {e}  {name}"
-        )
-        .unwrap();
+        writeln!(text, "{turn:4} {random:016x} {client:12} {before}  {name}").unwrap();
         loads[picked] += 1;
         live.push_back(picked);
     }
