@@ -182,11 +182,14 @@ impl Table {
         for row in &mut services {
             let of_row = &pods[row.first as usize..][..row.len as usize];
             let balance = conf.of_port(row.port.get()).balance;
+            let before = old.and_then(|old| old.service(row.port.get()));
             let build = || {
-                let weighed = of_row
+                let before = before.map_or(&row.scheme, |before| before.scheme);
+                let weighed: Vec<_> = of_row
                     .iter()
-                    .map(|pod| (balance::identity(pod.upstream.addr), pod.weight));
-                Scheme::build(balance.policy, balance.strict, &weighed.collect::<Vec<_>>())
+                    .map(|pod| (balance::identity(pod.upstream.addr), pod.weight))
+                    .collect();
+                before.rebuild(balance.policy, balance.strict, &weighed)
             };
             // The ports of an app have the same pods.
             row.scheme = if row.is_app {

@@ -54,7 +54,6 @@ impl Scheme {
     ///
     /// With `strict` `sh` and `mh` give a client whose pod is not eligible no other one.
     pub fn build(policy: Policy, strict: bool, pods: &[(u64, u32)]) -> Self {
-        let weight_of = |weight: u32| u16::try_from(weight.min(MAX_WEIGHT)).unwrap_or(u16::MAX);
         let weights: Box<[u16]> = pods.iter().map(|(_, weight)| weight_of(*weight)).collect();
         let first = weights.first().copied().unwrap_or(0);
         let are_equal = weights.iter().all(|weight| *weight == first);
@@ -79,6 +78,33 @@ impl Scheme {
                 Arc::new(Prepared { weights, table })
             }),
         }
+    }
+
+    /// As [`build`](Self::build), after a reload: a table of `sh` or `mh` of the same pods is kept.
+    pub fn rebuild(&self, policy: Policy, strict: bool, pods: &[(u64, u32)]) -> Self {
+        if self.policy == policy && self.hashes(pods) {
+            return Self {
+                strict,
+                ..self.clone()
+            };
+        }
+        Self::build(policy, strict, pods)
+    }
+
+    /// Whether it has a table of just these pods to hash by.
+    fn hashes(&self, pods: &[(u64, u32)]) -> bool {
+        let Some(prepared) = self.prepared.as_deref() else {
+            return false;
+        };
+        let Table::Buckets(buckets) = &prepared.table else {
+            return false;
+        };
+        let weights = &prepared.weights;
+        let same = |(at, (identity, weight)): (usize, &(u64, u32))| {
+            buckets.identities[at] == *identity
+                && weights.get(at).copied().unwrap_or(self.weight) == weight_of(*weight)
+        };
+        buckets.identities.len() == pods.len() && pods.iter().enumerate().all(same)
     }
 
     /// The pod to take, out of the `count` that the scheme was built of, among those that are `eligible` and have a
@@ -134,4 +160,14 @@ impl Scheme {
     pub(super) fn has_table(&self) -> bool {
         self.prepared.is_some()
     }
+
+    #[cfg(test)]
+    pub(super) fn shares_table(&self, other: &Self) -> bool {
+        let tables = self.prepared.as_ref().zip(other.prepared.as_ref());
+        tables.is_some_and(|(one, other)| Arc::ptr_eq(one, other))
+    }
+}
+
+fn weight_of(weight: u32) -> u16 {
+    u16::try_from(weight.min(MAX_WEIGHT)).unwrap_or(u16::MAX)
 }

@@ -60,6 +60,33 @@ fn a_service_of_one_pod_or_equal_weights_has_nothing_prepared() {
 }
 
 #[test]
+fn a_reload_that_changes_nothing_keeps_tables_and_any_other_is_as_if_built_anew() {
+    for policy in [Policy::Sh, Policy::Mh] {
+        for weights in [&[1, 2, 3][..], &[5; 3]] {
+            let old = Scheme::build(policy, false, &pods(weights));
+            assert!(old.rebuild(policy, true, &pods(weights)).shares_table(&old));
+            let mut others = pods(weights);
+            others[1].0 += 1;
+            let changed = [&pods(weights)[..2], &pods(&[1, 2, 4]), &others];
+            for pods in changed {
+                let new = old.rebuild(policy, false, pods);
+                assert!(!new.shares_table(&old), "{policy}: {pods:?}");
+                assert_eq!(
+                    format!("{new:?}"),
+                    format!("{:?}", Scheme::build(policy, false, pods))
+                );
+            }
+            let other = if policy == Policy::Sh {
+                Policy::Mh
+            } else {
+                Policy::Sh
+            };
+            assert!(!old.rebuild(other, false, &pods(weights)).shares_table(&old));
+        }
+    }
+}
+
+#[test]
 fn the_hashes_are_those_that_other_hosts_and_versions_have() {
     // Reference: xxhash 4.1.0 (PyPI), `xxh3_64_intdigest`, of the bytes that `key` documents.
     let client = "192.0.2.7".parse().unwrap();
