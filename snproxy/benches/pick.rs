@@ -1,4 +1,4 @@
-//! What a pick costs, by policy and number of pods: `cargo bench -p snproxy --bench pick`.
+//! What a pick costs, by policy and number of pods, and what a table does: `cargo bench -p snproxy --bench pick`.
 //!
 //! CPU time of the thread: what else runs on the machine does not count.
 
@@ -28,10 +28,30 @@ const POLICIES: [Policy; 14] = [
     Policy::Mh,
 ];
 
+const COUNTS: [u16; 4] = [2, 16, 256, 4096];
+
 /// A pod as a service sees it: its load and health are elsewhere in memory.
 struct Pod {
     load: Box<AtomicU32>,
     limit: u32,
+}
+
+/// Pods of weights 1 to 5.
+fn weighed(count: u16) -> Vec<(u64, u32)> {
+    (0..count)
+        .map(|pod| {
+            let weight = 1 + u32::from(pod % 5);
+            (identity(([10, 0, 0, 1], pod).into()), weight)
+        })
+        .collect()
+}
+
+fn spent<T>(times: u64, operation: &mut impl FnMut() -> T) -> Duration {
+    let start = cpu_time();
+    for _ in 0..times {
+        black_box(operation());
+    }
+    cpu_time() - start
 }
 
 fn cpu_time() -> Duration {
@@ -47,12 +67,8 @@ fn main() {
         .configure_from_args();
     for policy in POLICIES {
         let mut group = criterion.benchmark_group(policy.to_string());
-        for count in [2_u16, 16, 256, 4096] {
-            let names = (0..count).map(|pod| {
-                let weight = 1 + u32::from(pod % 5);
-                (identity(([10, 0, 0, 1], pod).into()), weight)
-            });
-            let scheme = Scheme::build(policy, false, &names.collect::<Vec<_>>());
+        for count in COUNTS {
+            let scheme = Scheme::build(policy, false, &weighed(count));
             let pods: Vec<Pod> = (0..count)
                 .map(|pod| Pod {
                     load: Box::new(AtomicU32::new(u32::from(pod) * 7 % 11)),
@@ -72,13 +88,19 @@ fn main() {
                     let load = |pod: usize| pods[pod].load.load(Relaxed);
                     scheme.pick(pods.len(), eligible, load, black_box(draw))
                 };
-                bencher.iter_custom(|picks| {
-                    let start = cpu_time();
-                    for _ in 0..picks {
-                        black_box(pick());
-                    }
-                    cpu_time() - start
-                });
+                bencher.iter_custom(|picks| spent(picks, &mut pick));
+            });
+        }
+        group.finish();
+    }
+    for policy in [Policy::Sh, Policy::Mh] {
+        let mut group = criterion.benchmark_group(format!("table of {policy}"));
+        group.sample_size(10);
+        for count in COUNTS {
+            let pods = weighed(count);
+            group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+                let mut build = || Scheme::build(policy, false, black_box(&pods));
+                bencher.iter_custom(|tables| spent(tables, &mut build));
             });
         }
         group.finish();

@@ -11,7 +11,10 @@ use super::pods::Slots;
 const PRIMES: [u32; 6] = [4093, 8191, 16_381, 32_749, 65_521, 131_071];
 
 /// Slots of a pod at least, as far as the largest prime gives them: shares are even to a part of so many.
-const SLOTS_PER_POD: usize = 100;
+///
+/// When one of 50 pods goes, of all clients those move whose own pod stays: with 4,093 slots 2.4 %, with 8,191 1.5 % (at
+/// most 1.98 %), with 16,381 1.0 % (1.6 %). Of 40 sets of names, 2026-11-21.
+const SLOTS_PER_POD: usize = 200;
 
 /// One pod's order of the slots.
 struct Filling {
