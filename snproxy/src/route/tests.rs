@@ -92,6 +92,25 @@ fn pods_are_tried_by_policy_and_those_that_are_down_never() {
 }
 
 #[test]
+fn with_strict_a_client_gets_its_own_pod_or_none() {
+    let mappings = "1024:30000:1:false 1024:30001:1:false";
+    let conf = conf("BALANCE sh strict\n", mappings);
+    let table = Table::build(conf, None, Instant::now());
+    let service = table.service(1024).unwrap();
+    let asker = Asker { key: 7, kept: None };
+    let now = Instant::now();
+    let mut tried = Tried::default();
+    let (own, permit) = service.take(asker, 1, now, &mut tried).unwrap();
+    let second = service.take(asker, 2, now, &mut tried);
+    assert_eq!(second.unwrap_err(), Exhausted::Tried, "it was tried");
+    let another = service.take(asker, 3, now, &mut Tried::default());
+    assert_eq!(another.unwrap_err(), Exhausted::Full, "it is worth a wait");
+    drop(permit);
+    let (again, _) = service.take(asker, 4, now, &mut Tried::default()).unwrap();
+    assert_eq!(port_of(again), port_of(own));
+}
+
+#[test]
 fn a_full_pod_is_passed_over_and_a_full_service_says_so() {
     let table = table("1024:30000:1:false 1024:30001:1:false");
     let service = table.service(1024).unwrap();
