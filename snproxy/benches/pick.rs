@@ -51,7 +51,7 @@ fn spent<T>(times: u64, operation: &mut impl FnMut() -> T) -> Duration {
     for _ in 0..times {
         black_box(operation());
     }
-    cpu_time() - start
+    cpu_time().saturating_sub(start)
 }
 
 fn cpu_time() -> Duration {

@@ -81,6 +81,7 @@ impl Scheme {
     }
 
     /// As [`build`](Self::build), after a reload: a table of `sh` or `mh` of the same pods is kept.
+    #[must_use]
     pub fn rebuild(&self, policy: Policy, strict: bool, pods: &[(u64, u32)]) -> Self {
         if self.policy == policy && self.hashes(pods) {
             return Self {
