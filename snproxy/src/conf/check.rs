@@ -63,24 +63,18 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
     conf.pod_host = default_pod_host(dialled.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
     conf.place_hosts();
     apps::resolve(&mut conf.apps, world, &mut all.apps);
-    conf.returning = returning(&conf, world);
+    conf.own = own(&conf, world);
     Some(conf)
 }
 
-/// Addresses that are dialled, and at which this proxy itself serves.
-fn returning(conf: &Conf, world: &World<'_>) -> Box<[IpAddr]> {
-    let comes_back = |ip: &IpAddr| match conf.host {
-        IpAddr::V4(host) if host.is_unspecified() => ip.is_ipv4() && world.owns(*ip),
-        // One socket for both families.
-        IpAddr::V6(host) if host.is_unspecified() => world.owns(*ip),
-        host => host == *ip,
-    };
+/// Addresses of pods and targets that are this host's.
+fn own(conf: &Conf, world: &World<'_>) -> Box<[IpAddr]> {
     let targets = conf.apps.iter().flat_map(|app| &app.targets);
     let targets = targets.flat_map(|target| target.addrs.iter().copied());
     let mut ips: Vec<IpAddr> = targets.chain([conf.pod_host]).collect();
     ips.sort_unstable();
     ips.dedup();
-    ips.retain(comes_back);
+    ips.retain(|ip| world.owns(*ip));
     ips.into()
 }
 

@@ -30,7 +30,13 @@ impl Conf {
 
     /// Whether this proxy serves at an address that it dials: a connection there may come back.
     pub fn comes_back(&self, ip: IpAddr) -> bool {
-        self.returning.binary_search(&ip).is_ok()
+        let is_own = || self.own.binary_search(&ip).is_ok();
+        match self.host {
+            IpAddr::V4(host) if host.is_unspecified() => ip.is_ipv4() && is_own(),
+            // One socket for both families.
+            IpAddr::V6(host) if host.is_unspecified() => is_own(),
+            host => host == ip,
+        }
     }
 
     /// Whether who listens on this port of this host may well be one of our pods or targets.

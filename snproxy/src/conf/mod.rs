@@ -86,8 +86,8 @@ pub struct Conf {
     pub mappings: Vec<Mapping>,
     /// In file order. No port of theirs is that of a mapping.
     pub apps: Vec<App>,
-    /// Addresses of pods and targets at which this proxy itself serves; sorted.
-    pub returning: Box<[IpAddr]>,
+    /// Addresses of pods and targets that are this host's; sorted.
+    pub own: Box<[IpAddr]>,
     /// In file order, this host among them.
     pub hosts: Vec<HostAddr>,
     /// Which of `hosts` this host is; `None` only where there are none.

@@ -216,7 +216,7 @@ fn unset(source: &Source) -> Draft<'_> {
         cluster_ports: PortSet::new(),
         mappings: Vec::new(),
         apps: Vec::new(),
-        returning: Box::default(),
+        own: Box::default(),
         hosts: Vec::new(),
         this_host: None,
         others: Vec::new(),

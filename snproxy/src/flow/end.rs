@@ -34,6 +34,8 @@ pub enum End {
     NotMapped,
     /// No pod took the connection.
     NoUpstream,
+    /// Its pod or target is a port that this proxy serves.
+    Loop,
     /// Every pod has `maxConn` connections.
     Busy,
     /// MAXCONN or PORTMAXCONN was reached, and there is no queue.
@@ -58,7 +60,7 @@ pub enum End {
 
 impl End {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Clean,
         Self::Client,
         Self::Upstream,
@@ -73,6 +75,7 @@ impl End {
         Self::Drain,
         Self::NotMapped,
         Self::NoUpstream,
+        Self::Loop,
         Self::Busy,
         Self::Limit,
         Self::Source,
@@ -109,6 +112,7 @@ impl End {
             Self::Drain => "drain",
             Self::NotMapped => "not_mapped",
             Self::NoUpstream => "no_upstream",
+            Self::Loop => "loop",
             Self::Busy => "busy",
             Self::Limit => "limit",
             Self::Source => "source",

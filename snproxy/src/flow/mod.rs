@@ -59,6 +59,7 @@ pub struct Shared {
     pub waiting: peer::Room,
     strangers: Seldom,
     exhausted: Seldom,
+    loops: Seldom,
     limited: Seldom,
     /// Some upstream took a connection and did not answer in time.
     has_silence: AtomicBool,
@@ -83,6 +84,7 @@ impl Shared {
             waiting: peer::Room::default(),
             strangers: Seldom::default(),
             exhausted: Seldom::default(),
+            loops: Seldom::default(),
             limited: Seldom::default(),
             has_silence: AtomicBool::new(false),
             health_changed: Notify::new(),
@@ -109,6 +111,13 @@ impl Shared {
                 "connections fail for want of descriptors, memory or source ports of this host (more of the last: \
                  net.ipv4.ip_local_port_range, net.ipv4.tcp_tw_reuse=1)"
             );
+        }
+    }
+
+    /// Says now and then that connections would come back to this proxy.
+    fn note_loop(&self, upstream: SocketAddr) {
+        if let Some(stopped) = self.loops.count(std::time::Instant::now()) {
+            warn!(%upstream, stopped, "a pod or target is a port that this proxy serves: not dialled");
         }
     }
 

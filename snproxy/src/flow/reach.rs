@@ -51,7 +51,7 @@ pub(super) struct Wanted {
     pub(super) asked: SocketAddr,
 }
 
-type Dialling = Pin<Box<dyn Future<Output = Option<Reached>> + Send>>;
+type Dialling = Pin<Box<dyn Future<Output = Result<Reached, Over>> + Send>>;
 type Calling = Pin<Box<dyn Future<Output = Event> + Send>>;
 
 /// What became of a call.
@@ -193,6 +193,7 @@ impl Race<'_> {
                             Over::NotMapped => End::NotMapped,
                             Over::Busy => End::Busy,
                             Over::NoUpstream => End::NoUpstream,
+                            Over::Loop => End::Loop,
                         });
                     }
                     // Whoever is under way may still answer.
@@ -211,10 +212,10 @@ impl Race<'_> {
                 Some(reached) = dialled(&mut self.pod) => {
                     self.pod = None;
                     match reached {
-                        Some(reached) => return Ok(reached),
-                        None => self.is_past(Newest::Pod),
+                        Ok(reached) => return Ok(reached),
+                        Err(over) => search.note(over),
                     }
-                    search.note(Over::NoUpstream);
+                    self.is_past(Newest::Pod);
                     start_next = self.patience.is_none();
                 }
                 Some(event) = self.calls.next() => {
@@ -251,7 +252,7 @@ impl Race<'_> {
         let (options, limit) = (to_pod(&self.table.conf), self.conf.connect_timeout);
         self.pod = Some(Box::pin(async move {
             let stream = dial_pod(&shared, &upstream, options, limit).await?;
-            Some(Reached {
+            Ok(Reached {
                 upstream: stream,
                 server: Server::Pod(upstream),
                 send,
@@ -462,7 +463,7 @@ impl Race<'_> {
     fn leave_the_verdict_to_the_dial(&mut self) {
         if let Some(dial) = self.pod.take() {
             tokio::spawn(async {
-                if let Some(reached) = dial.await {
+                if let Ok(reached) = dial.await {
                     // No client ended anything: the pod must not take it for one that was done.
                     pump::reset_on_close(&reached.upstream);
                 }
@@ -500,7 +501,7 @@ impl Race<'_> {
 }
 
 /// What becomes of the dial; `None` without one.
-async fn dialled(dial: &mut Option<Dialling>) -> Option<Option<Reached>> {
+async fn dialled(dial: &mut Option<Dialling>) -> Option<Result<Reached, Over>> {
     match dial {
         Some(dial) => Some(dial.await),
         None => None,
@@ -543,26 +544,31 @@ pub(super) async fn connect(
     let limit = service.conf.connect_timeout;
     let deadline = Instant::now() + limit * MAX_WAITS;
     let mut tried = Tried::default();
+    let mut end = End::NoUpstream;
     while tried.len() < MAX_TRIES && Instant::now() < deadline {
         let (pod, permit) = service
             .take(asker, random(), std::time::Instant::now(), &mut tried)
             .map_err(|none| match none {
                 Exhausted::Full => End::Busy,
-                Exhausted::Tried => End::NoUpstream,
+                Exhausted::Tried => end,
             })?;
         // There may be more of them.
         shared.limits.may_be_free(table.line(service.port.get()));
-        if let Some(upstream) = dial_pod(shared, &pod.upstream, to_pod(&table.conf), limit).await {
-            return Ok(Reached {
-                upstream,
-                server: Server::Pod(Arc::clone(&pod.upstream)),
-                send: pod.send_proxy,
-                early: BytesMut::new(),
-                held: Held::new(Some(permit), None),
-            });
+        match dial_pod(shared, &pod.upstream, to_pod(&table.conf), limit).await {
+            Ok(upstream) => {
+                return Ok(Reached {
+                    upstream,
+                    server: Server::Pod(Arc::clone(&pod.upstream)),
+                    send: pod.send_proxy,
+                    early: BytesMut::new(),
+                    held: Held::new(Some(permit), None),
+                });
+            }
+            Err(Over::Loop) => end = End::Loop,
+            Err(_) => {}
         }
     }
-    Err(End::NoUpstream)
+    Err(end)
 }
 
 /// How pods of this host are dialled.
@@ -574,18 +580,24 @@ fn to_pod(conf: &Conf) -> Options {
 }
 
 /// One dial, and what it says of the pod.
+///
+/// Errors: it was not reached, or is this proxy itself.
 async fn dial_pod(
     shared: &Shared,
     upstream: &Upstream,
     options: Options,
     limit: Duration,
-) -> Option<Stream> {
+) -> Result<Stream, Over> {
+    // The files were checked, but HOST may wait for a restart, and other files may be in force by now.
+    if shared.table.load().comes_back(upstream.addr) {
+        shared.note_loop(upstream.addr);
+        return Err(Over::Loop);
+    }
     let dialled = dial(upstream.addr, options, limit).await;
     shared.note_dial(upstream, dialled.as_ref());
-    dialled
-        .inspect_err(|error| {
-            debug!(%error, "dial");
-            shared.note_exhausted(error);
-        })
-        .ok()
+    dialled.map_err(|error| {
+        debug!(%error, "dial");
+        shared.note_exhausted(&error);
+        Over::NoUpstream
+    })
 }

@@ -5,7 +5,7 @@
 mod json;
 mod read;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -169,22 +169,20 @@ pub(super) fn claimed_elsewhere(conf: &Conf, findings: &mut Findings<'_>) {
 /// Targets whose connections would come back to us: an error where the address is written, and where a name has it, an
 /// address that is left out.
 pub(super) fn loops(conf: &mut Conf, steered: &PortSet, findings: &mut Findings<'_>) {
-    let Conf {
-        apps,
-        returning,
-        port: proxy_port,
-        ..
-    } = conf;
-    for target in apps.iter_mut().flat_map(|app| &mut app.targets) {
+    let targets = conf.apps.iter().flat_map(|app| &app.targets);
+    let addrs = targets.flat_map(|target| target.addrs.iter().copied());
+    let returning: HashSet<IpAddr> = addrs.filter(|ip| conf.comes_back(*ip)).collect();
+    let proxy_port = conf.port;
+    for target in conf.apps.iter_mut().flat_map(|app| &mut app.targets) {
         let port = target.port;
-        let what = if port == *proxy_port {
+        let what = if port == proxy_port {
             "PORT"
         } else if steered.contains(port) {
             "a port served here"
         } else {
             continue;
         };
-        let comes_back = |ip: &IpAddr| returning.binary_search(ip).is_ok();
+        let comes_back = |ip: &IpAddr| returning.contains(ip);
         let Some(ip) = target.addrs.iter().copied().find(comes_back) else {
             continue;
         };
