@@ -25,6 +25,19 @@ pub(crate) struct Contestant {
     proxy: Proxy,
 }
 
+/// A port of the proxy and the port of its pod.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Service {
+    pub(crate) port: u16,
+    pub(crate) pod: u16,
+}
+
+/// Of all cases but one.
+const SERVICE: Service = Service {
+    port: PORT,
+    pod: POD_PORT,
+};
+
 #[derive(Clone, Debug)]
 enum Proxy {
     None,
@@ -60,6 +73,16 @@ impl Contestant {
 
     /// Starts its proxies, one on each host: each sends what it gets to the next host, the last one to the pod.
     pub(crate) fn start(&self, ground: &Ground) -> Running {
+        self.start_serving(ground, &[SERVICE])
+    }
+
+    /// Whether it is another build of snproxy.
+    pub(crate) fn is_further(&self) -> bool {
+        self.name != SNPROXY && matches!(self.proxy, Proxy::Snproxy(_))
+    }
+
+    /// The same with these ports; nginx has the first one only.
+    pub(crate) fn start_serving(&self, ground: &Ground, services: &[Service]) -> Running {
         let mut running = Running {
             to: (ground.first().address, PORT).into(),
             proxies: Vec::new(),
@@ -70,16 +93,26 @@ impl Contestant {
         // The last first: whoever listens has somebody to send to.
         for (index, host) in ground.hosts.iter().enumerate().rev() {
             let next = ground.hosts.get(index + 1);
-            let next = next.map(|next| (next.address, PORT).into());
-            let next = next.unwrap_or_else(|| ground.pod_address());
+            let next = |service: &Service| match next {
+                Some(next) => SocketAddr::from((next.address, service.port)),
+                None => (ground.last().address, service.pod).into(),
+            };
             let folder = TempDir::new().expect("folder of a proxy");
             let process = match &self.proxy {
                 Proxy::None => continue,
                 Proxy::Haproxy { globals, defaults } => {
-                    haproxy(host, folder.path(), next, globals, defaults)
+                    let listens: String = services
+                        .iter()
+                        .map(|service| {
+                            let Service { port, .. } = service;
+                            let (at, next) = (host.address, next(service));
+                            format!("listen pod{port}\n bind {at}:{port}\n server next {next}\n")
+                        })
+                        .collect();
+                    haproxy(host, folder.path(), &listens, globals, defaults)
                 }
-                Proxy::Nginx => nginx(host, folder.path(), next),
-                Proxy::Snproxy(path) => snproxy(ground, host, folder.path(), path),
+                Proxy::Nginx => nginx(host, folder.path(), next(&services[0])),
+                Proxy::Snproxy(path) => snproxy(ground, host, folder.path(), path, services),
             };
             running.proxies.push(Started { process, folder });
         }
@@ -142,14 +175,13 @@ fn haproxy_with(globals: &'static str, defaults: &'static str) -> Proxy {
     Proxy::Haproxy { globals, defaults }
 }
 
-fn haproxy(host: &Host, folder: &Path, next: SocketAddr, globals: &str, defaults: &str) -> Process {
+fn haproxy(host: &Host, folder: &Path, listens: &str, globals: &str, defaults: &str) -> Process {
     let file = folder.join("haproxy.cfg");
     let text = format!(
         "global\n nbthread {}\n maxconn 6000\n{globals}\
          defaults\n mode tcp\n{defaults} timeout connect 10s\n timeout client 1h\n timeout server 1h\n\
-         listen pod\n bind {}:{PORT}\n server next {next}\n",
+         {listens}",
         cpus(),
-        host.address,
     );
     fs::write(&file, text).expect("haproxy.cfg");
     let mut command = host.command("haproxy");
@@ -176,13 +208,22 @@ fn nginx(host: &Host, folder: &Path, next: SocketAddr) -> Process {
 }
 
 /// Its default configuration.
-fn snproxy(ground: &Ground, host: &Host, folder: &Path, path: &Path) -> Process {
+fn snproxy(
+    ground: &Ground,
+    host: &Host,
+    folder: &Path,
+    path: &Path,
+    services: &[Service],
+) -> Process {
     let is_last = host.address == ground.last().address;
     let hosts: Vec<_> = (ground.hosts.iter())
         .map(|host| format!("{}:{SNPROXY_PORT}\n", host.address))
         .collect();
     let mappings = if is_last {
-        format!("{PORT}:{POD_PORT}:100000:false\n")
+        services
+            .iter()
+            .map(|Service { port, pod }| format!("{port}:{pod}:100000:false\n"))
+            .collect()
     } else {
         String::new()
     };

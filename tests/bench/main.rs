@@ -8,6 +8,7 @@ mod allowed;
 mod cases;
 mod contestants;
 mod flame;
+mod flood;
 mod ground;
 mod idle;
 mod load;
@@ -46,7 +47,8 @@ const START: Duration = Duration::from_secs(20);
 const PORTS: &str = "ports";
 const IDLE: &str = "idle";
 const BURST: &str = "burst";
-const BESIDE: [&str; 3] = [PORTS, IDLE, BURST];
+const FLOOD: &str = "flood";
+const BESIDE: [&str; 4] = [PORTS, IDLE, BURST, FLOOD];
 
 #[derive(Parser)]
 #[command(about = "Measures snproxy beside its peers; `cargo xtask bench` runs it")]
@@ -70,6 +72,10 @@ enum Task {
     Load(Load),
     /// Serves all cases.
     Pod(Pod),
+    /// Clients that flood a port; prints a line of JSON.
+    Flood(load::Flood),
+    /// A client that opens a port at a modest pace; prints a line of JSON.
+    Modest(load::Modest),
 }
 
 #[derive(clap::Args)]
@@ -152,6 +158,11 @@ impl Run {
             } else {
                 None
             },
+            flood: if wants(FLOOD) {
+                Some(flood::measure(&contestants, &pace)?)
+            } else {
+                None
+            },
         };
         table::print(&results);
         let text = serde_json::to_string_pretty(&results)? + "\n";
@@ -185,16 +196,20 @@ fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(interrupted)
 }
 
+fn print(outcome: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(outcome)?);
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Run(run) => run.run(),
         Task::Report { results } => report(&results),
         Task::Flame(flame) => flame.run(),
-        Task::Load(load) => load.run().and_then(|outcome| {
-            println!("{}", serde_json::to_string(&outcome)?);
-            Ok(())
-        }),
+        Task::Load(load) => load.run().and_then(|outcome| print(&outcome)),
         Task::Pod(pod) => pod.serve(),
+        Task::Flood(flood) => print(&flood.run()),
+        Task::Modest(modest) => modest.run().and_then(|served| print(&served)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -27,6 +27,8 @@ pub(crate) struct Results {
     pub(crate) ports: Vec<PortsRow>,
     pub(crate) idle: Vec<IdleRow>,
     pub(crate) burst: Option<BurstRow>,
+    #[serde(default)]
+    pub(crate) flood: Option<FloodTable>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -183,6 +185,37 @@ pub(crate) struct BurstRound {
     pub(crate) top: Memory,
     /// 30 s after the last connection was closed, or as soon as a twentieth of what came is left.
     pub(crate) after: Memory,
+}
+
+/// What clients of one port feel while another port of the proxy is flooded.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct FloodTable {
+    /// It can be measured by itself.
+    pub(crate) date: String,
+    pub(crate) rows: Vec<FloodRow>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct FloodRow {
+    pub(crate) contestant: String,
+    pub(crate) rounds: Vec<FloodRound>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct FloodRound {
+    pub(crate) connect_p50_us: f64,
+    pub(crate) connect_p99_us: f64,
+    /// From the connect to the first byte of the answer.
+    pub(crate) answer_p50_us: f64,
+    pub(crate) answer_p99_us: f64,
+    pub(crate) answered: u64,
+    pub(crate) failed: u64,
+    /// The same before the flood.
+    pub(crate) quiet_answer_p50_us: f64,
+    pub(crate) quiet_answer_p99_us: f64,
+    /// Connections that the flood got in.
+    pub(crate) flood_per_second: f64,
+    pub(crate) flood_failed: u64,
 }
 
 /// Median with the least and the greatest.

@@ -102,6 +102,19 @@ impl World {
     }
 }
 
+/// Says when the machine has something else to do.
+pub(crate) fn warn_if_busy() -> anyhow::Result<()> {
+    let used = Usage::of_others(QUIET)?;
+    if used > MOST_USED {
+        println!(
+            "WARNING: the machine is busy with something else ({:.0} % of its processors): \
+             the figures are not worth keeping",
+            used * 100.0
+        );
+    }
+    Ok(())
+}
+
 /// Measures all of these; a line for each thing measured.
 ///
 /// Rounds come outermost, so that each case is spread over the whole time. Within a round of a case the contestants
@@ -118,14 +131,7 @@ pub(crate) fn run(
         }
     }
     // All of them run by now, and should have nothing to do.
-    let used = Usage::of_others(QUIET)?;
-    if used > MOST_USED {
-        println!(
-            "WARNING: the machine is busy with something else ({:.0} % of its processors): \
-             the figures are not worth keeping",
-            used * 100.0
-        );
-    }
+    warn_if_busy()?;
     let mut cases: Vec<_> = works.iter().map(Work::case).collect();
     for case in &mut cases {
         let empty = |one: &Contestant| results::Contestant {

@@ -4,6 +4,7 @@
 //! The two run as processes of their own, so that the pod's share of a processor is nobody else's.
 
 mod echo;
+mod flood;
 mod hello;
 mod latency;
 mod pattern;
@@ -13,6 +14,7 @@ mod stream;
 mod streams;
 mod usage;
 
+pub(crate) use flood::{Flood, Flooded, Modest, Served};
 pub(crate) use latency::to_f64;
 pub(crate) use pod::Pod;
 pub(crate) use socket::CONGESTION_CONTROL;

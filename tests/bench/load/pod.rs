@@ -22,6 +22,9 @@ pub(crate) struct Pod {
     /// Where it listens; several are several pods in one process.
     #[arg(long, required = true)]
     listen: Vec<SocketAddr>,
+    /// What a client does that none of ours should ends its connection, not the pod.
+    #[arg(long)]
+    rough: bool,
 }
 
 impl Pod {
@@ -56,12 +59,17 @@ impl Pod {
                 let key = event.data.u64();
                 let listener = usize::try_from(LISTENER - key).ok();
                 if let Some(listener) = listener.and_then(|index| listeners.get(index)) {
-                    served.accept(listener)?;
+                    match served.accept(listener) {
+                        // No descriptor is left, or who waited is gone: the next event asks again.
+                        Err(_) if self.rough => {}
+                        done => done?,
+                    }
                 } else {
                     let index = usize::try_from(key).context("index of a connection")?;
-                    served
-                        .advance(index)
-                        .with_context(|| format!("pod, connection {index}"))?;
+                    match served.advance(index) {
+                        Err(_) if self.rough => served.drop(index),
+                        done => done.with_context(|| format!("pod, connection {index}"))?,
+                    }
                 }
             }
         }
@@ -142,12 +150,18 @@ impl Served {
                 conn.interest = interest;
                 socket::watch_for(&self.epoll, &conn.socket, index as u64, interest)?;
             }
-        } else if let Some(Conn { mut request, .. }) = self.conns[index].take() {
+        } else {
+            self.drop(index);
+        }
+        Ok(())
+    }
+
+    fn drop(&mut self, index: usize) {
+        if let Some(Conn { mut request, .. }) = self.conns[index].take() {
             request.clear();
             self.buffers.push(request);
             self.free.push(index);
         }
-        Ok(())
     }
 }
 

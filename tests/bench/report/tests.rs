@@ -101,6 +101,7 @@ fn results() -> Results {
                 after: memory(15 << 10),
             }],
         }),
+        flood: None,
     }
 }
 
