@@ -4,7 +4,7 @@
 pub const PROGRAM: &str = "steer";
 /// Array of one `u8` action per port, indexed by port (host byte order), [`PORTS`] long.
 pub const MAP_ACTIONS: &str = "ACTIONS";
-/// `SockMap` with one slot, [`LISTENER_SLOT`].
+/// `SockMap` with two slots, [`LISTENER_SLOT`] and [`ASIDE_SLOT`].
 pub const MAP_LISTENER: &str = "LISTENER";
 /// Array of one `u64` per port: lookups of connections to a port that is ours.
 pub const MAP_LOOKUPS: &str = "LOOKUPS";
@@ -26,6 +26,10 @@ pub const MAP_ABI: &str = ".rodata.abi";
 pub const PORTS: u32 = 65_536;
 /// Where the one listener sits in [`MAP_LISTENER`].
 pub const LISTENER_SLOT: u32 = 0;
+/// Where another listener sits while some ports are set aside.
+pub const ASIDE_SLOT: u32 = 1;
+/// Length of [`MAP_LISTENER`].
+pub const LISTENERS: u32 = 2;
 
 /// The port is not ours: the kernel looks on.
 pub const PASS: u8 = 0;
@@ -38,6 +42,11 @@ pub const REFUSE: u8 = 2;
 ///
 /// An action of its own, so that a port without a rate does not pay for the question.
 pub const STEER_LIMITED: u8 = 3;
+
+/// As [`STEER`], to the listener of [`ASIDE_SLOT`].
+pub const STEER_ASIDE: u8 = 4;
+/// As [`STEER_LIMITED`], to the listener of [`ASIDE_SLOT`].
+pub const STEER_LIMITED_ASIDE: u8 = 5;
 
 /// Bits of a [`port_key`] that count.
 pub const PORT_KEY_BITS: u32 = 16;

@@ -27,8 +27,8 @@ use aya_ebpf::programs::SkLookupContext;
 use aya_log_ebpf::error;
 use snproxy_common::rate::RateLimit;
 use snproxy_common::steering::{
-    ANY_ADDRESS, Bucket, LISTENER_SLOT, ListenAddr, PORT_KEY_BITS, PORTS, REFUSE, STEER,
-    STEER_LIMITED, SteerCounts, port_key,
+    ANY_ADDRESS, ASIDE_SLOT, Bucket, LISTENER_SLOT, LISTENERS, ListenAddr, PORT_KEY_BITS, PORTS,
+    REFUSE, STEER, STEER_ASIDE, STEER_LIMITED, STEER_LIMITED_ASIDE, SteerCounts, port_key,
 };
 
 const AF_INET: u32 = 2;
@@ -39,7 +39,7 @@ const ENOENT: i32 = 2;
 #[map]
 static ACTIONS: Array<u8> = Array::with_max_entries(PORTS, 0);
 #[map]
-static LISTENER: SockMap = SockMap::with_max_entries(1, 0);
+static LISTENER: SockMap = SockMap::with_max_entries(LISTENERS, 0);
 #[map]
 static LOOKUPS: Array<u64> = Array::with_max_entries(PORTS, 0);
 #[map]
@@ -115,21 +115,29 @@ fn decide(ctx: &SkLookupContext) -> Outcome {
         return Outcome::NotOurs;
     }
     let port = local_port(ctx);
+    let mut slot = LISTENER_SLOT;
     match ACTIONS.get(port) {
         Some(&STEER) => count_lookup(port),
         Some(&REFUSE) => {
             count_lookup(port);
             return Outcome::Refused;
         }
-        Some(&STEER_LIMITED) => {
+        Some(&STEER_ASIDE) => {
+            count_lookup(port);
+            slot = ASIDE_SLOT;
+        }
+        Some(action @ &(STEER_LIMITED | STEER_LIMITED_ASIDE)) => {
             count_lookup(port);
             if !is_within_rate(port) {
                 return Outcome::Limited;
             }
+            if *action == STEER_LIMITED_ASIDE {
+                slot = ASIDE_SLOT;
+            }
         }
         _ => return Outcome::NotOurs,
     }
-    match LISTENER.redirect_sk_lookup(ctx, LISTENER_SLOT, 0) {
+    match LISTENER.redirect_sk_lookup(ctx, slot, 0) {
         Ok(()) => Outcome::Steered,
         Err(errno) if errno == -ENOENT => Outcome::NoListener,
         Err(errno) => Outcome::Failed(-errno),

@@ -156,6 +156,10 @@ pub enum Action {
     Steer,
     /// Ours: given to the one listener as long as there are no more of them than the port's rate allows, else refused.
     SteerLimited,
+    /// As `Steer`, to the listener of ports that are set aside.
+    SteerAside,
+    /// As `SteerLimited`, to the listener of ports that are set aside.
+    SteerLimitedAside,
     /// Ours, but nobody can serve it: the client is refused at its first SYN.
     Refuse,
 }
@@ -163,7 +167,17 @@ pub enum Action {
 impl Action {
     /// Whether connections reach us, all of them or some.
     pub fn is_steered(self) -> bool {
-        matches!(self, Self::Steer | Self::SteerLimited)
+        !matches!(self, Self::Pass | Self::Refuse)
+    }
+
+    /// The same by way of the listener of ports that are set aside.
+    #[must_use]
+    pub fn aside(self) -> Self {
+        match self {
+            Self::Steer => Self::SteerAside,
+            Self::SteerLimited => Self::SteerLimitedAside,
+            other => other,
+        }
     }
 }
 
@@ -172,8 +186,8 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Pass => "pass",
-            Self::Steer | Self::SteerLimited => "steer",
             Self::Refuse => "refuse",
+            _ => "steer",
         })
     }
 }

@@ -88,8 +88,13 @@ impl Daemon {
             return;
         };
         // An error such as EMFILE ends it too: what is left then cannot be served.
-        while let Ok(Some((stream, addr))) = listener::next(&listener) {
-            self.workers.serve(stream, addr);
+        for listener in [Some(listener), self.steerer.close_aside()]
+            .into_iter()
+            .flatten()
+        {
+            while let Ok(Some((stream, addr))) = listener::next(&listener) {
+                self.workers.serve(stream, addr);
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The running proxy: owns everything, and reacts to one event after the other.
 
+mod aside;
+mod crowd;
 mod drain;
 mod explain;
 mod gone;
@@ -158,7 +160,8 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     };
     drop(good);
     daemon.look_around();
-    let accepting = daemon.workers.accept(&listener);
+    let (crowded, mut crowds) = mpsc::channel(16);
+    let accepting = daemon.workers.accept(&listener, &crowded);
     drop(listener);
     daemon.announce();
     hosts::greet(&shared, &shared.table.load());
@@ -174,6 +177,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
             looked = daemon.loaded.looked() => daemon.loaded(looked),
             changed = daemon.renewal.done() => daemon.targets_renewed(changed),
             () = shared.health_changed.notified() => daemon.health_changed(),
+            Some(port) = crowds.recv() => daemon.set_aside(port),
             Some(question) = asked.recv() => daemon.answer(question),
             _ = signals.hangup.recv() => {
                 notify::reloading();
@@ -210,6 +214,7 @@ impl Daemon {
         hosts::probe(&self.shared, &table, Instant::now());
         self.shared.spares.look(&table, Instant::now());
         self.steerer.look_for_failures();
+        self.steerer.look_aside(Instant::now());
         if self.steerer.is_behind() {
             self.steerer.bring(&table);
         }
@@ -225,6 +230,12 @@ impl Daemon {
     fn steer(&mut self) {
         let table = self.shared.table.load_full();
         self.steerer.bring(&table);
+    }
+
+    /// Gives a port whose clients crowd the accept queue one of its own.
+    fn set_aside(&mut self, port: u16) {
+        let table = self.shared.table.load_full();
+        self.steerer.set_aside(port, &table);
     }
 
     /// The line that says that the proxy serves, what, and how.

@@ -23,6 +23,7 @@ use crate::steering::conflict::{self, Listening, owner_of};
 use crate::steering::sockets::{MAX_AUTO, Sockets};
 use crate::steering::{Counters, Ebpf, KernelLog, Known, KnownRates, RateLimit, SteeringError};
 
+use super::aside::Aside;
 use super::workers::Workers;
 
 /// How connections to steered ports reach us. The same proxy stands above both.
@@ -102,6 +103,8 @@ pub(super) struct Steerer {
     failed_said: Option<Instant>,
     keepalive: Option<Duration>,
     workers: Option<Arc<Workers>>,
+    /// Ports that flood, while there are some.
+    aside: Option<Aside>,
 }
 
 impl Steerer {
@@ -120,6 +123,7 @@ impl Steerer {
             failed_said: None,
             keepalive: None,
             workers: None,
+            aside: None,
         })
     }
 
@@ -154,6 +158,7 @@ impl Steerer {
         if let Mechanism::Listeners(sockets) = &self.mechanism {
             own.extend(sockets.open().map(|port| port.inode));
         }
+        own.extend(self.aside.iter().map(|aside| aside.inode));
         let owners: BTreeMap<u16, Listening> = listening
             .iter()
             .filter(|socket| !own.contains(&socket.inode) && owner_of(conf.host, socket))
@@ -213,6 +218,9 @@ impl Steerer {
     /// From now on accepted connections have this keepalive.
     pub(super) fn keep_alive(&mut self, keepalive: Option<Duration>) {
         self.keepalive = keepalive;
+        if let Some(aside) = &self.aside {
+            aside.keep_alive(keepalive);
+        }
         if let Mechanism::Listeners(sockets) = &self.mechanism {
             for port in sockets.open() {
                 tune_anew(&port.listener, keepalive);
@@ -294,7 +302,12 @@ impl Steerer {
         let mechanism = &mut self.mechanism;
         self.known_rates
             .bring(rates, |changes| mechanism.limit(changes))?;
-        self.write(self.plan.actions().collect())?;
+        let aside = |port| (self.aside.as_ref()).is_some_and(|aside| aside.ports.contains(&port));
+        let actions = self.plan.actions().map(|(port, action)| match action {
+            action if aside(port) => (port, action.aside()),
+            action => (port, action),
+        });
+        self.write(actions.collect())?;
         let is_limited = |port| self.plan.lot(port).action == Action::SteerLimited;
         let mechanism = &mut self.mechanism;
         self.known_rates
@@ -320,6 +333,68 @@ impl Steerer {
             }),
             Mechanism::Detached => Ok(0),
         }
+    }
+
+    /// From now on connections to `port` wait in a queue of their own. Listeners of single ports have that anyway.
+    pub(super) fn set_aside(&mut self, port: u16, table: &Table) {
+        let Mechanism::Ebpf(ebpf) = &mut self.mechanism else {
+            return;
+        };
+        // PORT is not steered, and who comes late to a port that was withdrawn is no flood.
+        if !self.plan.lot(port).action.is_steered() {
+            return;
+        }
+        if self.aside.is_none() {
+            let Some(workers) = &self.workers else { return };
+            let opened = Aside::open(table.conf.host, self.keepalive, workers)
+                .map_err(|error| error.to_string())
+                .and_then(|aside| {
+                    ebpf.set_aside_listener(&aside.listener)
+                        .map_err(|error| chain(&error))?;
+                    Ok(aside)
+                });
+            match opened {
+                Ok(aside) => self.aside = Some(aside),
+                Err(error) => {
+                    warn!(%error, port, "a flooded port cannot get an accept queue of its own");
+                    return;
+                }
+            }
+        }
+        let is_new = (self.aside.as_mut()).is_some_and(|aside| aside.ports.insert(port));
+        if is_new {
+            info!(
+                port,
+                "so many clients at once: they wait in an accept queue of their own, for the sake of other ports"
+            );
+            self.bring(table);
+        }
+    }
+
+    /// Takes ports back that nobody came to for some time, and closes a queue that nobody needs.
+    pub(super) fn look_aside(&mut self, now: Instant) {
+        let Some(aside) = &mut self.aside else { return };
+        if !aside.is_calm(now) {
+            return;
+        }
+        if !aside.ports.is_empty() {
+            info!(ports = ?aside.ports, "calm again: they share the accept queue with the other ports");
+            aside.ports.clear();
+            self.behind = true;
+        } else if !self.is_behind()
+            && let Some(listener) = self.close_aside()
+            && let Some(workers) = &self.workers
+        {
+            // Who came in the last moment.
+            while let Ok(Some((stream, addr))) = listener::next(&listener) {
+                workers.serve(stream, addr);
+            }
+        }
+    }
+
+    /// Accepts no more of what was set aside; what waits there is in the listener.
+    pub(super) fn close_aside(&mut self) -> Option<Arc<TcpListener>> {
+        self.aside.take().map(|aside| Arc::clone(&aside.listener))
     }
 
     /// Keeps the failure for `status`; says it when it is a new one.

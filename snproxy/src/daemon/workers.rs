@@ -5,12 +5,15 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZero;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread::available_parallelism;
 use std::{io, thread};
 
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tracing::error;
 
@@ -19,8 +22,20 @@ use crate::flow::live::Live;
 use crate::flow::{self, Shared};
 use crate::net::{gate::Gate, listener};
 
+use super::crowd::Crowd;
+
 /// Most workers that accept from the one listener.
 const MAX_ACCEPTERS: usize = 4;
+
+/// Most connections that are accepted before the ones that there are have their turn.
+const MAX_BATCH: usize = 256;
+
+/// The same where descriptors run short, when as many find none left for their pod; and of ports that have a queue of
+/// their own, so that who fills it does not keep the others waiting.
+const MIN_BATCH: usize = 4;
+
+/// Descriptors that are not for connections.
+const OTHER_DESCRIPTORS: u64 = 100;
 
 /// Tasks that a worker runs until it looks for events, however many tasks wait.
 const EVENT_INTERVAL: u32 = 32;
@@ -65,12 +80,54 @@ impl Workers {
         })
     }
 
-    /// Accepts from the one listener, on several workers.
-    pub(super) fn accept(&self, listener: &Arc<TcpListener>) -> Vec<JoinHandle<()>> {
-        let accepters = 0..self.runtimes.len().min(MAX_ACCEPTERS);
-        accepters
-            .map(|worker| self.accept_on(worker, Arc::clone(listener), None))
-            .collect()
+    /// Accepts from the one listener, on several workers, until nobody waits; tells `crowded` whose clients are too many.
+    pub(super) fn accept(
+        &self,
+        listener: &Arc<TcpListener>,
+        crowded: &mpsc::Sender<u16>,
+    ) -> Vec<JoinHandle<()>> {
+        let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let for_each = self.accepters().map(|worker| {
+            let shared = Arc::clone(&self.shared);
+            let batch = move || batch(most, shared.live.now());
+            let (mut crowd, crowded) = (Crowd::default(), crowded.clone());
+            self.accept_on(
+                worker,
+                Arc::clone(listener),
+                batch,
+                move |stream, _, before| {
+                    let port = || stream.local_addr().ok().map(|addr| addr.port());
+                    if let Some(port) = crowd.note(before, port) {
+                        // A full channel knows of crowds enough.
+                        let _ = crowded.try_send(port);
+                    }
+                    true
+                },
+            )
+        });
+        for_each.collect()
+    }
+
+    /// Accepts from the listener of ports that are set aside, a few at a time; counts them.
+    pub(super) fn accept_aside(
+        &self,
+        listener: &Arc<TcpListener>,
+        accepted: &Arc<AtomicU64>,
+    ) -> Vec<AbortHandle> {
+        let for_each = self.accepters().map(|worker| {
+            let accepted = Arc::clone(accepted);
+            let note = move |_: &TcpStream, _, _| {
+                accepted.fetch_add(1, Relaxed);
+                true
+            };
+            self.accept_on(worker, Arc::clone(listener), || MIN_BATCH, note)
+                .abort_handle()
+        });
+        for_each.collect()
+    }
+
+    fn accepters(&self) -> Range<usize> {
+        0..self.runtimes.len().min(MAX_ACCEPTERS)
     }
 
     /// Accepts from the listener of one port, on one worker, as many as `gate` lets through.
@@ -80,7 +137,16 @@ impl Workers {
         port: u16,
         gate: Arc<Gate>,
     ) -> AbortHandle {
-        self.accept_on(self.next(), listener, Some((port, gate)))
+        let worker = self.next();
+        let shared = Arc::clone(&self.shared);
+        let is_let_in = move |stream: &TcpStream, addr, _| {
+            let is_let_in = gate.lets_through();
+            if !is_let_in {
+                flow::refuse(&shared, worker, stream, addr, port);
+            }
+            is_let_in
+        };
+        self.accept_on(worker, listener, || MIN_BATCH, is_let_in)
             .abort_handle()
     }
 
@@ -95,20 +161,20 @@ impl Workers {
         self.next.fetch_add(1, Relaxed) % self.runtimes.len()
     }
 
+    /// `is_let_in` is asked with each connection and how many were accepted before it in the same go.
     fn accept_on(
         &self,
         worker: usize,
         listener: Arc<TcpListener>,
-        gate: Option<(u16, Arc<Gate>)>,
+        batch: impl Fn() -> usize + Send + 'static,
+        mut is_let_in: impl FnMut(&TcpStream, SocketAddr, usize) -> bool + Send + 'static,
     ) -> JoinHandle<()> {
         let shared = Arc::clone(&self.shared);
         let runtimes = Arc::clone(&self.runtimes);
         self.runtimes[worker].spawn(async move {
-            let accepting = listener::accept(listener, |stream, addr| {
-                if let Some((port, gate)) = &gate
-                    && !gate.lets_through()
-                {
-                    return flow::refuse(&shared, worker, stream, addr, *port);
+            let accepting = listener::accept(listener, batch, |stream, addr, before| {
+                if !is_let_in(&stream, addr, before) {
+                    return;
                 }
                 let place = shared.live.place(worker, flow::random());
                 let serving = flow::serve(Arc::clone(&shared), place, stream, addr);
@@ -118,5 +184,34 @@ impl Workers {
                 error!(%error, "accept: this thread accepts no more");
             }
         })
+    }
+}
+
+/// How many connections may be accepted in one go while so many live: each wants a descriptor for its pod, too.
+fn batch(most_descriptors: u64, live: u64) -> usize {
+    let used = 2 * live + OTHER_DESCRIPTORS;
+    let left = most_descriptors.saturating_sub(used) / 4;
+    usize::try_from(left)
+        .unwrap_or(usize::MAX)
+        .clamp(MIN_BATCH, MAX_BATCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fewer_are_accepted_at_once_as_descriptors_run_out() {
+        for (most, live, expected) in [
+            (20_000, 0, 256),
+            (20_000, 9_000, 256),
+            (20_000, 9_900, 25),
+            (20_000, 9_990, 4),
+            (20_000, 50_000, 4),
+            (64, 0, 4),
+            (u64::MAX, 50_000, 256),
+        ] {
+            assert_eq!(batch(most, live), expected, "{live} of {most}");
+        }
     }
 }

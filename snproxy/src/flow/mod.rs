@@ -260,13 +260,18 @@ pub fn serve(
     async move { carry(alive.shared(), client, addr).await }
 }
 
-/// Ends a connection that came above the rate of its port: reset, as if it had been refused.
-pub fn refuse(shared: &Arc<Shared>, worker: usize, client: TcpStream, addr: SocketAddr, port: u16) {
+/// Counts a connection that came above the rate of its port; its close is a reset, as if it had been refused.
+pub fn refuse(
+    shared: &Arc<Shared>,
+    worker: usize,
+    client: &TcpStream,
+    addr: SocketAddr,
+    port: u16,
+) {
     let _alive = Alive::enter(Arc::clone(shared), worker);
     let start = Instant::now();
     // Fails only on a socket that is gone already, which needs no reset.
-    let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
-    drop(client);
+    let _ = SockRef::from(client).set_linger(Some(Duration::ZERO));
     if let Some(refused) = shared.limited.count(start.into_std()) {
         info!(
             port,

@@ -21,10 +21,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time between two lines about accept errors.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
-/// Most connections that are accepted before the ones that were have their turn: where descriptors run out, as many
-/// find none left for their pod.
-const MAX_BATCH: usize = 4;
-
 /// Binds `addr` and listens. `::` takes IPv4 as well.
 ///
 /// Shape: `SO_REUSEADDR` is set: without it accepted connections on a steered port would make the
@@ -37,7 +33,10 @@ pub fn bind(addr: SocketAddr, keepalive: Option<Duration>) -> io::Result<TcpList
         Some(Protocol::TCP),
     )?;
     if addr.is_ipv6() {
-        socket.set_only_v6(addr.ip() != IpAddr::from([0u16; 8]))?;
+        let ip = addr.ip();
+        // A mapped address is none of IPv6's own.
+        let both = ip == IpAddr::from([0u16; 8]) || ip.to_canonical().is_ipv4();
+        socket.set_only_v6(!both)?;
     }
     socket.set_reuse_address(true)?;
     tune(&socket, keepalive);
@@ -47,21 +46,24 @@ pub fn bind(addr: SocketAddr, keepalive: Option<Duration>) -> io::Result<TcpList
     Ok(socket.into())
 }
 
-/// Accepts until dropped, and gives each connection to `serve`. Several threads may accept from one listener.
+/// Accepts until dropped, and gives each connection to `serve`, which also hears how many came before it in one go.
+/// Several threads may accept from one listener.
 ///
+/// At most as many as `batch` says at that moment are accepted before the connections that there are have their turn.
 /// No accept error ends it: accepting rests for a moment; said now and then, as long as it lasts.
 /// Errors: the runtime of this thread cannot watch the listener.
 pub async fn accept(
     listener: Arc<TcpListener>,
-    mut serve: impl FnMut(TcpStream, SocketAddr),
+    batch: impl Fn() -> usize,
+    mut serve: impl FnMut(TcpStream, SocketAddr, usize),
 ) -> io::Result<()> {
     let listener = watch(listener)?;
     let mut said: Option<Instant> = None;
     loop {
         let mut ready = listener.readable().await?;
-        for _ in 0..MAX_BATCH {
+        for before in 0..batch() {
             match next(listener.get_ref()) {
-                Ok(Some((stream, client))) => serve(stream, client),
+                Ok(Some((stream, client))) => serve(stream, client, before),
                 // One client gave up while it waited: nothing to do with the next one.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Ok(None) => {
@@ -74,6 +76,7 @@ pub async fn accept(
                         said = Some(Instant::now());
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
+                    break;
                 }
             }
         }

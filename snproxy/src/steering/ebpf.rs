@@ -13,8 +13,9 @@ use aya_log::EbpfLogger;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use snproxy_common::ABI;
 use snproxy_common::steering::{
-    ANY_ADDRESS, GLOBAL_LISTEN, LISTENER_SLOT, ListenAddr, MAP_ABI, MAP_ACTIONS, MAP_BUCKETS,
-    MAP_COUNTS, MAP_LISTENER, MAP_LOOKUPS, MAP_RATES, PASS, PROGRAM, REFUSE, STEER, STEER_LIMITED,
+    ANY_ADDRESS, ASIDE_SLOT, GLOBAL_LISTEN, LISTENER_SLOT, ListenAddr, MAP_ABI, MAP_ACTIONS,
+    MAP_BUCKETS, MAP_COUNTS, MAP_LISTENER, MAP_LOOKUPS, MAP_RATES, PASS, PROGRAM, REFUSE, STEER,
+    STEER_ASIDE, STEER_LIMITED, STEER_LIMITED_ASIDE,
 };
 
 use super::kernel_log::{KernelLog, ToTracing};
@@ -157,8 +158,17 @@ impl Ebpf {
     ///
     /// The entry belongs to the socket: it ends when the socket's last descriptor is closed.
     pub fn set_listener(&mut self, listener: &impl AsFd) -> Result<(), SteeringError> {
+        self.set(LISTENER_SLOT, listener)
+    }
+
+    /// The same for ports that are set aside: before any of them is.
+    pub fn set_aside_listener(&mut self, listener: &impl AsFd) -> Result<(), SteeringError> {
+        self.set(ASIDE_SLOT, listener)
+    }
+
+    fn set(&mut self, slot: u32, listener: &impl AsFd) -> Result<(), SteeringError> {
         self.listener
-            .set(LISTENER_SLOT, &listener.as_fd(), 0)
+            .set(slot, &listener.as_fd(), 0)
             .map_err(|error| SteeringError::of_aya("write bpf map", MAP_LISTENER, &error, &[]))
     }
 
@@ -234,6 +244,8 @@ fn value(action: Action) -> u8 {
         Action::Pass => PASS,
         Action::Steer => STEER,
         Action::SteerLimited => STEER_LIMITED,
+        Action::SteerAside => STEER_ASIDE,
+        Action::SteerLimitedAside => STEER_LIMITED_ASIDE,
         Action::Refuse => REFUSE,
     }
 }
