@@ -15,6 +15,7 @@ mod health;
 mod hostile;
 mod ipv6;
 mod kernel_log;
+mod limits;
 mod log;
 mod max_conn;
 mod names;

@@ -73,10 +73,14 @@ fn serve(pod: u16, pump: &str) -> u16 {
     let keys = format!("CLUSTERPORTS {port}\nPUMP {pump}\n");
     let shared = Arc::new(Shared::new(table(&keys, &mappings), 1));
     tokio::spawn(async move {
-        let accepting = listener::accept(Arc::new(listener), |stream, addr| {
-            let worker = shared.live.place(0, flow::random());
-            tokio::spawn(flow::serve(Arc::clone(&shared), worker, stream, addr));
-        });
+        let accepting = listener::accept(
+            Arc::new(listener),
+            || 4,
+            |stream, addr, _| {
+                let worker = shared.live.place(0, flow::random());
+                tokio::spawn(flow::serve(Arc::clone(&shared), worker, stream, addr));
+            },
+        );
         accepting.await.expect("a listener that is watched");
     });
     port
