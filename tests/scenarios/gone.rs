@@ -135,6 +135,32 @@ fn a_mapping_is_taken_out_under_its_connections() {
 }
 
 #[test]
+fn a_target_is_taken_out_of_an_app() {
+    let ground = Ground { net: Net::one() };
+    let home = ground.home();
+    let pods = [30000, 30001].map(|port| home.pod(port, Pod::echo()));
+    let app = |targets: &str| {
+        let name = r#""Name":"echo","Ports":[5001,"5003-5004"],"Balance":"rr","OnRemove":"reset""#;
+        home.replace(
+            "config.json",
+            &format!(r#"{{"Apps":[{{{name},"Targets":[{targets}]}}]}}"#),
+        );
+    };
+    let [leaves, stays] = [30000, 30001].map(|port| format!("\"{}\"", home.port(port)));
+    app(&format!("{leaves},{stays}"));
+    home.conf("APPSCONF", "config.json").start();
+    // Whichever port they came by.
+    let conns = [5001, 5003, 5004, 5001].map(|port| ground.open(port));
+    assert_eq!(pods.each_ref().map(Pod::accepted), [2, 2]);
+
+    home.reloaded_after(|_| app(&stays));
+    eventually_ends(home, "removed", 2);
+    let alive = conns.iter().filter(|conn| is_alive(conn));
+    assert_eq!(alive.count(), 2);
+    assert_eq!(pods[1].inside(), 2);
+}
+
+#[test]
 fn one_that_ends_in_time_ends_in_order_and_a_mapping_that_returns_keeps_the_others() {
     let net = Net::one();
     let ground = Ground { net };

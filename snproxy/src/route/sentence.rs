@@ -106,8 +106,13 @@ pub fn pass_on_down(table: &Table, now: Instant) -> Sentenced {
     sentenced
 }
 
+/// Each pod once: the targets of an app are all of its ports', and judged as its first port is.
 fn pods(table: &Table) -> impl Iterator<Item = (Service<'_>, &Pod)> {
-    table.services().flat_map(pods_of)
+    let is_first = |service: &Service<'_>| {
+        let port = service.port.get();
+        !service.is_app || table.line(port) == port
+    };
+    table.services().filter(is_first).flat_map(pods_of)
 }
 
 fn pods_of(service: Service<'_>) -> impl Iterator<Item = (Service<'_>, &Pod)> {

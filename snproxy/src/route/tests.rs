@@ -19,6 +19,15 @@ fn conf(keys: &str, mappings: &str) -> Arc<Conf> {
 
 /// The same with these hosts.
 fn conf_among(hosts: &str, keys: &str, mappings: &str) -> Arc<Conf> {
+    conf_of(hosts, keys, mappings, None)
+}
+
+/// One of apps alone.
+fn conf_of_apps(apps: &str) -> Arc<Conf> {
+    conf_of("10.0.0.1:32767\n", "APPSCONF config.json\n", "", Some(apps))
+}
+
+fn conf_of(hosts: &str, keys: &str, mappings: &str, apps: Option<&str>) -> Arc<Conf> {
     let source = |path: &str, text: String| Source {
         path: path.into(),
         text,
@@ -30,7 +39,7 @@ fn conf_among(hosts: &str, keys: &str, mappings: &str) -> Arc<Conf> {
         ),
         mappings: Some(source("portmappings.conf", mappings.to_owned())),
         hosts: Some(source("hosts.conf", hosts.to_owned())),
-        apps: None,
+        apps: apps.map(|apps| source("config.json", apps.to_owned())),
     };
     let world = World {
         resolve: &|name| Err(std::io::Error::other(format!("{name} is no address"))),

@@ -101,3 +101,28 @@ fn a_connection_that_was_made_to_a_pod_that_is_down_stays() {
     // A pod that was removed gets no new ones but by an old table.
     assert!(is_about(Cause::Removed, passed, later));
 }
+
+#[test]
+fn the_targets_of_an_app_are_judged_once_and_as_its_first_port() {
+    let now = Instant::now();
+    let app = |ports: &str, targets: &str| {
+        let keys = r#""OnRemove":"reset","OnDown":"reset""#;
+        format!(r#"{{"Apps":[{{"Name":"a","Ports":[{ports}],{keys},"Targets":[{targets}]}}]}}"#)
+    };
+    let (one, other) = (r#""10.0.0.7:1""#, r#""10.0.0.7:2""#);
+    let both = format!("{one},{other}");
+    let table = Table::build(conf_of_apps(&app("5000,5001", &both)), None, now);
+    let pods = table.service(5001).unwrap().pods;
+    pods[1].upstream.report(false, now);
+    let loads = [0, 1].map(|pod| Arc::clone(&pods[pod].load));
+    let one_pod = |sentenced: Sentenced| assert_eq!(sentenced.pods, 1);
+    one_pod(pass_on_down(&table, now));
+    assert_eq!(pass_on_down(&table, now).pods, 0);
+    assert_eq!(causes(&loads.each_ref()), [None, Some(Cause::Down)]);
+    let less = Table::build(conf_of_apps(&app("5000,5001", other)), Some(&table), now);
+    one_pod(pass_on_removed(&table, &less, now));
+    assert_eq!(causes(&loads.each_ref())[0], Some(Cause::Removed));
+    // A port that leaves takes no target with it.
+    let port = Table::build(conf_of_apps(&app("5001", other)), Some(&less), now);
+    assert_eq!(pass_on_removed(&less, &port, now), Sentenced::default());
+}
