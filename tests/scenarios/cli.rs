@@ -207,9 +207,9 @@ fn the_running_proxy_answers_as_text_and_as_json() {
         .lines()
         .map(|line| line.split_whitespace().collect())
         .collect();
-    assert_eq!(rows[0], ["PORTS", "ACTION", "LOOKUPS", "REASON"]);
-    assert_eq!(rows[1], ["1024", "steer", "1", "mapped"]);
-    assert_eq!(rows[2], ["1025-29999", "pass", "0", "not", "mapped"]);
+    assert_eq!(rows[0], ["PORTS", "ACTION", "LOOKUPS", "LIMITED", "REASON"]);
+    assert_eq!(rows[1], ["1024", "steer", "1", "0", "mapped"]);
+    assert_eq!(rows[2], ["1025-29999", "pass", "0", "0", "not", "mapped"]);
     assert_eq!(host.ports()["ranges"][0]["lookups"], 1);
 
     let reload = run(host, &["reload"]);

@@ -367,13 +367,11 @@ fn known(
     came: Option<Instant>,
 ) -> Arc<Upstream> {
     let known = kept.get(&addr).map_or(&[][..], Vec::as_slice);
-    match known.iter().find(|upstream| upstream.check == check) {
-        Some(same) => Arc::clone(same),
-        None => {
-            let before = known.first().map(|arc| &**arc);
-            Arc::new(Upstream::under(addr, check, before, came))
-        }
+    if let Some(same) = known.iter().find(|upstream| upstream.check == check) {
+        return Arc::clone(same);
     }
+    let before = known.first().map(|arc| &**arc);
+    Arc::new(Upstream::under(addr, check, before, came))
 }
 
 #[cfg(test)]
