@@ -56,12 +56,15 @@ pub struct Sources {
     pub apps: Option<Source>,
 }
 
+/// The addresses of a name, or why there are none.
+pub type Answer = io::Result<Vec<IpAddr>>;
+
 /// All of a parse that is not in the files: given, never fetched.
 pub struct World<'a> {
     /// Addresses of a name, in order of preference. May block: parse outside the runtime.
     pub resolve: &'a dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
     /// Addresses of the names of targets, in the same order: all at once, for there may be thousands.
-    pub resolve_targets: &'a dyn Fn(&[&str]) -> Vec<io::Result<Vec<IpAddr>>>,
+    pub resolve_targets: &'a dyn Fn(&[&str]) -> Vec<Answer>,
     /// Whether an address belongs to this host; asked of no wildcard and no loopback address.
     pub is_local: &'a dyn Fn(IpAddr) -> bool,
     /// `net.ipv4.ip_local_port_range`, both ends included.

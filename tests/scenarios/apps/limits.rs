@@ -76,7 +76,7 @@ fn places_at_a_target_are_shared_by_all_ports_of_the_app() {
             .iter()
             .any(|conn| !conn.stays_quiet(Duration::from_millis(100)))
     });
-    println!("the place was taken {greeted:.1?} after it came free");
+    eprintln!("the place was taken {greeted:.1?} after it came free");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn ctrl_c_refuses_new_connections_and_lets_the_others_end() {
         assert_eq!(ends.line(), "goes on");
         drop(ends);
         let took = eventually(SOON, "it ends", || apps.exit_status().is_some());
-        println!("{how}: gone {took:.1?} after Ctrl+C, with one connection that stayed");
+        eprintln!("{how}: gone {took:.1?} after Ctrl+C, with one connection that stayed");
         assert_eq!(apps.exit_status().and_then(|status| status.code()), Some(0));
         assert_eq!(stays.rest(SOON).1, Ended::Reset);
     }

@@ -22,7 +22,7 @@ fn a_new_answer_is_taken_without_a_reload_and_no_answer_changes_nothing() {
     let took = eventually(SOON, "the new address serves", || {
         proxy.open(5001).greeting() == "two 6001"
     });
-    println!("{took:.1?} after the answer changed, whose TTL is {TTL:?}");
+    eprintln!("{took:.1?} after the answer changed, whose TTL is {TTL:?}");
     assert_eq!(apps.generation(), 2);
     let log = apps.log();
     assert!(

@@ -96,17 +96,18 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, .. } = self;
-        match host.contains(':') {
-            true => write!(f, "[{host}]:{port}"),
-            false => write!(f, "{host}:{port}"),
+        if host.contains(':') {
+            write!(f, "[{host}]:{port}")
+        } else {
+            write!(f, "{host}:{port}")
         }
     }
 }
 
 /// Finds the addresses of all targets that are written as names. One without any is a warning: the others serve.
 pub(super) fn resolve(apps: &mut [App], world: &World<'_>, findings: &mut Findings<'_>) {
-    let named = apps.iter().flat_map(|app| &app.targets);
-    let mut names: Vec<Box<str>> = named
+    let targets = apps.iter().flat_map(|app| &app.targets);
+    let mut names: Vec<Box<str>> = targets
         .filter(|target| target.is_name())
         .map(|target| target.host.clone())
         .collect();

@@ -176,16 +176,27 @@ fn app_keys() -> impl Iterator<Item = &'static Key> {
 struct Claimed {
     /// By port: number of the claim plus one; empty while there are none.
     by_port: Vec<u32>,
-    claims: Vec<(Box<str>, u32, u32)>,
+    claims: Vec<Claim>,
+}
+
+/// Who has a port, and where that was said.
+struct Claim {
+    app: Box<str>,
+    line: u32,
+    col: u32,
 }
 
 impl Claimed {
     /// Claims the ports of a range that nobody has; the first that somebody has, and who.
-    fn claim(&mut self, app: &str, range: PortRange) -> Option<(u16, &(Box<str>, u32, u32))> {
+    fn claim(&mut self, app: &str, range: PortRange) -> Option<(u16, &Claim)> {
         if self.by_port.is_empty() {
             self.by_port = vec![0; 65_536];
         }
-        self.claims.push((app.into(), range.line, range.col));
+        self.claims.push(Claim {
+            app: app.into(),
+            line: range.line,
+            col: range.col,
+        });
         let number = u32::try_from(self.claims.len()).unwrap_or(u32::MAX);
         let mut taken = None;
         for port in range.first..=range.last {
@@ -479,11 +490,12 @@ impl Reader<'_, '_> {
     /// The ranges that no other app has.
     fn claim(&mut self, app: &str, mut ranges: Vec<PortRange>) -> Vec<PortRange> {
         ranges.retain(|range| {
-            let Some((port, (other, line, col))) = self.claimed.claim(app, *range) else {
+            let Some((port, other)) = self.claimed.claim(app, *range) else {
                 return true;
             };
-            let other = Field {
-                text: other,
+            let Claim { app, line, col } = other;
+            let app = Field {
+                text: app,
                 place: Place {
                     line: *line,
                     col: *col,
@@ -492,7 +504,7 @@ impl Reader<'_, '_> {
                 },
             };
             let message =
-                format_args!("port {port} is claimed twice: app {other} has it at {line}:{col}");
+                format_args!("port {port} is claimed twice: app {app} has it at {line}:{col}");
             self.findings
                 .at(Severity::Error, range.line, range.col, message);
             false
