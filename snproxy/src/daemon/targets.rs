@@ -201,12 +201,12 @@ impl Daemon {
 mod tests {
     use super::*;
 
-    fn found(addrs: &[&str], ttl: u64, is_whole: bool) -> io::Result<Found> {
-        Ok(Found {
+    fn found(addrs: &[&str], ttl: u64, is_whole: bool) -> Found {
+        Found {
             addrs: addrs.iter().map(|ip| ip.parse().unwrap()).collect(),
             ttl: Duration::from_secs(ttl),
             is_whole,
-        })
+        }
     }
 
     #[test]
@@ -221,18 +221,18 @@ mod tests {
         assert!(!known.take("x", no(), now));
         assert_eq!(known.due, now + RETRY);
         // The first addresses are taken even where they may not be all.
-        assert!(known.take("x", found(&["10.0.0.1"], 0, false), now));
+        assert!(known.take("x", Ok(found(&["10.0.0.1"], 0, false)), now));
         assert_eq!((known.due, known.failed.is_none()), (now + MIN_TTL, true));
-        assert!(known.take("x", found(&["10.0.0.2", "::1"], 60, true), now));
+        assert!(known.take("x", Ok(found(&["10.0.0.2", "::1"], 60, true)), now));
         assert_eq!(known.due, now + Duration::from_mins(1));
         // In another order they are the same.
-        assert!(!known.take("x", found(&["::1", "10.0.0.2"], 1 << 31, true), now));
+        assert!(!known.take("x", Ok(found(&["::1", "10.0.0.2"], 1 << 31, true)), now));
         assert_eq!(known.due, now + MAX_TTL);
-        assert!(!known.take("x", found(&["10.0.0.2"], 60, false), now));
+        assert!(!known.take("x", Ok(found(&["10.0.0.2"], 60, false)), now));
         assert!(!known.take("x", no(), now));
         assert_eq!(known.addrs.len(), 2);
         assert!(known.failed.is_some());
-        assert!(known.take("x", found(&["::1"], 60, true), now));
+        assert!(known.take("x", Ok(found(&["::1"], 60, true)), now));
         assert!(known.failed.is_none());
     }
 }

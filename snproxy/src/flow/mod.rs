@@ -114,11 +114,17 @@ impl Shared {
         }
     }
 
-    /// Says now and then that connections would come back to this proxy.
-    fn note_loop(&self, upstream: SocketAddr) {
+    /// Whether a connection to `upstream` would come back to this proxy; said now and then.
+    ///
+    /// The files were checked, but HOST may wait for a restart, and other files may be in force by now.
+    fn is_loop(&self, upstream: SocketAddr) -> bool {
+        if !self.table.load().comes_back(upstream) {
+            return false;
+        }
         if let Some(stopped) = self.loops.count(std::time::Instant::now()) {
             warn!(%upstream, stopped, "a pod or target is a port that this proxy serves: not dialled");
         }
+        true
     }
 
     /// Notes that `upstream`, which took a client's connection, did not answer in time.

@@ -580,7 +580,6 @@ fn to_pod(conf: &Conf) -> Options {
 }
 
 /// One dial, and what it says of the pod.
-///
 /// Errors: it was not reached, or is this proxy itself.
 async fn dial_pod(
     shared: &Shared,
@@ -588,9 +587,7 @@ async fn dial_pod(
     options: Options,
     limit: Duration,
 ) -> Result<Stream, Over> {
-    // The files were checked, but HOST may wait for a restart, and other files may be in force by now.
-    if shared.table.load().comes_back(upstream.addr) {
-        shared.note_loop(upstream.addr);
+    if shared.is_loop(upstream.addr) {
         return Err(Over::Loop);
     }
     let dialled = dial(upstream.addr, options, limit).await;

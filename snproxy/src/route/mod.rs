@@ -3,6 +3,7 @@
 //! No I/O, no clock, no randomness of its own: all three are arguments.
 
 pub mod balance;
+mod draft;
 pub mod health;
 pub mod load;
 pub mod peers;
@@ -14,16 +15,17 @@ pub mod sentence;
 pub mod service;
 pub mod sources;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::addr::{ClusterPort, HostPort};
-use crate::conf::{Balance, Check, Conf, Locality, Mapping, SendProxy};
+use crate::conf::{Conf, Locality, Mapping, SendProxy};
 
 use balance::Scheme;
+use draft::Draft;
 use load::Load;
 use peers::{Answers, Peers};
 use search::Search;
@@ -81,125 +83,25 @@ struct Row {
 impl Table {
     /// The table of `conf`; loads, health and answers of what `old` knows already are kept.
     pub fn build(conf: Arc<Conf>, old: Option<&Self>, now: Instant) -> Self {
-        let mut kept: HashMap<SocketAddr, Vec<Arc<Upstream>>> = HashMap::new();
-        let mut loads: HashMap<Identity, Arc<Load>> = HashMap::new();
-        if let Some(old) = old {
-            for (upstream, _) in &old.upstreams {
-                kept.entry(upstream.addr)
-                    .or_default()
-                    .push(Arc::clone(upstream));
-            }
-            loads.extend(old.loads());
-        }
-
+        let mut draft = Draft::new(&conf, old, now);
         let mut mappings: Vec<&Mapping> = conf.mappings.iter().collect();
         // Stable: within a cluster port the order of the file stays, which `ordered` follows.
         mappings.sort_by_key(|mapping| mapping.cluster_port);
-
-        let mut upstreams: HashMap<(SocketAddr, Arc<Check>), (Arc<Upstream>, SendProxy)> =
-            HashMap::new();
-        let mut checks: HashSet<Arc<Check>> = HashSet::new();
-        let mut pods = Vec::with_capacity(mappings.len());
-        let mut services: Vec<Row> = Vec::new();
-        let mut upstream = |addr, check: &Check, send_proxy| {
-            let check = shared(&mut checks, check);
-            let (upstream, _) = upstreams
-                .entry((addr, Arc::clone(&check)))
-                .or_insert_with(|| {
-                    // Those of the first table are as old as anybody knows.
-                    let came = old.is_some().then_some(now);
-                    (known(&kept, addr, check, came), send_proxy)
-                });
-            Arc::clone(upstream)
-        };
-        let turn = |port| AtomicU32::new(old.map_or(0, |old| old.turn(port)));
         for mapping in mappings {
-            let addr = SocketAddr::new(conf.pod_host, mapping.host_port.get());
-            let check = &conf.of_port(mapping.cluster_port.get()).health;
-            let identity = Identity::Mapping(mapping.cluster_port, mapping.host_port);
-            pods.push(Pod {
-                upstream: upstream(addr, check, mapping.send_proxy),
-                load: loads.remove(&identity).unwrap_or_default(),
-                weight: 1,
-                max_conn: mapping.max_conn,
-                send_proxy: mapping.send_proxy,
-            });
-            match services.last_mut() {
-                Some(row) if row.port == mapping.cluster_port => row.len += 1,
-                _ => {
-                    let first = u32::try_from(pods.len() - 1).expect("conf bounds the mappings");
-                    let port = mapping.cluster_port;
-                    services.push(Row {
-                        port,
-                        line: port,
-                        first,
-                        len: 1,
-                        is_app: false,
-                        turn: turn(port),
-                        scheme: Scheme::default(),
-                    });
-                }
-            }
+            draft.map(mapping);
         }
-        let mut apps = Vec::with_capacity(conf.apps.len());
         for app in &conf.apps {
-            let name: Arc<str> = Arc::from(&*app.name);
-            let first = u32::try_from(pods.len()).expect("conf bounds the targets");
-            let mut known = HashSet::new();
-            // Its targets are those of all of its ports.
-            let check = &conf.of_port(app.ports().next().unwrap_or(0)).health;
-            for target in &app.targets {
-                let addrs = target.addrs.iter();
-                let addrs = addrs.map(|ip| SocketAddr::new(*ip, target.port));
-                // Of two targets with one address the first counts.
-                for addr in addrs.filter(|addr| known.insert(*addr)) {
-                    let identity = Identity::Target(Arc::clone(&name), addr);
-                    pods.push(Pod {
-                        upstream: upstream(addr, check, target.send_proxy),
-                        load: loads.remove(&identity).unwrap_or_default(),
-                        weight: target.weight,
-                        max_conn: target.max_conn,
-                        send_proxy: target.send_proxy,
-                    });
-                }
-            }
-            let len = u32::try_from(known.len()).expect("conf bounds the targets");
-            let mut ports = app.ports().filter_map(ClusterPort::new).peekable();
-            let line = ports.peek().copied();
-            services.extend(ports.map(|port| Row {
-                port,
-                line: line.unwrap_or(port),
-                first,
-                len,
-                is_app: true,
-                turn: turn(port),
-                scheme: Scheme::default(),
-            }));
-            let app = name;
-            apps.push(Run { app, first, len });
+            draft.app(app);
         }
-        let mut made: HashMap<(u32, Balance), Scheme> = HashMap::new();
-        for row in &mut services {
-            let of_row = &pods[row.first as usize..][..row.len as usize];
-            let balance = conf.of_port(row.port.get()).balance;
-            let before = old.and_then(|old| old.service(row.port.get()));
-            let build = || {
-                let before = before.map_or(&row.scheme, |before| before.scheme);
-                let weighed: Vec<_> = of_row
-                    .iter()
-                    .map(|pod| (balance::identity(pod.upstream.addr), pod.weight))
-                    .collect();
-                before.rebuild(balance.policy, balance.strict, &weighed)
-            };
-            // The ports of an app have the same pods.
-            row.scheme = if row.is_app {
-                made.entry((row.first, balance))
-                    .or_insert_with(build)
-                    .clone()
-            } else {
-                build()
-            };
-        }
+        draft.balance();
+        let upstreams = draft.upstreams();
+        let Draft {
+            pods,
+            mut services,
+            apps,
+            loads,
+            ..
+        } = draft;
         services.sort_by_key(|row| row.port);
         let mut index = vec![0u16; 65_536].into_boxed_slice();
         for (row, number) in services.iter().zip(1..) {
@@ -210,8 +112,6 @@ impl Table {
             .iter()
             .flat_map(|old| old.departed.iter().map(|(identity, _)| identity))
             .collect();
-        let mut upstreams: Vec<_> = upstreams.into_values().collect();
-        upstreams.sort_by_key(|(upstream, _)| upstream.addr);
         let crosses = conf
             .ports
             .kinds()
@@ -347,31 +247,6 @@ impl Table {
             .chain(of_targets)
             .chain(self.departed.iter().cloned())
     }
-}
-
-/// The one that is equal to `check`: 60,000 ports may share it.
-fn shared(checks: &mut HashSet<Arc<Check>>, check: &Check) -> Arc<Check> {
-    if let Some(known) = checks.get(check) {
-        return Arc::clone(known);
-    }
-    let check = Arc::new(check.clone());
-    checks.insert(Arc::clone(&check));
-    check
-}
-
-/// The upstream at `addr` under `check`, with what the last table knew of it, under this check or another.
-fn known(
-    kept: &HashMap<SocketAddr, Vec<Arc<Upstream>>>,
-    addr: SocketAddr,
-    check: Arc<Check>,
-    came: Option<Instant>,
-) -> Arc<Upstream> {
-    let known = kept.get(&addr).map_or(&[][..], Vec::as_slice);
-    if let Some(same) = known.iter().find(|upstream| upstream.check == check) {
-        return Arc::clone(same);
-    }
-    let before = known.first().map(|arc| &**arc);
-    Arc::new(Upstream::under(addr, check, before, came))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Names of fields are found in any case of letters, as Go's encoding/json does, for which these files were written.
 
+mod fields;
 mod json;
 mod read;
 

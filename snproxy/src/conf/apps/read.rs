@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::path::Path;
 
+use super::fields::{Fields, Known, OF_APP, OF_FILE, OF_TARGET, port_key};
 use super::json::{self, Document, Member, Value};
 use super::{
     App, MAX_ALL_TARGETS, MAX_APPS, MAX_FILE, MAX_NAME, MAX_PORT_ITEMS, MAX_TARGETS, MAX_WEIGHT,
@@ -12,45 +13,16 @@ use super::{
 };
 use crate::addr::PortSet;
 use crate::conf::hosts;
-use crate::conf::keys::{Key, Scope, nearest_of};
+use crate::conf::keys::{Key, Scope};
 use crate::conf::port::{MAX_KINDS, PortConfs};
-use crate::conf::port_keys::PORT_KEYS;
 use crate::conf::proxy::NOWHERE;
 use crate::conf::text::{Field, Findings};
 use crate::conf::value::{by_name, names, number};
 use crate::conf::{Locality, Origin, SendProxy};
 use crate::diag::{Place, Severity, Source, printable};
 
-/// What a field of the file means.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Known {
-    Apps,
-    Name,
-    Ports,
-    Targets,
-    Addr,
-    Weight,
-    MaxConn,
-    SendProxy,
-}
-
-type Names = &'static [(&'static str, Known)];
-
 /// What is said of all ports of an app: a key of proxy.conf and its value.
 type Setting<'a> = (&'static Key, Value<'a>);
-
-const OF_FILE: Names = &[("Apps", Known::Apps)];
-const OF_APP: Names = &[
-    ("Name", Known::Name),
-    ("Ports", Known::Ports),
-    ("Targets", Known::Targets),
-];
-const OF_TARGET: Names = &[
-    ("Addr", Known::Addr),
-    ("Weight", Known::Weight),
-    ("MaxConn", Known::MaxConn),
-    ("SendProxy", Known::SendProxy),
-];
 
 /// Reads all apps: the bad parts are findings, the good ones the value.
 ///
@@ -104,71 +76,6 @@ pub(in crate::conf) fn read(
         reader.findings.whole(Severity::Error, message);
     }
     apps
-}
-
-/// Fields of one object that were seen.
-struct Fields {
-    names: Names,
-    /// Whose fields they are, for messages.
-    of: &'static str,
-    seen: Vec<(Known, u32)>,
-}
-
-impl Fields {
-    fn new(names: Names, of: &'static str) -> Self {
-        Self {
-            names,
-            of,
-            seen: Vec::new(),
-        }
-    }
-
-    fn has(&self, known: Known) -> bool {
-        self.seen.iter().any(|(seen, _)| *seen == known)
-    }
-
-    /// What a member is; what it is not, is a finding. `null` leaves a field unset, as for Go.
-    fn known(&mut self, member: &Member<'_>, findings: &mut Findings<'_>) -> Option<Known> {
-        let name = &member.name;
-        let found = |(known, _): &&(&str, Known)| known.eq_ignore_ascii_case(name.text());
-        let Some((known, field)) = self.names.iter().find(found) else {
-            let keys = app_keys().map(|key| key.name);
-            let keys = keys.filter(|_| self.names == OF_APP);
-            let known = self.names.iter().map(|(known, _)| *known);
-            let near = nearest_of(known.chain(keys), name.text());
-            let mean = near.map_or_else(String::new, |near| format!(": did you mean `{near}`?"));
-            let message = format_args!(
-                "unknown field {} of {} ignored{mean}",
-                name.field(),
-                self.of
-            );
-            findings.warning(name.place, message);
-            return None;
-        };
-        if member.value.is_null() {
-            return None;
-        }
-        match self.seen.iter_mut().find(|(seen, _)| seen == field) {
-            Some((_, line)) => {
-                let message =
-                    format_args!("`{known}` is already given in line {line}: this one counts");
-                findings.warning(name.place, message);
-                *line = name.place.line;
-            }
-            None => self.seen.push((*field, name.place.line)),
-        }
-        Some(*field)
-    }
-}
-
-/// The key of proxy.conf for ports that a field of an app stands for.
-fn port_key(name: &str) -> Option<&'static Key> {
-    app_keys().find(|key| key.name.eq_ignore_ascii_case(name))
-}
-
-/// The keys that an app may set: no other host is asked, whatever LOCALITY says.
-fn app_keys() -> impl Iterator<Item = &'static Key> {
-    PORT_KEYS.iter().filter(|key| key.name != "LOCALITY")
 }
 
 /// Which item has which port.
