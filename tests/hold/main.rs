@@ -4,6 +4,8 @@
 //! `hold clients ADDRESS COUNT FREE`: opens that many one after the other and holds them; says what became of them, then
 //! closes FREE of those that were served, one at a time, and says who is served next.
 
+#![expect(clippy::print_stdout, reason = "it tells what came of it")]
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +15,7 @@ use std::{env, thread};
 /// Nothing new for so long: it stays so.
 const CALM: Duration = Duration::from_secs(3);
 /// How long that may take.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// What a held connection has come to.

@@ -9,7 +9,7 @@ use std::{
 };
 
 const SOON: Duration = Duration::from_secs(15);
-const LONG: Duration = Duration::from_secs(180);
+const LONG: Duration = Duration::from_mins(3);
 /// Long enough for what must not happen.
 const WHILE: Duration = Duration::from_millis(300);
 
@@ -23,7 +23,9 @@ fn hold(words: &[&str]) -> Command {
 fn waiting(host: &Host) -> Vec<String> {
     let status = host.status();
     let queues = status["queues"].as_array().expect("queues");
-    let waiting = queues.iter().flat_map(|queue| queue["waiting"].as_array());
+    let waiting = queues
+        .iter()
+        .filter_map(|queue| queue["waiting"].as_array());
     waiting
         .flatten()
         .map(|waiting| waiting["client"].as_str().expect("a client").to_owned())

@@ -151,17 +151,14 @@ impl<'t> Search<'t> {
     pub fn next(&mut self, pods: bool, random: u64, now: Instant) -> Step<'t> {
         loop {
             return match (self.choose(pods, random, now), self.service) {
-                (Choice::Pod(pod), Some(service)) => match service.admit(pod) {
-                    Some(permit) => {
-                        let share = self.answers.share(None);
-                        Step::Pod(&service.pods[pod], permit, share)
-                    }
-                    // Filled up meanwhile.
-                    None => {
+                (Choice::Pod(pod), Some(service)) => {
+                    let Some(permit) = service.admit(pod) else {
+                        // Filled up meanwhile.
                         self.tried.remove(pod);
                         continue;
-                    }
-                },
+                    };
+                    Step::Pod(&service.pods[pod], permit, self.answers.share(None))
+                }
                 (Choice::Pod(_), None) => Step::Over(self.over),
                 (Choice::Peer(peer), _) => Step::Peer(peer, self.answers.share(Some(peer))),
                 (Choice::Await, _) => Step::Await,
@@ -291,12 +288,11 @@ impl<'t> Search<'t> {
             service.next_turn()
         };
         let picked = service.pick(self.asker, random, turn, now, &self.tried);
-        match picked {
-            Some(pod) => self.tried.add(pod),
-            None => {
-                self.here_over = true;
-                self.note(service.exhausted(&self.tried).into());
-            }
+        if let Some(pod) = picked {
+            self.tried.add(pod);
+        } else {
+            self.here_over = true;
+            self.note(service.exhausted(&self.tried).into());
         }
         picked
     }
