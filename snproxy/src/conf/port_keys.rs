@@ -55,7 +55,7 @@ port_keys! {
     on_down: fate, |value: &_| show_fate(*value);
 
     "PORTMAXCONN" "0"
-    "connections of each port at once, on this host; `0`: no limit"
+    "connections of the clients of each port at once, on this host; `0`: no limit"
     max_conn: limit, |value: &_| show_limit(*value);
 
     "REOPEN" "100%"
