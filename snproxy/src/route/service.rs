@@ -382,3 +382,6 @@ pub enum Standing {
     Down,
     Weightless,
 }
+
+#[cfg(test)]
+mod tests;
