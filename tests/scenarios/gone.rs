@@ -151,13 +151,15 @@ fn a_target_is_taken_out_of_an_app() {
     home.conf("APPSCONF", "config.json").start();
     // Whichever port they came by.
     let conns = [5001, 5003, 5004, 5001].map(|port| ground.open(port));
-    assert_eq!(pods.each_ref().map(Pod::accepted), [2, 2]);
+    // Each port takes turns by itself: only the second client of one is sure to come to the other target.
+    let [leaving, staying] = pods.each_ref().map(Pod::accepted);
+    assert!(leaving > 0 && staying > 0 && leaving + staying == conns.len());
 
     home.reloaded_after(|_| app(&stays));
-    eventually_ends(home, "removed", 2);
+    eventually_ends(home, "removed", leaving as u64);
     let alive = conns.iter().filter(|conn| is_alive(conn));
-    assert_eq!(alive.count(), 2);
-    assert_eq!(pods[1].inside(), 2);
+    assert_eq!(alive.count(), staying);
+    assert_eq!(pods[1].inside(), staying);
 }
 
 #[test]
