@@ -1,14 +1,18 @@
 //! Many connections that are held, in a process of their own: descriptors of one process would not do for both ends.
 //!
 //! `hold pods ADDRESS`: tells each connection its number, from 1, and holds it until the other end closes.
-//! `hold clients ADDRESS COUNT FREE`: opens that many one after the other and holds them; says what became of them, then
-//! closes FREE of those that were served, one at a time, and says who is served next.
+//! `hold clients ADDRESS COUNT FREE`: opens that many one after the other and holds them; says what became of them, and, told by
+//! SIGUSR1, closes FREE of those that were served, one at a time, and says who is served next.
 
 #![expect(clippy::print_stdout, reason = "it tells what came of it")]
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::SIGUSR1;
+use signal_hook::iterator::Signals;
+use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
@@ -55,21 +59,26 @@ fn main() {
 }
 
 fn pods(address: SocketAddr) {
-    let listener = TcpListener::bind(address).expect("listen");
-    listener.set_nonblocking(true).expect("set non-blocking");
+    let listener = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("socket");
+    listener.bind(&address.into()).expect("bind");
+    // The kernel's own bound: a queue of 128 would be full while the crowd comes.
+    listener.listen(i32::MAX).expect("listen");
     println!("listens");
-    let mut held = Vec::new();
-    let mut number = 0;
-    loop {
-        while let Ok((mut stream, _)) = listener.accept() {
-            number += 1;
-            // A client may be gone by now.
-            let _ = writeln!(stream, "{number}");
-            stream.set_nonblocking(true).expect("set non-blocking");
-            held.push(stream);
+    let (accepted, come) = mpsc::channel::<TcpStream>();
+    thread::spawn(move || {
+        let mut held = Vec::new();
+        loop {
+            held.extend(come.try_iter());
+            held.retain_mut(|stream| !is_over(stream));
+            thread::sleep(PAUSE);
         }
-        held.retain_mut(|stream| !is_over(stream));
-        thread::sleep(PAUSE);
+    });
+    for (number, stream) in (1..).zip(TcpListener::from(listener).incoming()) {
+        let mut stream = stream.expect("accept");
+        // A client may be gone by now.
+        let _ = writeln!(stream, "{number}");
+        stream.set_nonblocking(true).expect("set non-blocking");
+        accepted.send(stream).expect("the other thread lives");
     }
 }
 
@@ -79,6 +88,7 @@ fn is_over(stream: &mut TcpStream) -> bool {
 }
 
 fn clients(address: SocketAddr, count: usize, free: usize) {
+    let mut go = Signals::new([SIGUSR1]).expect("wait for a signal");
     let mut held: Vec<Held> = (0..count)
         .map(|_| {
             let stream = TcpStream::connect(address).expect("connect");
@@ -98,6 +108,8 @@ fn clients(address: SocketAddr, count: usize, free: usize) {
         of(&held, State::Closed),
         of(&held, State::Reset)
     );
+    // Whoever asked looks around before anybody leaves.
+    go.forever().next();
     let leaving: Vec<usize> = (0..count)
         .filter(|at| held[*at].state == State::Served)
         .take(free)
