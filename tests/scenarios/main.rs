@@ -10,6 +10,7 @@ mod container;
 mod drain;
 mod fidelity;
 mod fixture;
+mod flood;
 mod gone;
 mod health;
 mod hostile;

@@ -49,25 +49,30 @@ pub fn bind(addr: SocketAddr, keepalive: Option<Duration>) -> io::Result<TcpList
 /// Accepts until dropped, and gives each connection to `serve`, which also hears how many came before it in one go.
 /// Several threads may accept from one listener.
 ///
-/// At most as many as `batch` says at that moment are accepted before the connections that there are have their turn.
+/// At most as many as `batch` says at that moment are accepted before the connections that there are have their turn. It
+/// hears how often in a row that was not enough for all who waited.
 /// No accept error ends it: accepting rests for a moment; said now and then, as long as it lasts.
 /// Errors: the runtime of this thread cannot watch the listener.
 pub async fn accept(
     listener: Arc<TcpListener>,
-    batch: impl Fn() -> usize,
+    batch: impl Fn(u32) -> usize,
     mut serve: impl FnMut(TcpStream, SocketAddr, usize),
 ) -> io::Result<()> {
     let listener = watch(listener)?;
     let mut said: Option<Instant> = None;
+    let mut left_over: u32 = 0;
     loop {
         let mut ready = listener.readable().await?;
-        for before in 0..batch() {
+        let most = batch(left_over);
+        left_over = left_over.saturating_add(1);
+        for before in 0..most {
             match next(listener.get_ref()) {
                 Ok(Some((stream, client))) => serve(stream, client, before),
                 // One client gave up while it waited: nothing to do with the next one.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Ok(None) => {
                     ready.clear_ready();
+                    left_over = 0;
                     break;
                 }
                 Err(error) => {
