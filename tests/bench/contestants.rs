@@ -101,14 +101,12 @@ impl Contestant {
             let process = match &self.proxy {
                 Proxy::None => continue,
                 Proxy::Haproxy { globals, defaults } => {
-                    let listens: String = services
-                        .iter()
-                        .map(|service| {
-                            let Service { port, .. } = service;
-                            let (at, next) = (host.address, next(service));
-                            format!("listen pod{port}\n bind {at}:{port}\n server next {next}\n")
-                        })
-                        .collect();
+                    let listens = services.iter().map(|service| {
+                        let Service { port, .. } = service;
+                        let (at, next) = (host.address, next(service));
+                        format!("listen pod{port}\n bind {at}:{port}\n server next {next}\n")
+                    });
+                    let listens = listens.collect::<Vec<_>>().concat();
                     haproxy(host, folder.path(), &listens, globals, defaults)
                 }
                 Proxy::Nginx => nginx(host, folder.path(), next(&services[0])),
@@ -220,10 +218,9 @@ fn snproxy(
         .map(|host| format!("{}:{SNPROXY_PORT}\n", host.address))
         .collect();
     let mappings = if is_last {
-        services
-            .iter()
-            .map(|Service { port, pod }| format!("{port}:{pod}:100000:false\n"))
-            .collect()
+        let lines = services.iter();
+        let lines = lines.map(|Service { port, pod }| format!("{port}:{pod}:100000:false\n"));
+        lines.collect::<Vec<_>>().concat()
     } else {
         String::new()
     };

@@ -43,7 +43,7 @@ pub(crate) fn measure(contestants: &[Contestant], pace: &Pace) -> anyhow::Result
             rounds: Vec::new(),
         })
         .collect();
-    warn_if_busy()?;
+    let others = warn_if_busy()?;
     for round in 1..=pace.rounds {
         for turn in 0..here.len() {
             // Another one is first each time.
@@ -72,6 +72,7 @@ pub(crate) fn measure(contestants: &[Contestant], pace: &Pace) -> anyhow::Result
     }
     Ok(FloodTable {
         date: machine::date(),
+        others,
         rows,
     })
 }
@@ -103,7 +104,7 @@ fn flood(contestant: &Contestant) -> anyhow::Result<FloodRound> {
             .args(["--to", &other])
             .args(["--per-second", &PER_SECOND.to_string()])
             .args(["--seconds", &seconds.to_string()]);
-        read(command.output()?).with_context(&logs)
+        read(&command.output()?).with_context(logs)
     };
     let quiet = modest(SECONDS / 4.0)?;
 
@@ -118,7 +119,7 @@ fn flood(contestant: &Contestant) -> anyhow::Result<FloodRound> {
     let flood = command.spawn()?;
     sleep(LEAD);
     let served = modest(SECONDS)?;
-    let flooded: Flooded = read(flood.wait_with_output()?).with_context(&logs)?;
+    let flooded: Flooded = read(&flood.wait_with_output()?).with_context(logs)?;
     Ok(FloodRound {
         connect_p50_us: served.connect_p50_us,
         connect_p99_us: served.connect_p99_us,
@@ -133,7 +134,7 @@ fn flood(contestant: &Contestant) -> anyhow::Result<FloodRound> {
     })
 }
 
-fn read<T: serde::de::DeserializeOwned>(output: Output) -> anyhow::Result<T> {
+fn read<T: serde::de::DeserializeOwned>(output: &Output) -> anyhow::Result<T> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("{} ({})", said.trim(), output.status);

@@ -87,9 +87,12 @@ struct Run {
     results: PathBuf,
     #[arg(long)]
     quick: bool,
-    /// Only cases with this in their name; there are also `ports`, `idle` and `burst`.
+    /// Only cases with this in their name; there are also `ports`, `idle`, `burst` and `flood`.
     #[arg(long)]
     case: Option<String>,
+    /// Only this one of `ports`, `idle`, `burst` and `flood`; the rest of the results stays.
+    #[arg(long, conflicts_with_all = ["case", "quick"])]
+    only: Option<String>,
     #[arg(long)]
     rounds: Option<usize>,
     #[arg(long, value_name = "NAME=PATH", value_parser = named)]
@@ -123,46 +126,9 @@ impl Run {
             keep_going: self.keep_going,
             interrupted,
         };
-        let mut works = cases::all();
-        let filter = self.case.as_deref().unwrap_or_default();
-        works.retain(|work| work.name().contains(filter));
-        let wants = |name: &str| name.contains(filter);
-        ensure!(
-            !works.is_empty() || BESIDE.into_iter().any(wants),
-            "no case has `{filter}` in its name"
-        );
-        let contestants = Contestant::all(&self.snproxy, &self.also);
-        // They vary little, and take long.
-        let once = Pace {
-            rounds: if self.quick { 1 } else { pace.rounds },
-            ..pace.clone()
-        };
-        let results = Results {
-            date: machine::date(),
-            machine: machine::machine(),
-            versions: machine::versions(&self.snproxy),
-            quick: self.quick,
-            cases: rounds::run(&works, &contestants, &pace)?,
-            ports: if wants(PORTS) {
-                ports::measure(&self.snproxy, &once)?
-            } else {
-                Vec::new()
-            },
-            idle: if wants(IDLE) {
-                idle::measure(&contestants, &once)?
-            } else {
-                Vec::new()
-            },
-            burst: if wants(BURST) {
-                idle::burst(&contestants, &once)?
-            } else {
-                None
-            },
-            flood: if wants(FLOOD) {
-                Some(flood::measure(&contestants, &pace)?)
-            } else {
-                None
-            },
+        let results = match &self.only {
+            Some(only) => self.renewed(only, &pace)?,
+            None => self.measured(&pace)?,
         };
         table::print(&results);
         let text = serde_json::to_string_pretty(&results)? + "\n";
@@ -173,14 +139,72 @@ impl Run {
         println!("\nwritten: {to} and {}", beside.display());
         Ok(())
     }
+
+    fn measured(&self, pace: &Pace) -> anyhow::Result<Results> {
+        let mut works = cases::all();
+        let filter = self.case.as_deref().unwrap_or_default();
+        works.retain(|work| work.name().contains(filter));
+        let wants = |name: &str| name.contains(filter);
+        ensure!(
+            !works.is_empty() || BESIDE.into_iter().any(wants),
+            "no case has `{filter}` in its name"
+        );
+        let contestants = Contestant::all(&self.snproxy, &self.also);
+        let mut results = Results {
+            date: machine::date(),
+            machine: machine::machine(),
+            versions: machine::versions(&self.snproxy),
+            quick: self.quick,
+            cases: rounds::run(&works, &contestants, pace)?,
+            ports: Vec::new(),
+            idle: Vec::new(),
+            burst: None,
+            flood: None,
+        };
+        for name in BESIDE.into_iter().filter(|name| wants(name)) {
+            self.measure_beside(name, &mut results, pace)?;
+        }
+        Ok(results)
+    }
+
+    /// The results that there are, with one part anew.
+    fn renewed(&self, only: &str, pace: &Pace) -> anyhow::Result<Results> {
+        ensure!(
+            BESIDE.contains(&only),
+            "`--only` knows {}",
+            BESIDE.join(", ")
+        );
+        let mut results = read(&self.results)?;
+        self.measure_beside(only, &mut results, pace)?;
+        Ok(results)
+    }
+
+    fn measure_beside(&self, name: &str, results: &mut Results, pace: &Pace) -> anyhow::Result<()> {
+        let contestants = Contestant::all(&self.snproxy, &self.also);
+        // They vary little, and take long.
+        let once = Pace {
+            rounds: if self.quick { 1 } else { pace.rounds },
+            ..pace.clone()
+        };
+        match name {
+            PORTS => results.ports = ports::measure(&self.snproxy, &once)?,
+            IDLE => results.idle = idle::measure(&contestants, &once)?,
+            BURST => results.burst = idle::burst(&contestants, &once)?,
+            _ => results.flood = Some(flood::measure(&contestants, pace)?),
+        }
+        Ok(())
+    }
+}
+
+fn read(json: &Path) -> anyhow::Result<Results> {
+    let shown = json.display();
+    let text = fs::read_to_string(json).with_context(|| format!("read {shown}"))?;
+    serde_json::from_str(&text).with_context(|| format!("{shown}"))
 }
 
 /// Reads results back and writes their page.
 fn report(json: &Path) -> anyhow::Result<()> {
-    let shown = json.display();
-    let text = fs::read_to_string(json).with_context(|| format!("read {shown}"))?;
-    let results = serde_json::from_str(&text).with_context(|| format!("{shown}"))?;
-    report::write(&results, json)?;
+    report::write(&read(json)?, json)?;
     println!("written: {}", json.with_extension("md").display());
     Ok(())
 }

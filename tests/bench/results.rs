@@ -192,6 +192,8 @@ pub(crate) struct BurstRound {
 pub(crate) struct FloodTable {
     /// It can be measured by itself.
     pub(crate) date: String,
+    /// Share of the processors that other programs used when it began.
+    pub(crate) others: f64,
     pub(crate) rows: Vec<FloodRow>,
 }
 

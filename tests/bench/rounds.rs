@@ -102,8 +102,8 @@ impl World {
     }
 }
 
-/// Says when the machine has something else to do.
-pub(crate) fn warn_if_busy() -> anyhow::Result<()> {
+/// The share of the machine's processors that has something else to do, and a warning where that is much.
+pub(crate) fn warn_if_busy() -> anyhow::Result<f64> {
     let used = Usage::of_others(QUIET)?;
     if used > MOST_USED {
         println!(
@@ -112,7 +112,7 @@ pub(crate) fn warn_if_busy() -> anyhow::Result<()> {
             used * 100.0
         );
     }
-    Ok(())
+    Ok(used)
 }
 
 /// Measures all of these; a line for each thing measured.

@@ -13,9 +13,12 @@ pub(crate) struct Bench {
     /// Fewer and shorter rounds, under five minutes; docs/benchmarks.json is left alone.
     #[arg(long)]
     quick: bool,
-    /// Only cases with this in their name (also: ports, idle, burst); docs/benchmarks.json is left alone.
+    /// Only cases with this in their name (also: ports, idle, burst, flood); docs/benchmarks.json is left alone.
     #[arg(long, value_name = "FILTER")]
     case: Option<String>,
+    /// Measure only this anew, and keep the other figures of docs/benchmarks.json.
+    #[arg(long, value_name = "NAME", value_parser = ["ports", "idle", "burst", "flood"], conflicts_with_all = ["case", "quick", "also"])]
+    only: Option<String>,
     /// Instead of 5, or 3 with --quick.
     #[arg(long, value_name = "N")]
     rounds: Option<u16>,
@@ -63,7 +66,7 @@ impl Bench {
         build(&[&words[..], &["bench"]].concat(), "bench")
     }
 
-    /// Only a whole run is worth keeping.
+    /// Only a whole run is worth keeping, or one whole part of it.
     fn results(&self) -> PathBuf {
         workspace().join(match (self.quick, &self.case, self.also.is_empty()) {
             (true, ..) => "target/benchmarks-quick.json",
@@ -81,6 +84,7 @@ impl Bench {
             words.push("--keep-going".to_owned());
         }
         words.extend(self.case.iter().map(|case| format!("--case={case}")));
+        words.extend(self.only.iter().map(|only| format!("--only={only}")));
         words.extend(self.rounds.map(|rounds| format!("--rounds={rounds}")));
         words.extend(self.also.iter().map(|also| format!("--also={also}")));
         words

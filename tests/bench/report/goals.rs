@@ -1,6 +1,7 @@
 //! What snproxy must show, and whether it does.
 
 use super::{
+    flood,
     rows::{memory_goals, ports_goals},
     table::{Table, ratio},
 };
@@ -45,6 +46,7 @@ pub(super) fn text(results: &Results) -> String {
     }
     lines.extend(ports_goals(&results.ports));
     lines.extend(memory_goals(results));
+    lines.extend(results.flood.iter().flat_map(flood::goals));
     if lines.is_empty() {
         return String::new();
     }

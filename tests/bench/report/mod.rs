@@ -1,6 +1,7 @@
 //! docs/benchmarks.md and its plots: the results in words. Made from the JSON alone.
 
 mod cases;
+mod flood;
 mod goals;
 mod plot;
 mod rows;
@@ -113,6 +114,9 @@ fn page(results: &Results, name: &str) -> String {
             rows::ports(&results.ports)
         );
         section("## Many ports", &text);
+    }
+    if let Some(flood) = &results.flood {
+        section("## Flood", &flood::text(flood));
     }
     section("## Memory", &rows::memory(results));
     page.trim_end().to_owned() + "\n"

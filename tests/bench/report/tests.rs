@@ -1,7 +1,7 @@
 use super::*;
 use crate::results::{
-    Against, Better, BurstRound, BurstRow, Case, Contestant, Goal, IdleRound, IdleRow, Machine,
-    Memory, Of, PortsRound, PortsRow, Round, Versions,
+    Against, Better, BurstRound, BurstRow, Case, Contestant, FloodRound, FloodRow, FloodTable,
+    Goal, IdleRound, IdleRow, Machine, Memory, Of, PortsRound, PortsRow, Round, Versions,
 };
 
 /// Two rounds of a case: of direct, snproxy and the rest, in Gbit/s.
@@ -101,7 +101,30 @@ fn results() -> Results {
                 after: memory(15 << 10),
             }],
         }),
-        flood: None,
+        flood: Some(FloodTable {
+            date: "2026-11-21T13:00:00Z".to_owned(),
+            others: 0.04,
+            rows: vec![flood("haproxy", 80.0), flood("snproxy", 60.0)],
+        }),
+    }
+}
+
+/// One round with these times; the answers take far longer than the connects.
+fn flood(name: &str, micros: f64) -> FloodRow {
+    FloodRow {
+        contestant: name.to_owned(),
+        rounds: vec![FloodRound {
+            connect_p50_us: micros,
+            connect_p99_us: 2.0 * micros,
+            answer_p50_us: 10_000.0 - 100.0 * micros,
+            answer_p99_us: 20_000.0,
+            answered: 800,
+            failed: 0,
+            quiet_answer_p50_us: 150.0,
+            quiet_answer_p99_us: 300.0,
+            flood_per_second: 5000.0,
+            flood_failed: 7,
+        }],
     }
 }
 
@@ -138,7 +161,9 @@ fn goals_say_whether_they_are_reached() {
     ]);
     stands(&["idle connection", "≤ 2,560 bytes", "2,048", "| yes"]);
     stands(&["burst of 9,000", "≥ 0.90", "0.50", "**no**"]);
-    stands(&["4 of 7 reached"]);
+    stands(&["flooded: connect, median", "0.75 [0.75–0.75]", "| yes"]);
+    stands(&["flooded: answer, median", "2.00 [2.00–2.00]", "**no**"]);
+    stands(&["7 of 11 reached"]);
 }
 
 #[test]
@@ -156,6 +181,8 @@ fn figures_stand_in_the_tables() {
     stands(&["**snproxy**", "15.0", "10.0", "20.0", "0.50 [0.50–0.50]"]);
     stands(&["61,000", "haproxy", "refused: `too many`"]);
     stands(&["net.ipv4.x = 1"]);
+    stands(&["**snproxy**", "60.0 [60.0–60.0]", "5,000", "| 0 "]);
+    stands(&["Measured 2026-11-21T13:00:00Z", "used 4.00 % of"]);
 }
 
 #[test]
