@@ -39,6 +39,10 @@ const PATIENT: u32 = 8;
 /// their own, so that who fills it does not keep the others waiting.
 const MIN_BATCH: usize = 4;
 
+/// The same of ports that are set aside. A turn is [`EVENT_INTERVAL`] steps and a connection takes about ten: with more at once
+/// the connections that there are would come to wait longer and longer for theirs.
+const ASIDE_BATCH: usize = 1;
+
 /// Descriptors that are not for connections.
 const OTHER_DESCRIPTORS: u64 = 100;
 
@@ -128,7 +132,7 @@ impl Workers {
                 accepted.fetch_add(1, Relaxed);
                 true
             };
-            self.accept_on(worker, Arc::clone(listener), |_| MIN_BATCH, note)
+            self.accept_on(worker, Arc::clone(listener), |_| ASIDE_BATCH, note)
                 .abort_handle()
         });
         for_each.collect()
