@@ -308,3 +308,6 @@ pub(super) async fn wait_for_pod<T, A: Future<Output = Result<T, End>>>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
