@@ -146,6 +146,7 @@ impl Look<'_> {
         let end = match over {
             Over::NotMapped => "nobody serves it: reset, end not_mapped".to_owned(),
             Over::NoUpstream => "nobody can be reached: reset, end no_upstream".to_owned(),
+            Over::SourcePorts => "no source port is left: reset, end source_ports".to_owned(),
             Over::Loop => "a pod here is a port of this proxy: reset, end loop".to_owned(),
             Over::Busy => format!("no place is free: {refused}{queue}, end busy"),
         };

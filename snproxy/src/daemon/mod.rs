@@ -11,6 +11,7 @@ mod notify;
 mod pods;
 mod reload;
 mod report;
+mod source_ports;
 mod start;
 mod steer;
 mod targets;
@@ -42,6 +43,7 @@ pub use world::{Names, control_socket_of, parse};
 
 use pods::Pods;
 use reload::{Loaded, Why};
+use source_ports::Watched;
 use steer::Steerer;
 use targets::Renewal;
 use tide::Tide;
@@ -74,6 +76,7 @@ struct Daemon {
     set_log_level: SetLogLevel,
     draining: bool,
     tide: Tide,
+    source_ports: Watched,
 }
 
 struct Signals {
@@ -157,6 +160,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         set_log_level,
         draining: false,
         tide: Tide::default(),
+        source_ports: Watched::default(),
     };
     drop(good);
     daemon.look_around();
@@ -212,6 +216,7 @@ impl Daemon {
         let listening = self.steerer.look(&table.conf);
         self.pods.look(&table, listening.as_deref(), Instant::now());
         hosts::probe(&self.shared, &table, Instant::now());
+        self.source_ports.look(&table, Instant::now());
         self.shared.spares.look(&table, Instant::now());
         self.steerer.look_for_failures();
         self.steerer.look_aside(Instant::now());

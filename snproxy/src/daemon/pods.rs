@@ -210,7 +210,12 @@ async fn make(shared: Arc<Shared>, due: Due, place: OwnedSemaphorePermit) {
         send: &send,
         expect: &how.expect,
     };
-    match check(upstream.addr, Options::default(), question, how.timeout).await {
+    // Where its source ports have run out, from where clients reach it.
+    let options = Options {
+        from: upstream.dial_from.now().ip(),
+        ..Options::default()
+    };
+    match check(upstream.addr, options, question, how.timeout).await {
         Ok(()) => shared.note_check(&upstream, Ok(())),
         Err(error) => {
             debug!(%error, "check");

@@ -95,6 +95,7 @@ pub(super) async fn connect(
     limit: Duration,
 ) -> Result<Unsettled, DialError> {
     let stream = dial(peer.addr(), options, limit).await?;
+    peer.upstream.dial_from.note_made();
     Ok(stream.into())
 }
 

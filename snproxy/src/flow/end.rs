@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::route::search::Over;
+
 /// Why a connection ended. Closed set: each name is a log field, a status row and a metrics label.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum End {
@@ -34,6 +36,8 @@ pub enum End {
     NotMapped,
     /// No pod took the connection.
     NoUpstream,
+    /// All source ports of this host towards its pod, target or host were taken.
+    SourcePorts,
     /// Its pod or target is a port that this proxy serves.
     Loop,
     /// Every pod has `maxConn` connections.
@@ -60,7 +64,7 @@ pub enum End {
 
 impl End {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Clean,
         Self::Client,
         Self::Upstream,
@@ -75,6 +79,7 @@ impl End {
         Self::Drain,
         Self::NotMapped,
         Self::NoUpstream,
+        Self::SourcePorts,
         Self::Loop,
         Self::Busy,
         Self::Limit,
@@ -112,6 +117,7 @@ impl End {
             Self::Drain => "drain",
             Self::NotMapped => "not_mapped",
             Self::NoUpstream => "no_upstream",
+            Self::SourcePorts => "source_ports",
             Self::Loop => "loop",
             Self::Busy => "busy",
             Self::Limit => "limit",
@@ -123,6 +129,18 @@ impl End {
             Self::Stranger => "stranger",
             Self::Request => "request",
             Self::Unused => "unused",
+        }
+    }
+}
+
+impl From<Over> for End {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::NotMapped => Self::NotMapped,
+            Over::NoUpstream => Self::NoUpstream,
+            Over::SourcePorts => Self::SourcePorts,
+            Over::Loop => Self::Loop,
+            Over::Busy => Self::Busy,
         }
     }
 }

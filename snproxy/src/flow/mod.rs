@@ -7,6 +7,7 @@ pub mod header;
 pub mod limits;
 pub mod live;
 pub mod peer;
+mod pod;
 pub mod questions;
 mod reach;
 mod reached;
@@ -59,6 +60,8 @@ pub struct Shared {
     pub waiting: peer::Room,
     strangers: Seldom,
     exhausted: Seldom,
+    portless: Seldom,
+    further: Seldom,
     loops: Seldom,
     limited: Seldom,
     /// Some upstream took a connection and did not answer in time.
@@ -84,6 +87,8 @@ impl Shared {
             waiting: peer::Room::default(),
             strangers: Seldom::default(),
             exhausted: Seldom::default(),
+            portless: Seldom::default(),
+            further: Seldom::default(),
             loops: Seldom::default(),
             limited: Seldom::default(),
             has_silence: AtomicBool::new(false),
@@ -100,17 +105,31 @@ impl Shared {
 
     /// Says now and then that this process or host has not what a connection takes.
     fn note_exhausted(&self, error: &DialError) {
-        if !matches!(error, DialError::Exhausted { .. }) {
-            return;
-        }
         let now = std::time::Instant::now();
-        self.spares.give_way(now);
-        if let Some(failed) = self.exhausted.count(now) {
-            warn!(
-                %error, failed,
-                "connections fail for want of descriptors, memory or source ports of this host (more of the last: \
-                 net.ipv4.ip_local_port_range, net.ipv4.tcp_tw_reuse=1)"
-            );
+        match error {
+            DialError::Exhausted { .. } => {
+                self.spares.give_way(now);
+                if let Some(failed) = self.exhausted.count(now) {
+                    warn!(%error, failed, "connections fail for want of descriptors or memory of this host");
+                }
+            }
+            DialError::SourcePorts { .. } => {
+                if let Some(failed) = self.portless.count(now) {
+                    warn!(
+                        %error, failed,
+                        "connections fail for want of source ports of this host (more: \
+                         net.ipv4.ip_local_port_range, net.ipv4.tcp_tw_reuse=1)"
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Says now and then that pods see other source addresses of loopback than before.
+    fn note_further(&self, upstream: SocketAddr) {
+        if self.further.count(std::time::Instant::now()).is_some() {
+            info!(%upstream, "its source ports have run out: it is dialled from 127.0.0.2 and further addresses of loopback as well");
         }
     }
 

@@ -14,21 +14,21 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::addr::ClusterPort;
-use crate::conf::{Conf, Locality, PortConf, SendProxy};
-use crate::net::dial::{DialError, Options, dial};
+use crate::conf::{Locality, PortConf, SendProxy};
+use crate::net::dial::DialError;
 use crate::pump;
 use crate::route::Table;
 use crate::route::balance;
 use crate::route::load::Permit;
 use crate::route::peers::{Answer, Answers, Peer, Share};
 use crate::route::search::{Over, Search, Step};
-use crate::route::service::{Asker, Exhausted, Pod, Service, Tried, Upstream};
-use crate::sys::stream::Stream;
+use crate::route::service::{Asker, Exhausted, Pod, Service, Tried};
 use crate::wire::peer::{Reply, Request};
 
 use super::call::{self, OverSpare, Said, Unsettled};
 use super::end::End;
 use super::limits::wait_for_pod;
+use super::pod::{dial_pod, to_pod};
 use super::questions::{self, SILENCE, note_host};
 use super::reached::{Held, Reached, Server};
 use super::{Shared, random};
@@ -189,12 +189,7 @@ impl Race<'_> {
                         continue;
                     }
                     Step::Over(over) if self.pod.is_none() && self.calls.is_empty() => {
-                        return Err(match over {
-                            Over::NotMapped => End::NotMapped,
-                            Over::Busy => End::Busy,
-                            Over::NoUpstream => End::NoUpstream,
-                            Over::Loop => End::Loop,
-                        });
+                        return Err(over.into());
                     }
                     // Whoever is under way may still answer.
                     Step::Over(_) => self.patience = None,
@@ -275,6 +270,7 @@ impl Race<'_> {
         };
         match call::send_over_spare(&self.shared.spares, addr, self.request, STAGGER) {
             OverSpare::Sent(connection) => {
+                self.peer(at).upstream.dial_from.note_made();
                 call.over_spare = true;
                 // While its answer is under way.
                 self.shared
@@ -291,6 +287,7 @@ impl Race<'_> {
                 self.patience = Some((Newest::Answers(at), now + SILENCE));
             }
             OverSpare::Connecting(begun) => {
+                self.peer(at).upstream.dial_from.note_made();
                 self.calls.push(Box::pin(async move {
                     match call::connect_further(begun, addr, limit).await {
                         Ok(connection) => Event::Connected(call, connection),
@@ -353,7 +350,10 @@ impl Race<'_> {
                 if let Some(lives) = error.upstream_lives() {
                     note_host(peer, lives);
                 }
-                search.note(Over::NoUpstream);
+                search.note(match error {
+                    DialError::SourcePorts { .. } => Over::SourcePorts,
+                    _ => Over::NoUpstream,
+                });
                 None
             }
             Event::Said(call, connection, said)
@@ -544,13 +544,13 @@ pub(super) async fn connect(
     let limit = service.conf.connect_timeout;
     let deadline = Instant::now() + limit * MAX_WAITS;
     let mut tried = Tried::default();
-    let mut end = End::NoUpstream;
+    let mut over = Over::NoUpstream;
     while tried.len() < MAX_TRIES && Instant::now() < deadline {
         let (pod, permit) = service
             .take(asker, random(), std::time::Instant::now(), &mut tried)
             .map_err(|none| match none {
                 Exhausted::Full => End::Busy,
-                Exhausted::Tried => end,
+                Exhausted::Tried => over.into(),
             })?;
         // There may be more of them.
         shared.limits.may_be_free(table.line(service.port.get()));
@@ -564,37 +564,8 @@ pub(super) async fn connect(
                     held: Held::new(Some(permit), None),
                 });
             }
-            Err(Over::Loop) => end = End::Loop,
-            Err(_) => {}
+            Err(why) => over = over.max(why),
         }
     }
-    Err(end)
-}
-
-/// How pods of this host are dialled.
-fn to_pod(conf: &Conf) -> Options {
-    Options {
-        from: None,
-        keepalive: conf.keepalive,
-    }
-}
-
-/// One dial, and what it says of the pod.
-/// Errors: it was not reached, or is this proxy itself.
-async fn dial_pod(
-    shared: &Shared,
-    upstream: &Upstream,
-    options: Options,
-    limit: Duration,
-) -> Result<Stream, Over> {
-    if shared.is_loop(upstream.addr) {
-        return Err(Over::Loop);
-    }
-    let dialled = dial(upstream.addr, options, limit).await;
-    shared.note_dial(upstream, dialled.as_ref());
-    dialled.map_err(|error| {
-        debug!(%error, "dial");
-        shared.note_exhausted(&error);
-        Over::NoUpstream
-    })
+    Err(over.into())
 }

@@ -1,18 +1,18 @@
 //! Connecting to upstreams.
 
-use std::fs;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::sys;
 use crate::sys::stream::Stream;
+
+use super::own::has_source;
+use super::source_ports::may_be_picked;
 
 /// What a socket is given before it is a connection.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -35,7 +35,10 @@ pub enum DialError {
     /// The upstream accepted, and reset at once: it lives, and wants no connection now.
     #[error("connect {addr}: reset at once")]
     Reset { addr: SocketAddr },
-    /// This process or host ran out of something (descriptors, ports, memory): says nothing of the upstream.
+    /// All source ports towards the upstream are taken: says nothing of it.
+    #[error("connect {addr}: no source port is left towards it")]
+    SourcePorts { addr: SocketAddr },
+    /// This process or host ran out of something (descriptors, memory): says nothing of the upstream.
     #[error("connect {addr}: {source}")]
     Exhausted { addr: SocketAddr, source: io::Error },
     /// The upstream, or the way to it, said no.
@@ -48,6 +51,7 @@ impl DialError {
     pub fn of(addr: SocketAddr, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::ConnectionReset => Self::Reset { addr },
+            io::ErrorKind::AddrNotAvailable if has_source(addr.ip()) => Self::SourcePorts { addr },
             _ if exhausted(&source) => Self::Exhausted { addr, source },
             _ => Self::Failed { addr, source },
         }
@@ -57,7 +61,7 @@ impl DialError {
     pub fn upstream_lives(&self) -> Option<bool> {
         match self {
             Self::Reset { .. } => Some(true),
-            Self::Exhausted { .. } => None,
+            Self::SourcePorts { .. } | Self::Exhausted { .. } => None,
             Self::Timeout { .. } | Self::Itself { .. } | Self::Failed { .. } => Some(false),
         }
     }
@@ -84,24 +88,11 @@ pub async fn dial(
     };
     // A dial to an own address where nobody listens meets itself when its port is picked as source.
     let may_be_own = from.is_none_or(|from| from == addr.ip());
-    let may_meet_itself = may_be_own && SOURCE_PORTS.contains(&addr.port());
+    let may_meet_itself = may_be_own && may_be_picked(addr.port());
     if may_meet_itself && stream.local_addr().is_ok_and(|local| local == addr) {
         return Err(DialError::Itself { addr });
     }
     Ok(stream)
-}
-
-/// The ports that the kernel picks as source, as they were at the first dial; all where it does not say.
-static SOURCE_PORTS: LazyLock<RangeInclusive<u16>> = LazyLock::new(|| {
-    fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
-        .ok()
-        .and_then(|text| range(&text))
-        .unwrap_or(0..=u16::MAX)
-});
-
-fn range(text: &str) -> Option<RangeInclusive<u16>> {
-    let (first, last) = text.trim().split_once(char::is_whitespace)?;
-    Some(first.parse().ok()?..=last.trim().parse().ok()?)
 }
 
 /// A non-blocking socket that is to connect to `addr`, and the source address that it has already.
@@ -198,26 +189,6 @@ fn keep_alive(socket: &Socket, time: Duration) {
 fn exhausted(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(
-            libc::EMFILE
-                | libc::ENFILE
-                | libc::ENOBUFS
-                | libc::ENOMEM
-                | libc::EADDRNOTAVAIL
-                | libc::EAGAIN
-        )
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN)
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn source_ports_are_read_as_the_kernel_writes_them() {
-        assert_eq!(range("32768\t60999\n"), Some(32768..=60999));
-        assert_eq!(range("1 65535"), Some(1..=65535));
-        assert_eq!(range("32768"), None);
-        assert_eq!(range(""), None);
-    }
 }

@@ -6,3 +6,4 @@ pub mod dns;
 pub mod gate;
 pub mod listener;
 pub mod own;
+pub mod source_ports;

@@ -1,6 +1,7 @@
 //! Which addresses are this host's.
 
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// Whether an address is one of this host. Nothing is sent.
 ///
@@ -17,6 +18,17 @@ pub fn is_own(ip: IpAddr) -> bool {
             connected.is_ok_and(|local| local.ip() == ip)
         }),
     }
+}
+
+/// Whether this host has an address to reach another one from, of the same family; true where that cannot be told.
+/// Nothing is sent.
+pub fn has_source(ip: IpAddr) -> bool {
+    let any: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let connected = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((ip, 1)));
+    !connected.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 #[cfg(test)]

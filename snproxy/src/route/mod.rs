@@ -3,6 +3,7 @@
 //! No I/O, no clock, no randomness of its own: all three are arguments.
 
 pub mod balance;
+pub mod dial_from;
 mod draft;
 pub mod health;
 pub mod load;

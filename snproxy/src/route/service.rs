@@ -10,6 +10,7 @@ use crate::addr::ClusterPort;
 use crate::conf::{Check, PortConf, SendProxy};
 
 use super::balance::{Draw, Scheme};
+use super::dial_from::DialFrom;
 use super::health::{self, Event, Health};
 use super::load::{Limit, Load, Permit};
 
@@ -25,6 +26,7 @@ pub struct Upstream {
     is_doubtful: AtomicBool,
     known: Mutex<Known>,
     probing: AtomicBool,
+    pub dial_from: DialFrom,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -83,6 +85,9 @@ impl Upstream {
             is_doubtful: AtomicBool::new(known.health.is_doubtful()),
             known: Mutex::new(known),
             probing: AtomicBool::new(false),
+            dial_from: before
+                .map(|before| before.dial_from.inherited())
+                .unwrap_or_default(),
         }
     }
 

@@ -83,6 +83,8 @@ pub enum Over {
     NotMapped,
     /// Somebody serves the port, or may, and could not be reached.
     NoUpstream,
+    /// All source ports towards it are taken.
+    SourcePorts,
     /// A pod here is a port that this proxy serves.
     Loop,
     /// Somebody serves the port and has no place.

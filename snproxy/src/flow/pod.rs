@@ -1,0 +1,121 @@
+//! Dials of pods and targets; those of this host from further source addresses once source ports run out.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::task::yield_now;
+use tracing::debug;
+
+use crate::conf::Conf;
+use crate::net::dial::{DialError, Options, dial};
+use crate::net::own::is_own;
+use crate::route::dial_from::Source;
+use crate::route::search::Over;
+use crate::route::service::Upstream;
+use crate::sys::stream::Stream;
+
+use super::Shared;
+
+/// How pods are dialled.
+pub(super) fn to_pod(conf: &Conf) -> Options {
+    Options {
+        from: None,
+        keepalive: conf.keepalive,
+    }
+}
+
+/// One dial, and what it says of the pod.
+///
+/// Errors: it was not reached, or is this proxy itself.
+pub(super) async fn dial_pod(
+    shared: &Shared,
+    upstream: &Upstream,
+    options: Options,
+    limit: Duration,
+) -> Result<Stream, Over> {
+    if shared.is_loop(upstream.addr) {
+        return Err(Over::Loop);
+    }
+    let source = upstream.dial_from.first();
+    let dialled = match dial(upstream.addr, from(source, options), limit).await {
+        // Boxed: few run out of ports.
+        Err(DialError::SourcePorts { .. }) => {
+            Box::pin(dial_from_others(shared, upstream, source, options, limit)).await
+        }
+        dialled => noted(shared, upstream, source, dialled),
+    };
+    shared.note_dial(upstream, dialled.as_ref());
+    dialled.map_err(|error| {
+        debug!(%error, "dial");
+        shared.note_exhausted(&error);
+        match error {
+            DialError::SourcePorts { .. } => Over::SourcePorts,
+            _ => Over::NoUpstream,
+        }
+    })
+}
+
+/// Dials a pod of this host from the other source addresses, after `first` had no port left.
+async fn dial_from_others(
+    shared: &Shared,
+    upstream: &Upstream,
+    first: Source,
+    options: Options,
+    limit: Duration,
+) -> Result<Stream, DialError> {
+    let addr = upstream.addr;
+    // IPv6 has one loopback address, and from loopback no other machine is reached.
+    if addr.is_ipv4() && is_own(addr.ip()) {
+        for source in upstream.dial_from.others(first) {
+            // The kernel searches all ports of an address that has none: others of this worker come in between.
+            yield_now().await;
+            let dialled = dial(addr, from(source, options), limit).await;
+            if !matches!(dialled, Err(DialError::SourcePorts { .. })) {
+                return noted(shared, upstream, source, dialled);
+            }
+        }
+        upstream.dial_from.note_over();
+    }
+    Err(DialError::SourcePorts { addr })
+}
+
+/// Takes note of where a dial found a port; what it says of the pod.
+fn noted(
+    shared: &Shared,
+    upstream: &Upstream,
+    source: Source,
+    dialled: Result<Stream, DialError>,
+) -> Result<Stream, DialError> {
+    match dialled {
+        Ok(stream) => {
+            if upstream.dial_from.found(source) {
+                shared.note_further(upstream.addr);
+            }
+            Ok(stream)
+        }
+        // Behind NAT a pod needs not hear of such an address, or cannot answer it: that is not the pod's fault.
+        Err(error) if source.is_further() && !is_answer(&error) => {
+            debug!(%error, source = ?source.ip(), "dial");
+            upstream.dial_from.note_over();
+            let addr = upstream.addr;
+            Err(DialError::SourcePorts { addr })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the pod's own kernel said no, or this process had no descriptor for it.
+fn is_answer(error: &DialError) -> bool {
+    match error {
+        DialError::Failed { source, .. } => source.kind() == io::ErrorKind::ConnectionRefused,
+        DialError::Timeout { .. } => false,
+        _ => true,
+    }
+}
+
+fn from(source: Source, options: Options) -> Options {
+    Options {
+        from: source.ip().or(options.from),
+        ..options
+    }
+}
