@@ -32,6 +32,7 @@ mod reload;
 mod service;
 mod simplenetes;
 mod soak;
+mod source_ports;
 mod steering;
 mod timeouts;
 mod unmapped;
