@@ -204,7 +204,7 @@ impl Workers {
 fn batch(most_descriptors: u64, live: u64, left_over: u32) -> usize {
     let used = 2 * live + OTHER_DESCRIPTORS;
     let left = most_descriptors.saturating_sub(used) / 4;
-    let wanted = MAX_BATCH.min(2 * MIN_BATCH << left_over.min(6));
+    let wanted = MAX_BATCH.min((2 * MIN_BATCH) << left_over.min(6));
     usize::try_from(left)
         .unwrap_or(usize::MAX)
         .clamp(MIN_BATCH, wanted)
