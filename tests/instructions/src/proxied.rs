@@ -75,7 +75,7 @@ fn serve(pod: u16, pump: &str) -> u16 {
     tokio::spawn(async move {
         let accepting = listener::accept(
             Arc::new(listener),
-            || 4,
+            |_| 4,
             |stream, addr, _| {
                 let worker = shared.live.place(0, flow::random());
                 tokio::spawn(flow::serve(Arc::clone(&shared), worker, stream, addr));
