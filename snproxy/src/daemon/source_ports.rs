@@ -1,6 +1,6 @@
 //! How many source ports connections to each upstream may take: said before they run out.
 //!
-//! A connection that this host ended first keeps its port for a minute in TIME_WAIT. Which ones do is the kernel's to
+//! A connection that this host ended first keeps its port for a minute in `TIME_WAIT`. Which ones do is the kernel's to
 //! know: here all that ended lately count, so that the figure is the most that there can be.
 
 use std::collections::{HashMap, VecDeque};
@@ -19,7 +19,7 @@ use crate::route::service::Pod;
 const LOOK: Duration = Duration::from_secs(2);
 /// Time between two notes of the figures.
 const NOTE: Duration = Duration::from_secs(15);
-/// How long a port stays in TIME_WAIT.
+/// How long a port stays in `TIME_WAIT`.
 ///
 /// Source: Linux, `TCP_TIMEWAIT_LEN`.
 const TIME_WAIT: Duration = Duration::from_mins(1);
@@ -132,7 +132,7 @@ impl Past {
         }
     }
 
-    /// Most connections to `addr` that live or may be in TIME_WAIT: whatever lived a minute ago or was made since.
+    /// Most connections to `addr` that live or may be in `TIME_WAIT`: whatever lived a minute ago or was made since.
     fn most(&self, addr: SocketAddr, now: Use) -> u32 {
         let before = self.0.front().and_then(|(_, uses)| uses.get(&addr));
         let before = before.copied().unwrap_or_default();

@@ -21,7 +21,7 @@ pub struct SourcePorts {
     reuse: Reuse,
 }
 
-/// Whether a connection that waits in TIME_WAIT gives its port to a new one.
+/// Whether a connection that waits in `TIME_WAIT` gives its port to a new one.
 ///
 /// Source: kernel documentation, ip-sysctl, `tcp_tw_reuse`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

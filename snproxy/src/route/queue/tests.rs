@@ -149,10 +149,11 @@ proptest! {
                 Happens::Comes if queue.is_empty() && count.admit(limit) => {
                     inside.push(Place(&count, &queue));
                 }
-                Happens::Comes => match Client::enter(&queue, room) {
-                    Some(client) => waiting.push(client),
-                    None => prop_assert_eq!(waiting.len(), room as usize),
-                },
+                Happens::Comes => {
+                    let entered = Client::enter(&queue, room);
+                    prop_assert_eq!(entered.is_none(), waiting.len() == room as usize);
+                    waiting.extend(entered);
+                }
                 Happens::GivesUp(at) if !waiting.is_empty() => {
                     drop(waiting.remove(at % waiting.len()));
                 }
