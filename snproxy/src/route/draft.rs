@@ -120,6 +120,7 @@ impl<'a> Draft<'a> {
     /// Prepares what the policies need, once all pods are there.
     pub(super) fn balance(&mut self) {
         let mut made: HashMap<(u32, Balance), Scheme> = HashMap::new();
+        let old = self.old;
         for row in &mut self.services {
             let pods = &self.pods[row.first as usize..][..row.len as usize];
             let balance = self.conf.of_port(row.port.get()).balance;
@@ -127,7 +128,11 @@ impl<'a> Draft<'a> {
                 let weighed = pods
                     .iter()
                     .map(|pod| (balance::identity(pod.upstream.addr), pod.weight));
-                Scheme::build(balance.policy, balance.strict, &weighed.collect::<Vec<_>>())
+                let weighed = weighed.collect::<Vec<_>>();
+                let before = old.and_then(|old| old.service(row.port.get()));
+                let before = before.map_or_else(Scheme::default, |before| before.scheme.clone());
+                // Two seconds for the tables of 20,000 ports, of which a reload changes few.
+                before.rebuild(balance.policy, balance.strict, &weighed)
             };
             // The ports of an app have the same pods.
             row.scheme = if row.is_app {

@@ -501,3 +501,20 @@ fn a_client_that_is_kept_goes_where_it_was_while_that_takes_it() {
     service.pods[1].upstream.report(false, Instant::now());
     assert_eq!(take(&mut Tried::default()).unwrap().0, 30000, "it is down");
 }
+
+#[test]
+fn a_reload_keeps_the_tables_of_policies_that_hash() {
+    let two = "1024:30000:9:false 1024:30001:9:false 1025:30000:9:false 1025:30001:9:false";
+    let three = format!("{two} 1025:30002:9:false");
+    for policy in ["sh", "mh"] {
+        let keys = format!("BALANCE {policy}");
+        let old = Table::build(conf(&keys, two), None, Instant::now());
+        let new = Table::build(conf(&keys, &three), Some(&old), Instant::now());
+        let is_kept = |port| {
+            let scheme = |table| Table::service(table, port).unwrap().scheme;
+            scheme(&new).shares_table(scheme(&old))
+        };
+        assert!(is_kept(1024), "{policy}: nothing changed");
+        assert!(!is_kept(1025), "{policy}: a pod came");
+    }
+}

@@ -163,7 +163,7 @@ impl Scheme {
     }
 
     #[cfg(test)]
-    pub(super) fn shares_table(&self, other: &Self) -> bool {
+    pub(in crate::route) fn shares_table(&self, other: &Self) -> bool {
         let tables = self.prepared.as_ref().zip(other.prepared.as_ref());
         tables.is_some_and(|(one, other)| Arc::ptr_eq(one, other))
     }
