@@ -291,3 +291,97 @@ fn explain_tells_the_order_and_the_reasons() {
     let nobody = text(&a.run(&["explain", "2000"]));
     assert!(nobody.contains("end not_mapped"), "{nobody}");
 }
+
+#[test]
+fn a_pod_that_comes_back_serves_those_that_wait() {
+    let net = Net::one();
+    let host = net.host("host");
+    let _full = host.pod(30000, Pod::answering("a"));
+    host.conf("QUEUE", "5")
+        .mappings("1024:30000:1:false\n1024:30001:9:false\n")
+        .start();
+    eventually(SOON, "the second pod is known to be down", || {
+        host.log().contains("30001")
+    });
+    let inside = host.open(1024);
+    assert_eq!(inside.greeting(), "a");
+    let waits = host.open(1024);
+    assert!(waits.stays_quiet(WHILE));
+    let _back = host.pod(30001, Pod::answering("b"));
+    assert_eq!(waits.greeting(), "b");
+    assert!(
+        inside.stays_quiet(Duration::ZERO),
+        "and nobody had to leave"
+    );
+}
+
+#[test]
+fn who_waited_is_carried_by_the_files_as_they_are_by_then() {
+    let net = Net::one();
+    let host = net.host("host");
+    let _old = host.pod(30000, Pod::answering("old"));
+    let _new = host.pod(30001, Pod::answering("new"));
+    host.conf("MAXCONN", "1")
+        .conf("QUEUE", "5")
+        .mappings("1024:30000:9:false\n")
+        .start();
+    let inside = host.open(1024);
+    assert_eq!(inside.greeting(), "old");
+    let waits = host.open(1024);
+    assert!(waits.stays_quiet(WHILE));
+    host.reloaded_after(|host| {
+        host.mappings("1024:30001:9:false\n");
+    });
+    drop(inside);
+    assert_eq!(waits.greeting(), "new");
+}
+
+#[test]
+fn a_port_of_an_app_that_is_full_holds_up_no_other_one() {
+    let net = Net::one();
+    let host = net.host("host");
+    let _pod = host.pod(30000, Pod::answering("a"));
+    let target = SocketAddr::new(host.v4(), 30000);
+    host.replace(
+        "config.json",
+        &format!(
+            r#"{{"Apps":[
+                {{"Name":"nowhere","Ports":[5000],"Targets":["name.invalid:1"]}},
+                {{"Name":"app","Ports":[5001,5002],"Targets":["{target}"]}}
+            ]}}"#
+        ),
+    );
+    host.conf("APPSCONF", "config.json")
+        .conf("PORTMAXCONN", "5001 1")
+        .conf("QUEUE", "5")
+        .mappings("")
+        .start();
+    let inside = host.open(5001);
+    assert_eq!(inside.greeting(), "a", "an app beside it has no address");
+    let waits = host.open(5001);
+    eventually(SOON, "it waits", || waiting(host).len() == 1);
+    let told = text(&host.run(&["status"]));
+    assert!(told.contains("PORTMAXCONN of port 5001"), "{told}");
+    assert_eq!(host.open(5002).greeting(), "a", "no limit of its own");
+    assert!(waits.stays_quiet(WHILE));
+    drop(inside);
+    assert_eq!(waits.greeting(), "a");
+}
+
+#[test]
+fn nobody_who_waited_is_turned_away_at_the_next_limit() {
+    let net = Net::one();
+    let host = net.host("host");
+    let _pod = host.pod(30000, Pod::answering("a").expecting_at_most(1));
+    host.conf("MAXCONN", "3")
+        .conf("QUEUE", "40")
+        .conf("WORKERS", "4")
+        .mappings("1024:30000:1:false\n")
+        .start();
+    let crowd: Vec<Conn> = (0..40).map(|_| host.open(1024)).collect();
+    for conn in crowd {
+        assert_eq!(conn.greeting(), "a");
+    }
+    eventually(SOON, "all are out", || host.count("/connections/live") == 0);
+    assert_eq!(host.ends("queue_full"), 0);
+}

@@ -39,8 +39,8 @@ pub struct Status {
 /// Connections that wait for a place.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Queue {
-    /// None: for a place under MAXCONN.
-    pub port: Option<u16>,
+    /// What they wait for, in words.
+    pub what: String,
     /// In the order in which they will have one.
     pub waiting: Vec<Waiting>,
 }

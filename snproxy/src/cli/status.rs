@@ -72,14 +72,11 @@ fn print(status: &Status) {
         println!("pending      {pending} (retried all the time)");
     }
     for queue in &status.queues {
-        let what = queue.port.map_or_else(
-            || "place under MAXCONN".to_owned(),
-            |port| format!("place of port {port}"),
-        );
         let first = queue.waiting.first().map_or(0, |first| first.waited_ms);
         println!(
-            "queue        {} wait for a {what}, the first for {first} ms",
-            queue.waiting.len()
+            "queue        {} wait for {}, the first for {first} ms",
+            queue.waiting.len(),
+            queue.what
         );
     }
     let verdict = if status.reload.ok {

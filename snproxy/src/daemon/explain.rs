@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::addr::ClusterPort;
 use crate::admin::api;
 use crate::conf::{Locality, PortConf};
+use crate::flow::limits::Thing;
 use crate::flow::{asker, random};
 use crate::route::Table;
 use crate::route::load::Limit;
@@ -17,7 +18,7 @@ use crate::route::service::{Asker, Service, Standing, Tried};
 use super::Daemon;
 
 /// Candidates that are listed.
-const MOST_CANDIDATES: usize = 1000;
+const MOST_CANDIDATES: usize = 100;
 
 /// One port as it is looked at.
 struct Look<'t> {
@@ -85,21 +86,27 @@ impl Daemon {
         );
         let lines = limits.lines().into_iter();
         let line = table.line(port);
+        let concerns = |thing: &Thing| match thing {
+            Thing::Any => true,
+            Thing::Port(other) => *other == port,
+            Thing::Pod(other) => *other == line,
+        };
         let waiting = lines
-            .filter(|queue| queue.port.is_none_or(|port| port == line))
-            .map(|queue| match queue.port {
-                None => format!(
-                    "queue for a place under MAXCONN: {} wait",
-                    queue.waiting.len()
-                ),
-                Some(port) => format!("queue of port {port}: {} wait", queue.waiting.len()),
-            });
+            .filter(|(thing, _)| concerns(thing))
+            .map(|(thing, waiting)| format!("{} wait for {thing}", waiting.len()));
+        let rates = [
+            conf.port_rate.map(|_| "PORTRATE"),
+            conf.source_rate.map(|_| "SOURCERATE"),
+        ];
+        let rates = rates.into_iter().flatten();
+        let rates = rates.map(|key| format!("{key} limits new connections"));
         let source = conf
             .source_max_conn
             .map(|limit| format!("SOURCEMAXCONN: {} of one source at once", limit.count));
         all.into_iter()
             .chain(one)
             .chain(source)
+            .chain(rates)
             .chain(waiting)
             .collect()
     }
@@ -168,7 +175,8 @@ impl Look<'_> {
             .table
             .search(self.port, self.asker, Arc::clone(answers));
         let mut search = search.dry();
-        loop {
+        let mut over = Over::NotMapped;
+        while found.len() < MOST_CANDIDATES {
             let choice = search.choose(true, random(), self.now);
             let place = Some(found.len() + 1);
             match (choice, self.service) {
@@ -176,10 +184,14 @@ impl Look<'_> {
                 (Choice::Pod(_), None) => {}
                 (Choice::Peer(at), _) => found.push(self.host(at, place)),
                 (Choice::Await, _) => search.stop_waiting(),
-                (Choice::Over(over), _) => return over,
+                (Choice::Over(end), _) => {
+                    over = end;
+                    break;
+                }
             }
             tried.push(choice);
         }
+        over
     }
 
     fn pods_only(&self, found: &mut Vec<api::Candidate>, tried: &mut Vec<Choice>) -> Over {
@@ -187,7 +199,9 @@ impl Look<'_> {
             return Over::NotMapped;
         };
         let mut done = Tried::default();
-        while let Some(pod) = service.pick(self.asker, random(), service.turn(), self.now, &done) {
+        while found.len() < MOST_CANDIDATES
+            && let Some(pod) = service.pick(self.asker, random(), service.turn(), self.now, &done)
+        {
             done.add(pod);
             found.push(self.pod(service, pod, Some(found.len() + 1)));
             tried.push(Choice::Pod(pod));

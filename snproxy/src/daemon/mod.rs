@@ -229,6 +229,8 @@ impl Daemon {
     fn health_changed(&mut self) {
         self.part_with_down(&self.shared.table.load());
         self.steer();
+        // A pod that is back has places.
+        self.shared.limits.look_again();
     }
 
     /// Brings the kernel to what the table, the pods' health and other programs ask for.

@@ -91,9 +91,9 @@ impl Daemon {
         };
         let lines = self.shared.limits.lines().into_iter();
         lines
-            .map(|line| api::Queue {
-                port: line.port,
-                waiting: line.waiting.iter().map(waiting).collect(),
+            .map(|(thing, line)| api::Queue {
+                what: thing.to_string(),
+                waiting: line.iter().map(waiting).collect(),
             })
             .collect()
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::addr::ClusterPort;
 use crate::conf::OverLimit;
 use crate::pump::{Meter, Rule};
-use crate::route::Table;
 
 use super::end::End;
 use super::header::Opening;
@@ -17,14 +16,10 @@ use super::{Client, Closed, Found, Shared, Stated, Way, random};
 /// Finds a pod of the port that a client asked for, on whichever host.
 ///
 /// Errors: how the connection ends, for there is no way.
-pub(super) async fn way<'a>(
-    shared: &Arc<Shared>,
-    table: Arc<Table>,
-    client: &'a Client,
-) -> Result<Found<'a>, Closed> {
+pub(super) async fn way<'a>(shared: &Arc<Shared>, client: &'a Client) -> Result<Found<'a>, Closed> {
     let found = tokio::select! {
         biased;
-        found = search(shared, &table, client) => found,
+        found = search(shared, client) => found,
         end = shared.live.cut_turn(None, random) => Err(end),
     };
     found.map_err(|end| {
@@ -38,11 +33,7 @@ pub(super) async fn way<'a>(
     })
 }
 
-async fn search<'a>(
-    shared: &Arc<Shared>,
-    table: &Table,
-    client: &'a Client,
-) -> Result<Found<'a>, End> {
+async fn search<'a>(shared: &Arc<Shared>, client: &'a Client) -> Result<Found<'a>, End> {
     let Client {
         stream,
         addr,
@@ -50,21 +41,28 @@ async fn search<'a>(
         id,
     } = client;
     let port = ClusterPort::new(asked.port()).ok_or(End::NotMapped)?;
-    let places = tokio::select! {
-        biased;
-        places = admit(shared, port.get(), *addr) => places?,
-        () = stream.broken() => return Err(End::Client),
-    };
-    let conf = table.conf.of_port(port.get());
-    let opening = Opening::new(conf, *addr, *asked, *id);
-    let looked = opening.required(stream).await?;
-    let wanted = Wanted {
+    let mut wanted = Wanted {
         client: *addr,
         asked: *asked,
+        until: None,
+        has_waited: false,
     };
+    let places = tokio::select! {
+        biased;
+        places = admit(shared, port.get(), &mut wanted) => places?,
+        () = stream.broken() => return Err(End::Client),
+    };
+    let opening = {
+        let table = shared.table.load();
+        Opening::new(table.conf.of_port(port.get()), *addr, *asked, *id)
+    };
+    let looked = opening.required(stream).await?;
+    // Only now: it may have waited through reloads.
+    let table = shared.table.load_full();
+    let conf = table.conf.of_port(port.get());
     let reached = tokio::select! {
         biased;
-        reached = reach(shared, table, port, wanted) => reached?,
+        reached = reach(shared, &table, port, wanted) => reached?,
         () = stream.broken() => return Err(End::Client),
     };
     keep(shared, conf, port, *addr, reached.server.addr());

@@ -1,22 +1,33 @@
 //! The limits that a connection is under before it is carried anywhere, and the queues of those that wait for a place.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use crate::conf::{Conf, PortConf};
+use crate::diag::printable;
+use crate::route::Line;
 use crate::route::load::{Count, Limit};
 use crate::route::queue::{Queue, Ticket, Waiting};
 use crate::route::sources::{SourcePermit, Sources};
 
 use super::Shared;
 use super::end::End;
+use super::reach::Wanted;
+
+/// Most empty queues that are kept for who comes next.
+const MAX_EMPTY: usize = 1024;
+/// Time between two looks of who waits first for a pod though nothing was said to be free: on other hosts places come free
+/// unsaid.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What counts for a limit, and who waits.
 #[derive(Debug)]
@@ -27,20 +38,40 @@ pub struct Limits {
     line: Arc<Queue>,
     /// By port: connections of clients.
     ports: Box<[Count]>,
-    /// Those who wait for a place of one port; made when the first one does.
-    lines: Mutex<HashMap<u16, Arc<Queue>>>,
+    /// Those who wait for something else; made when the first one does.
+    lines: Mutex<HashMap<Thing, Arc<Queue>>>,
     /// In all of `lines`.
     waiting: AtomicUsize,
+    /// Told when the table is another one.
+    changed: Notify,
     sources: Arc<Sources>,
 }
 
+/// What somebody waits for.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Thing {
+    /// A place under MAXCONN.
+    Any,
+    /// A place of this port, under its PORTMAXCONN.
+    Port(u16),
+    Pod(Line),
+}
+
+impl fmt::Display for Thing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("a place under MAXCONN"),
+            Self::Port(port) => write!(f, "a place under PORTMAXCONN of port {port}"),
+            Self::Pod(Line::Port(port)) => write!(f, "a pod of port {port}"),
+            Self::Pod(Line::App(app)) => write!(f, "a target of app {}", printable(app)),
+        }
+    }
+}
+
 /// The places of one connection; dropping them frees them.
-#[derive(Debug)]
 pub(super) struct Places {
-    limits: Arc<Limits>,
+    shared: Arc<Shared>,
     port: u16,
-    /// The port in whose queue others wait for the same places.
-    line: u16,
     /// Whether it counts as one of the port's clients.
     is_client: bool,
     /// Boxed: few connections have one.
@@ -48,19 +79,11 @@ pub(super) struct Places {
     source: Option<Box<SourcePermit>>,
 }
 
-/// One who waits for a place of a port.
+/// One who waits for something in `lines`.
 #[derive(Debug)]
 struct Waiter<'a> {
     limits: &'a Limits,
     ticket: Ticket,
-}
-
-/// Those who wait for one thing, in their order.
-#[derive(Debug)]
-pub struct Line {
-    /// `None`: for a place among all.
-    pub port: Option<u16>,
-    pub waiting: Vec<Waiting>,
 }
 
 impl Limits {
@@ -71,6 +94,7 @@ impl Limits {
             ports: (0..65_536).map(|_| Count::default()).collect(),
             lines: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            changed: Notify::new(),
             sources: Arc::new(Sources::new(now)),
         }
     }
@@ -86,67 +110,71 @@ impl Limits {
     }
 
     /// All queues in which somebody waits.
-    pub fn lines(&self) -> Vec<Line> {
-        let all = Line {
-            port: None,
-            waiting: self.line.waiting(),
-        };
-        let mut lines = vec![all];
-        lines.extend(self.map().iter().map(|(port, queue)| Line {
-            port: Some(*port),
-            waiting: queue.waiting(),
-        }));
-        lines.retain(|line| !line.waiting.is_empty());
-        lines.sort_by_key(|line| line.port);
+    pub fn lines(&self) -> Vec<(Thing, Vec<Waiting>)> {
+        let mut lines = vec![(Thing::Any, self.line.waiting())];
+        lines.extend(
+            self.map()
+                .iter()
+                .map(|(thing, queue)| (thing.clone(), queue.waiting())),
+        );
+        lines.retain(|(_, waiting)| !waiting.is_empty());
+        lines.sort();
         lines
     }
 
-    /// Limits may have changed: whoever is first in a queue looks again.
+    /// Limits, pods or what is known of them changed: whoever is first in a queue looks again.
     pub fn look_again(&self) {
+        self.changed.notify_waiters();
         self.line.wake();
-        for queue in self.map().values() {
+        let queues: Vec<_> = self.map().values().cloned().collect();
+        for queue in queues {
             queue.wake();
         }
     }
 
-    fn map(&self) -> MutexGuard<'_, HashMap<u16, Arc<Queue>>> {
+    fn map(&self) -> MutexGuard<'_, HashMap<Thing, Arc<Queue>>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn queue_of(&self, port: u16) -> Arc<Queue> {
-        Arc::clone(self.map().entry(port).or_default())
-    }
-
-    /// Whether somebody waits for a place of this port.
-    pub(super) fn is_waited_for(&self, port: u16) -> bool {
+    /// Whether somebody waits for this already.
+    pub(super) fn is_waited_for(&self, thing: impl FnOnce() -> Thing) -> bool {
         self.waiting.load(SeqCst) > 0
-            && self.map().get(&port).is_some_and(|queue| !queue.is_empty())
+            && self
+                .map()
+                .get(&thing())
+                .is_some_and(|queue| !queue.is_empty())
     }
 
-    /// A place of this port may be free.
-    pub(super) fn may_be_free(&self, port: u16) {
+    /// This may be free.
+    pub(super) fn may_be_free(&self, thing: impl FnOnce() -> Thing) {
         if self.waiting.load(SeqCst) == 0 {
             return;
         }
-        let queue = self.map().get(&port).cloned();
+        let queue = self.map().get(&thing()).cloned();
         if let Some(queue) = queue {
             queue.wake();
         }
     }
 
-    fn enter(&self, port: u16, most: u32, client: SocketAddr) -> Result<Waiter<'_>, End> {
-        // Before the queue is joined, so that a place that comes free from now on is said.
+    fn enter(&self, thing: Thing, most: u32, client: SocketAddr) -> Result<Waiter<'_>, End> {
+        // Before the queue is joined, so that what comes free from now on is said.
         self.waiting.fetch_add(1, SeqCst);
-        let queue = self.queue_of(port);
-        if let Some(ticket) = queue.enter(most, client, std::time::Instant::now()) {
-            Ok(Waiter {
-                limits: self,
-                ticket,
-            })
-        } else {
-            self.waiting.fetch_sub(1, SeqCst);
-            Err(End::QueueFull)
+        let mut map = self.map();
+        if map.len() > MAX_EMPTY {
+            map.retain(|_, queue| !queue.is_empty());
         }
+        let queue = map.entry(thing).or_default();
+        // Under the lock: an empty queue may be dropped else.
+        let ticket = queue.enter(most, client, std::time::Instant::now());
+        drop(map);
+        let Some(ticket) = ticket else {
+            self.waiting.fetch_sub(1, SeqCst);
+            return Err(End::QueueFull);
+        };
+        Ok(Waiter {
+            limits: self,
+            ticket,
+        })
     }
 }
 
@@ -158,11 +186,12 @@ impl Drop for Waiter<'_> {
 
 impl Drop for Places {
     fn drop(&mut self) {
-        let limits = &self.limits;
+        let limits = &self.shared.limits;
         if self.is_client {
             limits.ports[usize::from(self.port)].release();
+            limits.may_be_free(|| Thing::Port(self.port));
         }
-        limits.may_be_free(self.line);
+        limits.may_be_free(|| Thing::Pod(self.shared.table.load().line(self.port)));
         limits.all.release();
         limits.line.wake();
     }
@@ -171,58 +200,69 @@ impl Drop for Places {
 /// Places for a connection of a client; waits for them where the port has a queue.
 ///
 /// Errors: there are none, or not in time.
-pub(super) async fn admit(shared: &Shared, port: u16, client: SocketAddr) -> Result<Places, End> {
+pub(super) async fn admit(
+    shared: &Arc<Shared>,
+    port: u16,
+    wanted: &mut Wanted,
+) -> Result<Places, End> {
     let limits = &shared.limits;
-    let table = shared.table.load_full();
-    let (conf, line) = (table.conf.of_port(port), table.line(port));
-    let now = std::time::Instant::now();
-    let source = limits
-        .sources
-        .admit(conf, port, client.ip(), now)
-        .map_err(|_| End::Source)?;
-    let all = |conf: &Conf| limits.all.admit(of_all(conf));
-    let one = |conf: &Conf| limits.ports[usize::from(port)].admit(of_port(conf.of_port(port)));
-    let common = table.conf.ports.common();
-    if !limits.line.is_empty() || !all(&table.conf) {
-        let ticket = match common.queue {
+    let (source, queue, common_queue) = {
+        let conf = &shared.table.load().conf;
+        let now = std::time::Instant::now();
+        let ports = conf.of_port(port);
+        let source = limits
+            .sources
+            .admit(ports, port, wanted.client.ip(), now)
+            .map_err(|_| End::Source)?;
+        wanted.until = ports.queue_timeout.map(|limit| Instant::now() + limit);
+        (source, ports.queue, conf.ports.common().queue)
+    };
+    let all = || limits.all.admit(of_all(&shared.table.load().conf));
+    let one = || {
+        let limit = of_port(shared.table.load().conf.of_port(port));
+        limits.ports[usize::from(port)].admit(limit)
+    };
+    if !limits.line.is_empty() || !all() {
+        let now = std::time::Instant::now();
+        let ticket = match common_queue {
             0 => return Err(End::Limit),
-            most => limits.line.enter(most, client, now).ok_or(End::QueueFull)?,
+            most => limits.line.enter(most, wanted.client, now),
         };
-        wait(shared, &ticket, conf.queue_timeout, all).await?;
+        wait(&ticket.ok_or(End::QueueFull)?, wanted, all).await?;
     }
     // From here on it is given back, whatever happens.
     let mut places = Places {
-        limits: Arc::clone(limits),
+        shared: Arc::clone(shared),
         port,
-        line,
         is_client: false,
         source: source.map(Box::new),
     };
-    if limits.is_waited_for(line) || !one(&table.conf) {
-        let waiter = match conf.queue {
+    if limits.is_waited_for(|| Thing::Port(port)) || !one() {
+        let waiter = match queue {
             0 => return Err(End::Limit),
-            most => limits.enter(line, most, client)?,
+            most => limits.enter(Thing::Port(port), wanted.room(most), wanted.client)?,
         };
-        wait(shared, &waiter.ticket, conf.queue_timeout, one).await?;
+        wait(&waiter.ticket, wanted, one).await?;
     }
     places.is_client = true;
     Ok(places)
 }
 
-/// A place for a connection that a peer brings; it does not wait, for the peer has other hosts to ask.
+/// A place for a connection that a peer brings. It does not wait, for the peer has other hosts to ask, nor does it go
+/// before those who do.
 ///
 /// Errors: there is none.
-pub(super) fn admit_peer(shared: &Shared, port: u16) -> Result<Places, End> {
+pub(super) fn admit_peer(shared: &Arc<Shared>, port: u16) -> Result<Places, End> {
     let limits = &shared.limits;
     let table = shared.table.load();
-    let (limit, line) = (of_all(&table.conf), table.line(port));
-    if !limits.all.admit(limit) {
+    let others_wait =
+        !limits.line.is_empty() || limits.is_waited_for(|| Thing::Pod(table.line(port)));
+    if others_wait || !limits.all.admit(of_all(&table.conf)) {
         return Err(End::Busy);
     }
     Ok(Places {
-        limits: Arc::clone(limits),
+        shared: Arc::clone(shared),
         port,
-        line,
         is_client: false,
         source: None,
     })
@@ -237,17 +277,12 @@ fn of_port(conf: &PortConf) -> Limit {
 }
 
 /// Waits in a queue until `take` has a place, by the limits as they are by then.
-async fn wait(
-    shared: &Shared,
-    ticket: &Ticket,
-    limit: Option<Duration>,
-    take: impl Fn(&Conf) -> bool,
-) -> Result<(), End> {
+async fn wait(ticket: &Ticket, wanted: &mut Wanted, take: impl Fn() -> bool) -> Result<(), End> {
     debug!(position = ticket.position(), "waits for a place");
-    let until = limit.map(|limit| Instant::now() + limit);
+    wanted.has_waited = true;
     loop {
-        in_time(until, turn(ticket)).await?;
-        if take(&shared.table.load().conf) {
+        in_time(wanted.until, turn(ticket)).await?;
+        if take() {
             return Ok(());
         }
     }
@@ -257,9 +292,9 @@ async fn turn(ticket: &Ticket) {
     poll_fn(|cx| ticket.poll_turn(cx)).await;
 }
 
-/// The turn of a ticket; where it is the first, it also has one after `again`.
-async fn turn_or(ticket: &Ticket, again: Duration) {
-    while timeout(again, turn(ticket)).await.is_err() {
+/// The turn of a ticket; where it is the first, it also has one after [`LOOK_AGAIN`].
+async fn turn_or_look(ticket: &Ticket) {
+    while timeout(LOOK_AGAIN, turn(ticket)).await.is_err() {
         if ticket.position() == 0 {
             ticket.wake();
         }
@@ -279,28 +314,30 @@ async fn in_time(until: Option<Instant>, waited: impl Future<Output = ()>) -> Re
 
 /// Waits in the queue of a port until `attempt` comes to something else than that every pod is full.
 ///
-/// `again`: how often the first one looks, though nothing was said to be free: on other hosts places come free unsaid.
 /// Errors: those of `attempt`, or nothing came free in time.
 pub(super) async fn wait_for_pod<T, A: Future<Output = Result<T, End>>>(
     shared: &Shared,
     port: u16,
-    client: SocketAddr,
-    again: Option<Duration>,
+    wanted: Wanted,
     attempt: impl Fn() -> A,
 ) -> Result<T, End> {
-    let (most, limit, line) = {
-        let table = shared.table.load();
-        let conf = table.conf.of_port(port);
-        (conf.queue, conf.queue_timeout, table.line(port))
-    };
-    let waiter = shared.limits.enter(line, most, client)?;
-    let ticket = &waiter.ticket;
-    debug!(port, position = ticket.position(), "waits for a pod");
-    let until = limit.map(|limit| Instant::now() + limit);
+    let limits = &shared.limits;
+    let mut line = shared.table.load().line(port);
+    let most = wanted.room(shared.table.load().conf.of_port(port).queue);
+    let mut waiter = limits.enter(Thing::Pod(line.clone()), most, wanted.client)?;
+    debug!(port, position = waiter.ticket.position(), "waits for a pod");
     loop {
-        match again {
-            None => in_time(until, turn(ticket)).await?,
-            Some(again) => in_time(until, turn_or(ticket, again)).await?,
+        let changed = limits.changed.notified();
+        let is = shared.table.load().line(port);
+        if is != line {
+            // The port has become another app's, or a mapping's.
+            line = is;
+            waiter = limits.enter(Thing::Pod(line.clone()), u32::MAX, wanted.client)?;
+        }
+        tokio::select! {
+            biased;
+            waited = in_time(wanted.until, turn_or_look(&waiter.ticket)) => waited?,
+            () = changed => continue,
         }
         match attempt().await {
             Err(End::Busy) => {}

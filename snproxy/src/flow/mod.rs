@@ -399,7 +399,8 @@ async fn carry_to_end(
     let found = if is_peer {
         Box::pin(peer::way(shared, table, client)).await
     } else {
-        let found = Box::pin(cluster::way(shared, table, client)).await;
+        drop(table);
+        let found = Box::pin(cluster::way(shared, client)).await;
         found.map_err(|closed| (Stated::default(), closed))
     };
     let (mut way, first) = match found {

@@ -275,7 +275,7 @@ fn anybody() -> Asker {
 
 /// A place among all connections, and a pod.
 async fn admit_and_connect(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     table: &Table,
     service: Service<'_>,
     asker: Asker,

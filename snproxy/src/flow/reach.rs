@@ -27,7 +27,7 @@ use crate::wire::peer::{Reply, Request};
 
 use super::call::{self, OverSpare, Said, Unsettled};
 use super::end::End;
-use super::limits::wait_for_pod;
+use super::limits::{Thing, wait_for_pod};
 use super::pod::{dial_pod, to_pod};
 use super::questions::{self, SILENCE, note_host};
 use super::reached::{Held, Reached, Server};
@@ -37,8 +37,6 @@ use super::{Shared, random};
 const STAGGER: Duration = Duration::from_millis(250);
 /// Longest wait for hosts to say whether they serve a port of which nothing is known.
 const ANSWER_WAIT: Duration = Duration::from_millis(250);
-/// Time between two looks of who waits first for a place on other hosts.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Most pods of this host that one connection tries.
 const MAX_TRIES: usize = 32;
 /// Most dials and calls that one connection may wait for to their limit.
@@ -49,6 +47,17 @@ const MAX_WAITS: u32 = 4;
 pub(super) struct Wanted {
     pub(super) client: SocketAddr,
     pub(super) asked: SocketAddr,
+    /// How long it may wait for places; `None`: as long as it likes.
+    pub(super) until: Option<Instant>,
+    /// It was in a queue already.
+    pub(super) has_waited: bool,
+}
+
+impl Wanted {
+    /// How many may wait before it in a queue for `most`: who waited for one place is not turned away at the next.
+    pub(super) fn room(&self, most: u32) -> u32 {
+        if self.has_waited { u32::MAX } else { most }
+    }
 }
 
 type Dialling = Pin<Box<dyn Future<Output = Result<Reached, Over>> + Send>>;
@@ -102,25 +111,18 @@ pub(super) async fn reach(
     wanted: Wanted,
 ) -> Result<Reached, End> {
     let conf = table.conf.of_port(port.get());
-    if conf.queue == 0 || !shared.limits.is_waited_for(table.line(port.get())) {
+    let line = || Thing::Pod(table.line(port.get()));
+    if conf.queue == 0 || !shared.limits.is_waited_for(line) {
         match attempt(shared, table, port, wanted).await {
             Err(End::Busy) if conf.queue > 0 => {}
             reached => return reached,
         }
     }
-    let crosses = conf.locality != Locality::Only && !table.peers.is_empty();
-    let again = crosses.then_some(LOOK_AGAIN);
     // Boxed: few have to wait.
-    Box::pin(wait_for_pod(
-        shared,
-        port.get(),
-        wanted.client,
-        again,
-        || {
-            let table = shared.table.load_full();
-            async move { attempt(shared, &table, port, wanted).await }
-        },
-    ))
+    Box::pin(wait_for_pod(shared, port.get(), wanted, || {
+        let table = shared.table.load_full();
+        async move { attempt(shared, &table, port, wanted).await }
+    }))
     .await
 }
 
@@ -176,7 +178,8 @@ impl Race<'_> {
                     Step::Pod(pod, permit, share) => {
                         is_waiting = false;
                         // There may be more of them.
-                        shared.limits.may_be_free(self.table.line(self.port));
+                        let line = || Thing::Pod(self.table.line(self.port));
+                        shared.limits.may_be_free(line);
                         self.dial(pod, permit, share);
                     }
                     Step::Peer(at, share) => {
@@ -553,7 +556,9 @@ pub(super) async fn connect(
                 Exhausted::Tried => over.into(),
             })?;
         // There may be more of them.
-        shared.limits.may_be_free(table.line(service.port.get()));
+        shared
+            .limits
+            .may_be_free(|| Thing::Pod(table.line(service.port.get())));
         match dial_pod(shared, &pod.upstream, to_pod(&table.conf), limit).await {
             Ok(upstream) => {
                 return Ok(Reached {

@@ -81,12 +81,8 @@ impl<'a> Draft<'a> {
     pub(super) fn app(&mut self, app: &App) {
         let name: Arc<str> = Arc::from(&*app.name);
         let first = self.pods_so_far();
-        let mut ports = app.ports().filter_map(ClusterPort::new).peekable();
-        let Some(line) = ports.peek().copied() else {
-            return;
-        };
         // Its targets are those of all of its ports.
-        let check = &self.conf.of_port(line.get()).health;
+        let check = &self.conf.of_port(app.ports().next().unwrap_or(0)).health;
         let mut known = HashSet::new();
         for target in &app.targets {
             let addrs = target.addrs.iter();
@@ -105,10 +101,10 @@ impl<'a> Draft<'a> {
             }
         }
         let len = self.pods_so_far() - first;
-        for port in ports {
+        let number = u32::try_from(self.apps.len()).ok();
+        for port in app.ports().filter_map(ClusterPort::new) {
             let row = Row {
-                line,
-                is_app: true,
+                app: number,
                 ..self.row(port, first, len)
             };
             self.services.push(row);
@@ -135,12 +131,9 @@ impl<'a> Draft<'a> {
                 before.rebuild(balance.policy, balance.strict, &weighed)
             };
             // The ports of an app have the same pods.
-            row.scheme = if row.is_app {
-                made.entry((row.first, balance))
-                    .or_insert_with(build)
-                    .clone()
-            } else {
-                build()
+            row.scheme = match row.app {
+                Some(app) => made.entry((app, balance)).or_insert_with(build).clone(),
+                None => build(),
             };
         }
     }
@@ -160,10 +153,9 @@ impl<'a> Draft<'a> {
     fn row(&self, port: ClusterPort, first: u32, len: u32) -> Row {
         Row {
             port,
-            line: port,
+            app: None,
             first,
             len,
-            is_app: false,
             turn: AtomicU32::new(self.old.map_or(0, |old| old.turn(port))),
             scheme: Scheme::default(),
         }

@@ -46,7 +46,7 @@ impl Count {
 
     /// Whether one more would be admitted.
     pub fn has_room(&self, limit: Limit) -> bool {
-        admitted(self.0.load(Relaxed), limit).is_some()
+        admitted(self.0.load(SeqCst), limit).is_some()
     }
 
     /// Counts one more connection; false where there is no place. Whoever has one gives it back by
@@ -54,7 +54,7 @@ impl Count {
     pub fn admit(&self, limit: Limit) -> bool {
         // In one order with those who wait: a place that comes free is seen, or they are seen by who frees it.
         self.0
-            .fetch_update(SeqCst, Relaxed, |state| admitted(state, limit))
+            .fetch_update(SeqCst, SeqCst, |state| admitted(state, limit))
             .is_ok()
     }
 

@@ -69,14 +69,22 @@ struct Run {
     len: u32,
 }
 
+/// Those who wait for the same pods.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Line {
+    /// The clients of a port.
+    Port(u16),
+    /// The clients of all ports of the app of this name.
+    App(Arc<str>),
+}
+
 /// One service as the table stores it.
 struct Row {
     port: ClusterPort,
-    /// Whose queue its clients wait in: its own, or that of the app's first port.
-    line: ClusterPort,
+    /// Which of the apps it is of.
+    app: Option<u32>,
     first: u32,
     len: u32,
-    is_app: bool,
     turn: AtomicU32,
     scheme: Scheme,
 }
@@ -151,10 +159,20 @@ impl Table {
         Some(self.view(&self.services[number]))
     }
 
-    /// The port whose queue the clients of a port wait in: those of all ports of an app want places at the same targets.
-    pub fn line(&self, port: u16) -> u16 {
+    /// Whose queue the clients of a port wait in for a pod: those of all ports of an app want places at the same targets.
+    pub fn line(&self, port: u16) -> Line {
         let number = usize::from(self.index[usize::from(port)]).checked_sub(1);
-        number.map_or(port, |number| self.services[number].line.get())
+        let app = number.and_then(|number| self.services[number].app);
+        app.map_or(Line::Port(port), |app| {
+            Line::App(Arc::clone(&self.apps[app as usize].app))
+        })
+    }
+
+    /// Whether what a port says of its pods holds: of an app its first one does.
+    pub fn leads(&self, port: u16) -> bool {
+        let number = usize::from(self.index[usize::from(port)]).checked_sub(1);
+        let app = number.and_then(|number| self.services[number].app);
+        app.is_none_or(|app| self.conf.apps[app as usize].ports().next() == Some(port))
     }
 
     /// The service of a cluster port as other proxies are given it: ports of apps are this host's own affair.
@@ -219,7 +237,7 @@ impl Table {
             conf: self.conf.of_port(row.port.get()),
             scheme: &row.scheme,
             pods: self.run(row.first, row.len),
-            is_app: row.is_app,
+            is_app: row.app.is_some(),
             turn: &row.turn,
         }
     }

@@ -45,7 +45,7 @@ pub struct Ticket {
 }
 
 /// One who waits, for who asks.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Waiting {
     pub client: SocketAddr,
     pub since: Instant,

@@ -110,7 +110,7 @@ pub fn pass_on_down(table: &Table, now: Instant) -> Sentenced {
 fn pods(table: &Table) -> impl Iterator<Item = (Service<'_>, &Pod)> {
     let is_first = |service: &Service<'_>| {
         let port = service.port.get();
-        !service.is_app || table.line(port) == port
+        table.leads(port)
     };
     table.services().filter(is_first).flat_map(pods_of)
 }

@@ -37,6 +37,15 @@ fn table(keys: &str, old: Option<&Table>) -> Table {
 /// One client: when it comes, how long it is patient and how long it stays, in milliseconds; a peer asks for no queue.
 type Visit = (u64, u64, u64, bool);
 
+fn wanted(port: u16) -> Wanted {
+    Wanted {
+        client: SocketAddr::from(([10, 0, 0, 7], port)),
+        asked: SocketAddr::from(([10, 0, 0, 1], 1024)),
+        until: None,
+        has_waited: false,
+    }
+}
+
 async fn crowd(keys: &str, visits: Vec<Visit>) {
     let shared = Arc::new(Shared::new(table(keys, None), 1));
     let mut crowd = JoinSet::new();
@@ -44,12 +53,12 @@ async fn crowd(keys: &str, visits: Vec<Visit>) {
         let shared = Arc::clone(&shared);
         crowd.spawn(async move {
             sleep(Duration::from_millis(at)).await;
-            let client = SocketAddr::from(([10, 0, 0, 7], 5000));
+            let mut wanted = wanted(5000);
             let places = if is_peer {
                 admit_peer(&shared, 1024)
             } else {
                 let patience = Duration::from_millis(patience);
-                let admitted = timeout(patience, admit(&shared, 1024, client)).await;
+                let admitted = timeout(patience, admit(&shared, 1024, &mut wanted)).await;
                 admitted.unwrap_or(Err(End::Client))
             };
             assert!(shared.limits.all() <= 3 && shared.limits.active(1024) <= 2);
@@ -95,13 +104,12 @@ proptest! {
 #[tokio::test(start_paused = true)]
 async fn places_that_come_free_go_to_those_that_waited_longest() {
     let shared = Arc::new(Shared::new(table("MAXCONN 1\nQUEUE 9\n", None), 1));
-    let client = |port| SocketAddr::from(([10, 0, 0, 7], port));
-    let first = admit(&shared, 1024, client(1)).await.unwrap();
+    let first = admit(&shared, 1024, &mut wanted(1)).await.unwrap();
     let (order, mut came) = tokio::sync::mpsc::unbounded_channel();
     for port in 2..=5 {
         let (shared, order) = (Arc::clone(&shared), order.clone());
         tokio::spawn(async move {
-            let _places = admit(&shared, 1024, client(port)).await.unwrap();
+            let _places = admit(&shared, 1024, &mut wanted(port)).await.unwrap();
             order.send(port).unwrap();
         });
         tokio::task::yield_now().await;
