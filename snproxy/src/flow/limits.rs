@@ -336,7 +336,7 @@ pub(super) async fn wait_for_pod<T, A: Future<Output = Result<T, End>>>(
         }
         tokio::select! {
             biased;
-            waited = in_time(wanted.until, turn_or_look(&waiter.ticket)) => waited?,
+            in_turn = in_time(wanted.until, turn_or_look(&waiter.ticket)) => in_turn?,
             () = changed => continue,
         }
         match attempt().await {

@@ -318,16 +318,15 @@ impl<'t> Service<'t> {
             key: asker.key,
         };
         let load = |pod: usize| self.pods[pod].load.active();
-        let among = |eligible: &dyn Fn(usize) -> bool| {
-            self.scheme.pick(self.pods.len(), eligible, load, draw)
-        };
+        let count = self.pods.len();
         // A client that is hashed belongs to one pod, and is not sent back and forth while that one warms up.
         let slow_start = self.conf.slow_start;
         let slow_start = slow_start.filter(|_| !self.conf.balance.policy.hashes());
         let warm = slow_start.and_then(|time| {
-            among(&|pod| is_open(pod) && self.has_its_share(pod, time, random, now))
+            let is_due = |pod| is_open(pod) && self.has_its_share(pod, time, random, now);
+            self.scheme.pick(count, is_due, load, draw)
         });
-        warm.or_else(|| among(&is_open))
+        warm.or_else(|| self.scheme.pick(count, is_open, load, draw))
     }
 
     /// Whether a pod that came lately may be picked this time: as often as it has been there of `time`.
