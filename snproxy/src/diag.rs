@@ -192,7 +192,11 @@ impl Shown {
         shown.push_str(head);
         let start = shown.len();
         shown.push_str(text.get(place.start..right)?);
-        let end = place.end.clamp(place.start, right) - place.start + start;
+        let mut end = place.end.clamp(place.start, right);
+        while !text.is_char_boundary(end) {
+            end += 1;
+        }
+        let end = end - place.start + start;
         if text
             .get(right..)?
             .chars()
@@ -281,6 +285,21 @@ mod tests {
         );
         let caret = block.lines().last().unwrap();
         assert!(caret.ends_with(" ^^^^"), "{caret}");
+    }
+
+    #[test]
+    fn a_place_that_ends_inside_a_character_takes_all_of_it() {
+        let source = Source::decode("x", "é é".into());
+        let place = |end| Place {
+            line: 1,
+            col: 1,
+            start: 0,
+            end,
+        };
+        for end in 0..=9 {
+            let found = Diagnostic::at(&source, place(end), Severity::Error, "wrong");
+            assert!(found.block().contains("é é"), "{end}");
+        }
     }
 
     #[test]

@@ -21,11 +21,20 @@ pub(super) struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
+    /// Whether the file says it with escapes: then no part of it has a place of its own.
+    fn is_decoded(self) -> bool {
+        self.place.end - self.place.start != self.text.len()
+    }
+
     /// `len` bytes from byte `start` of this field; what lies outside of it is left out.
     pub(super) fn part(self, start: usize, len: usize) -> Self {
         let head = self.text.get(..start).unwrap_or(self.text);
         let rest = self.text.get(head.len()..).unwrap_or("");
         let text = rest.get(..len).unwrap_or(rest);
+        if self.is_decoded() {
+            let place = self.place;
+            return Field { text, place };
+        }
         let start = self.place.start + head.len();
         Field {
             text,
@@ -58,13 +67,18 @@ impl<'a> Field<'a> {
             let field = left.part(lead, len);
             // The columns go on from here: counted from the start of the line they would make a
             // file of one line quadratic.
-            left = Field {
-                text: left.text.get(lead + len..).unwrap_or(""),
-                place: Place {
+            let place = if left.is_decoded() {
+                left.place
+            } else {
+                Place {
                     col: field.place.col + width(field.text),
                     start: field.place.end,
                     ..left.place
-                },
+                }
+            };
+            left = Field {
+                text: left.text.get(lead + len..).unwrap_or(""),
+                place,
             };
             (len > 0).then_some(field)
         })

@@ -27,7 +27,8 @@ fn survive(sources: &Sources, world: &World<'_>, show: bool) {
         assert!(!found.to_string().chars().any(char::is_control), "{found}");
     }
     // Rendering takes far longer than parsing: a part of the cases will do.
-    if show && let Some(found) = parsed.diagnostics.first() {
+    let shown = parsed.diagnostics.iter().take(if show { 8 } else { 0 });
+    for found in shown {
         assert!(found.block().len() < 4096);
     }
 }
@@ -133,6 +134,10 @@ fn a_hundred_thousand_mutations_are_survived() {
         b"null",
         b"\\ud800",
         b"\\u0000",
+        b"\\u0061",
+        b"\\ud83e\\udd80",
+        "ééé é".as_bytes(),
+        "\u{1f980}".as_bytes(),
         b"\"Ports\":[",
         b"{\"Addr\":\"",
     ];
@@ -150,7 +155,7 @@ fn a_hundred_thousand_mutations_are_survived() {
             3 => {
                 let mutated = mutated_apps(sample.apps.as_ref(), PIECES, &mut random);
                 sources.apps = Some(source_of(Path::new("config.json"), &mutated));
-                survive(&sources, &world, random.below(16) == 0);
+                survive(&sources, &world, random.below(64) == 0);
                 continue;
             }
             1 => (sources.mappings.as_mut().unwrap(), sample.mappings.as_ref()),
@@ -169,16 +174,41 @@ fn a_hundred_thousand_mutations_are_survived() {
             bytes.splice(at..until, piece.iter().copied());
         }
         *victim = source_of(&victim.path, &bytes);
-        survive(&sources, &world, random.below(16) == 0);
+        survive(&sources, &world, random.below(64) == 0);
+    }
+}
+
+/// Texts in every place that takes one, with escapes and with characters of several bytes.
+const ONE_APP: &str = r#"{"Apps":[{"Name":"\u00e9 é","Ports":[1,"3-9"],"Balance":"\u0061éé ééé q",
+"IdleTimeout":"5m # \u00e9é","Health":"\u0074cp/5s é=é","ClientProxy":"\u0072equire é,10.0.0.0/8 éé",
+"Targets":["b.example\u003a1é",{"Addr":"[::1]:2","SendProxy":"\u0076é"}]}]}"#;
+
+#[test]
+fn every_truncation_and_every_letter_as_an_escape_are_survived() {
+    let world = world();
+    let apps = |bytes: &[u8]| {
+        let mut sources = sources("HOST 10.0.0.1", "", "");
+        sources.apps = Some(source_of(Path::new("config.json"), bytes));
+        survive(&sources, &world, true);
+    };
+    for (at, c) in ONE_APP.char_indices() {
+        let (before, after) = (&ONE_APP[..at], &ONE_APP[at + c.len_utf8()..]);
+        apps(before.as_bytes());
+        for piece in [
+            format!("\\u{:04x}", u32::from(c)),
+            "é".to_owned(),
+            format!("\\u0061{c}é"),
+        ] {
+            apps(format!("{before}{piece}{after}").as_bytes());
+        }
     }
 }
 
 /// One app of the file, or another, with a few pieces in other places.
 fn mutated_apps(whole: Option<&Source>, pieces: &[&[u8]], random: &mut Random) -> Vec<u8> {
-    const ONE: &[u8] = br#"{"Apps":[{"Name":"a","Ports":[1,"3-9"],"Targets":["b.example:1",{"Addr":"[::1]:2"}]}]}"#;
     let short = whole.map(|file| file.text.as_bytes());
     let short = short.filter(|bytes| bytes.len() < 1000);
-    let mut bytes = short.unwrap_or(ONE).to_vec();
+    let mut bytes = short.unwrap_or(ONE_APP.as_bytes()).to_vec();
     for _ in 0..random.below(3) {
         let at = random.below(bytes.len());
         let until = (at + random.below(4)).min(bytes.len());
