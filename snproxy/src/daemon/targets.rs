@@ -25,6 +25,10 @@ const MIN_TTL: Duration = Duration::from_secs(1);
 const MAX_TTL: Duration = Duration::from_hours(1);
 /// Time after which a name that did not resolve is asked for again.
 const RETRY: Duration = Duration::from_secs(5);
+/// Longest wait of a parse for all names that are new together: what is not answered by then is asked for again.
+const NEW_LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait for all names that are asked for again together: those that answer are news.
+const RENEWAL_LIMIT: Duration = Duration::from_mins(1);
 
 /// Addresses of names as they last resolved: while nobody can tell, what was known stays true.
 #[derive(Debug, Default)]
@@ -45,9 +49,15 @@ impl Targets {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The addresses of names, in their order. Blocks while those that are not known or no longer good are asked for.
+    /// The addresses of names, in their order. Blocks while those that nobody asked for yet are asked for; what is no
+    /// longer good is left to the renewal, for a name service that is silent must hold up neither start nor edit.
     pub(super) fn resolve(&self, names: &[&str]) -> Vec<io::Result<Vec<IpAddr>>> {
-        self.renew(names);
+        let new: Vec<&str> = {
+            let known = self.lock();
+            let is_new = |name: &&&str| !known.contains_key(**name);
+            names.iter().filter(is_new).copied().collect()
+        };
+        self.ask(new, NEW_LIMIT);
         let known = self.lock();
         let resolved = names.iter().map(|name| match known.get(*name) {
             Some(Known { addrs, .. }) if !addrs.is_empty() => Ok(addrs.clone()),
@@ -68,14 +78,19 @@ impl Targets {
             let is_due = |name: &&&str| known.get(**name).is_none_or(|known| known.due <= now);
             names.iter().filter(is_due).copied().collect()
         };
-        if due.is_empty() {
+        self.ask(due, RENEWAL_LIMIT)
+    }
+
+    /// Asks for names, all of them within `limit`; true where one has other addresses now. Blocks.
+    fn ask(&self, names: Vec<&str>, limit: Duration) -> bool {
+        if names.is_empty() {
             return false;
         }
-        let answers = ask(&due);
+        let answers = ask(&names, limit);
         let now = Instant::now();
         let mut known = self.lock();
         let mut changed = false;
-        for (name, answer) in due.into_iter().zip(answers) {
+        for (name, answer) in names.into_iter().zip(answers) {
             let entry = known.entry(name.to_owned()).or_insert_with(|| Known {
                 addrs: Vec::new(),
                 due: now,
@@ -135,13 +150,13 @@ fn again(error: &io::Error) -> io::Error {
 }
 
 /// Asks the name service. Blocks.
-fn ask(names: &[&str]) -> Vec<io::Result<Found>> {
+fn ask(names: &[&str], limit: Duration) -> Vec<io::Result<Found>> {
     // Of its own: the first look comes before there is one, and later ones must not wait for it.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(look_up(names)),
+        Ok(runtime) => runtime.block_on(look_up(names, limit)),
         Err(error) => names.iter().map(|_| Err(again(&error))).collect(),
     }
 }
@@ -207,6 +222,25 @@ mod tests {
             ttl: Duration::from_secs(ttl),
             is_whole,
         }
+    }
+
+    #[test]
+    fn a_parse_asks_for_new_names_only() {
+        let targets = Targets::default();
+        let addr: IpAddr = "10.0.0.1".parse().unwrap();
+        let known = Known {
+            addrs: vec![addr],
+            due: Instant::now(),
+            failed: None,
+        };
+        targets.lock().insert("localhost".to_owned(), known);
+        let resolve = |name| targets.resolve(&[name]).remove(0).unwrap();
+        assert_eq!(resolve("localhost"), [addr]);
+        // Both stand for this host without anybody being asked.
+        let loopback = resolve("new.localhost");
+        assert!(loopback.iter().all(IpAddr::is_loopback));
+        assert!(targets.renew(&["localhost"]));
+        assert!(resolve("localhost").iter().all(IpAddr::is_loopback));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use domain::resolv::StubResolver;
 use domain::resolv::stub::conf::ResolvConf;
 use futures_util::future::join;
 use futures_util::stream::{self, StreamExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Longest wait for the answer of one server, whatever resolv.conf says: the next one may be well.
 const SERVER_LIMIT: Duration = Duration::from_millis(1500);
@@ -40,13 +40,28 @@ pub struct Found {
     pub is_whole: bool,
 }
 
-/// Looks up names; what is found comes in their order.
+/// Looks up names, all of them within `limit`; what is found comes in their order.
 ///
 /// Errors: `NotFound` where the name has no address; others where nobody could tell.
-pub async fn look_up(names: &[&str]) -> Vec<io::Result<Found>> {
+pub async fn look_up(names: &[&str], limit: Duration) -> Vec<io::Result<Found>> {
     let hosts = hosts(&fs::read_to_string("/etc/hosts").unwrap_or_default());
     let resolver = Resolver::new(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
-    let asked = names.iter().map(|name| one(&hosts, &resolver, name));
+    all(&hosts, &resolver, names, limit).await
+}
+
+async fn all(
+    hosts: &HashMap<String, Vec<IpAddr>>,
+    resolver: &Resolver,
+    names: &[&str],
+    limit: Duration,
+) -> Vec<io::Result<Found>> {
+    let deadline = Instant::now() + limit;
+    let asked = names.iter().map(async |name| {
+        // Those whose turn comes too late may still stand in /etc/hosts.
+        timeout_at(deadline, one(hosts, resolver, name))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    });
     stream::iter(asked).buffered(AT_ONCE).collect().await
 }
 
@@ -228,6 +243,8 @@ fn addresses<Octets: domain::dep::octseq::Octets>(
 
 #[cfg(test)]
 mod tests {
+    use domain::resolv::stub::conf::{ResolvOptions, ServerConf, Transport};
+
     use super::*;
 
     #[test]
@@ -244,6 +261,31 @@ mod tests {
         for none in ["old", "b", "y"] {
             assert_eq!(found(none), [""; 0], "{none}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_holds_all_names_together_up_for_the_limit_only() {
+        let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = ServerConf::new(silent.local_addr().unwrap(), Transport::UdpTcp);
+        let resolver = Resolver {
+            servers: vec![StubResolver::from_conf(ResolvConf {
+                servers: vec![server],
+                options: ResolvOptions::default(),
+            })],
+            search: Vec::new(),
+            ndots: 1,
+        };
+        let hosts = hosts("10.0.0.1 known");
+        let mut names = vec!["away.example"; 40 * AT_ONCE];
+        names.push("known");
+        let began = Instant::now();
+        let answers = all(&hosts, &resolver, &names, Duration::from_millis(300)).await;
+        let took = began.elapsed();
+        assert!(took < NAME_LIMIT, "{took:?}");
+        let (known, away) = answers.split_last().unwrap();
+        assert!(known.is_ok());
+        assert_eq!(away.len(), 40 * AT_ONCE);
+        assert!(away.iter().all(Result::is_err));
     }
 
     #[test]
