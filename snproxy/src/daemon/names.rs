@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::conf::{Conf, HostAddr};
+use crate::conf::{Conf, HostAddr, Target};
 
 use super::Daemon;
 use super::reload::Why;
@@ -24,6 +24,12 @@ impl Daemon {
             self.reload(Why::Names);
         }
     }
+}
+
+/// Whether a host or a target is written as a name.
+pub(super) fn has_names(conf: &Conf) -> bool {
+    let mut targets = conf.apps.iter().flat_map(|app| &app.targets);
+    conf.hosts.iter().any(HostAddr::is_name) || targets.any(Target::is_name)
 }
 
 /// Whether the names of `conf` are to be resolved again.

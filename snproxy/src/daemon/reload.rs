@@ -17,7 +17,7 @@ use crate::route::Table;
 use crate::sys::memory;
 
 use super::Daemon;
-use super::names::changed_names;
+use super::names::{changed_names, has_names};
 use super::notify;
 use super::steer::{chain, max_listeners, wanted_listeners};
 use super::world::Names;
@@ -29,22 +29,24 @@ pub struct Good {
     /// Fingerprint of the texts.
     pub seen: u64,
     pub had_mappings: bool,
+    /// The texts, where names in them may get other addresses: the files may be bad by then.
+    named: Option<Arc<Sources>>,
 }
 
-/// Why the files are looked at; what is later covers what is before it.
+/// Why the configuration is looked at; `Asked` covers `Changed`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Why {
-    /// They may have changed.
-    Changed,
-    /// Names in them may have other addresses by now.
+    /// Names in what is in force may have other addresses by now, whatever the files say.
     Names,
+    /// The files may have changed.
+    Changed,
     /// Somebody asked for it.
     Asked,
 }
 
 /// What one look at the files came to.
 enum Found {
-    /// The texts that were looked at last time; where names are looked at: others, which the watch will tell of.
+    /// Nothing that was not known.
     Same,
     /// Not even readable: looked at again with each tick.
     Unreadable(Vec<Diagnostic>),
@@ -61,6 +63,10 @@ enum Found {
 pub(super) struct Loaded {
     /// The set that was looked at last, good or bad: the same texts are not judged twice.
     seen: u64,
+    /// Fingerprint of the set in force.
+    in_force: u64,
+    /// Its texts, where it has names.
+    named: Option<Arc<Sources>>,
     had_mappings: bool,
     diagnostics: Vec<Diagnostic>,
     ok: bool,
@@ -69,8 +75,10 @@ pub(super) struct Loaded {
     waiting: Option<Box<Good>>,
     /// The look under way, on a thread that may block: files and name services may hang.
     looking: Option<(Why, JoinHandle<Found>)>,
-    /// Another look was asked for meanwhile.
+    /// Another look at the files was asked for meanwhile.
     again: Option<Why>,
+    /// A look at the names was asked for meanwhile.
+    again_names: bool,
     /// When names were last asked for their addresses.
     resolved: Instant,
     /// Callers that wait for the outcome.
@@ -81,6 +89,8 @@ impl Loaded {
     pub(super) fn new(started: &Good) -> Self {
         Self {
             seen: started.seen,
+            in_force: started.seen,
+            named: started.named.clone(),
             had_mappings: started.had_mappings,
             diagnostics: started.diagnostics.clone(),
             ok: true,
@@ -88,6 +98,7 @@ impl Loaded {
             waiting: None,
             looking: None,
             again: None,
+            again_names: false,
             resolved: Instant::now(),
             callers: Vec::new(),
         }
@@ -96,6 +107,21 @@ impl Loaded {
     /// When names were last asked for their addresses; `None` while a look is under way.
     pub(super) fn resolved(&self) -> Option<Instant> {
         self.looking.is_none().then_some(self.resolved)
+    }
+
+    /// The set whose names are followed, and its fingerprint; `None`: it has no names.
+    fn named(&self) -> Option<(Arc<Sources>, u64)> {
+        let (named, seen) = match &self.waiting {
+            Some(good) => (&good.named, good.seen),
+            None => (&self.named, self.in_force),
+        };
+        Some((Arc::clone(named.as_ref()?), seen))
+    }
+
+    /// Whether what the files say waits until the kernel takes it.
+    fn waits(&self) -> bool {
+        let good = self.waiting.as_ref();
+        good.is_some_and(|good| good.seen == self.seen)
     }
 
     /// The outcome of the look under way; never without one.
@@ -117,25 +143,22 @@ pub(super) struct Looked(Why, Found);
 
 /// Reads and judges the files. May block.
 pub fn look(root: &Root, names: &Names) -> Result<Good, Vec<Diagnostic>> {
-    match judge(root, names, Why::Asked, 0, false) {
+    match judge(root, names, None, false) {
         Found::Good(good) => Ok(*good),
         Found::Bad { diagnostics, .. } | Found::Unreadable(diagnostics) => Err(diagnostics),
         Found::Same => Err(Vec::new()),
     }
 }
 
-fn judge(root: &Root, names: &Names, why: Why, last: u64, had_mappings: bool) -> Found {
+/// Reads and judges the files, unless they are those whose fingerprint is `last`.
+fn judge(root: &Root, names: &Names, last: Option<u64>, had_mappings: bool) -> Found {
     let sources = match root.read() {
         Ok(sources) => sources,
-        Err(_) if why == Why::Names => return Found::Same,
         Err(diagnostics) => return Found::Unreadable(diagnostics),
     };
     let seen = fingerprint(&sources);
-    match why {
-        Why::Changed if seen == last => return Found::Same,
-        // Somebody may be half way through writing them.
-        Why::Names if seen != last => return Found::Same,
-        Why::Changed | Why::Names | Why::Asked => {}
+    if last == Some(seen) {
+        return Found::Same;
     }
     let files = conf::files(&sources.proxy);
     let paths = root.paths(&files);
@@ -148,40 +171,59 @@ fn judge(root: &Root, names: &Names, why: Why, last: u64, had_mappings: bool) ->
             diagnostics,
         };
     }
-    let Parsed { value, diagnostics } = super::parse(&sources, names);
-    match value.filter(|_| !has_errors(&diagnostics)) {
-        None => Found::Bad {
+    match parse(Arc::new(sources), seen, names) {
+        Ok(good) => Found::Good(good),
+        Err(diagnostics) => Found::Bad {
             seen,
             paths,
             diagnostics,
         },
-        Some(conf) => Found::Good(Box::new(Good {
-            conf: Arc::new(conf),
-            diagnostics,
-            seen,
-            had_mappings: sources.mappings.is_some(),
-        })),
     }
 }
 
+/// The set with the addresses that its names have now. Errors: what is wrong with it.
+fn parse(sources: Arc<Sources>, seen: u64, names: &Names) -> Result<Box<Good>, Vec<Diagnostic>> {
+    let Parsed { value, diagnostics } = super::parse(&sources, names);
+    let Some(conf) = value.filter(|_| !has_errors(&diagnostics)) else {
+        return Err(diagnostics);
+    };
+    Ok(Box::new(Good {
+        diagnostics,
+        seen,
+        had_mappings: sources.mappings.is_some(),
+        named: has_names(&conf).then_some(sources),
+        conf: Arc::new(conf),
+    }))
+}
+
 impl Daemon {
-    /// Begins a look at the files.
+    /// Begins a look at the files, or at the names of what they last said.
     pub(super) fn reload(&mut self, why: Why) {
         if self.loaded.looking.is_some() {
-            self.loaded.again = self.loaded.again.max(Some(why));
+            match why {
+                Why::Names => self.loaded.again_names = true,
+                Why::Changed | Why::Asked => {
+                    self.loaded.again = self.loaded.again.max(Some(why));
+                }
+            }
             return;
         }
-        // What could not even be read is news whatever it is.
-        let why = if self.loaded.unreadable {
-            Why::Asked
+        let names = Arc::clone(&self.names);
+        let found: Box<dyn FnOnce() -> Found + Send> = if why == Why::Names {
+            let Some((sources, seen)) = self.loaded.named() else {
+                return;
+            };
+            // A set that was good and is not any more stays as it was.
+            Box::new(move || parse(sources, seen, &names).map_or(Found::Same, Found::Good))
         } else {
-            why
+            // What could not even be read is news whatever it is.
+            let is_news = why == Why::Asked || self.loaded.unreadable;
+            let last = (!is_news).then_some(self.loaded.seen);
+            let (root, had_mappings) = (self.root.clone(), self.loaded.had_mappings);
+            Box::new(move || judge(&root, &names, last, had_mappings))
         };
-        let last = self.loaded.seen;
-        let (root, names) = (self.root.clone(), Arc::clone(&self.names));
-        let had_mappings = self.loaded.had_mappings;
         let look = move || {
-            let found = judge(&root, &names, why, last, had_mappings);
+            let found = found();
             // The texts were read into this thread's own part of the heap.
             memory::trim();
             found
@@ -197,7 +239,9 @@ impl Daemon {
 
     /// Takes note of what a look came to.
     pub(super) fn loaded(&mut self, Looked(why, found): Looked) {
-        self.loaded.unreadable = matches!(found, Found::Unreadable(_));
+        if why != Why::Names {
+            self.loaded.unreadable = matches!(found, Found::Unreadable(_));
+        }
         if why != Why::Changed || !matches!(found, Found::Same) {
             self.loaded.resolved = Instant::now();
         }
@@ -214,12 +258,14 @@ impl Daemon {
                 self.keep(diagnostics);
             }
             Found::Good(mut good) => {
-                self.loaded.seen = good.seen;
-                self.watch.set(&self.root.paths(&good.conf.files));
+                if why != Why::Names {
+                    self.loaded.seen = good.seen;
+                    self.watch.set(&self.root.paths(&good.conf.files));
+                }
                 let restart = self.keep_what_needs_a_restart(Arc::make_mut(&mut good.conf));
                 good.diagnostics.extend(restart);
                 let nothing_new = why == Why::Names
-                    && self.loaded.ok
+                    && self.loaded.waiting.is_none()
                     && good.conf == self.shared.table.load().conf;
                 if !nothing_new {
                     self.put_in_force(good, why);
@@ -228,6 +274,9 @@ impl Daemon {
         }
         if let Some(why) = self.loaded.again.take() {
             return self.reload(why);
+        }
+        if std::mem::take(&mut self.loaded.again_names) {
+            self.reload(Why::Names);
         }
         self.answer_callers();
         notify::ready(&self.summary());
@@ -255,8 +304,12 @@ impl Daemon {
         let refusal = self
             .too_many_listeners(&table)
             .or_else(|| self.conflict(&table));
+        // Not so where the files are bad by now, and what is in force follows its names.
+        let is_of_the_files = good.seen == self.loaded.seen;
         if let Some(refusal) = refusal {
-            self.keep(vec![refusal]);
+            if is_of_the_files {
+                self.keep(vec![refusal]);
+            }
             // The host may change under it: tried again with each tick.
             self.loaded.waiting = Some(good);
             return;
@@ -267,15 +320,19 @@ impl Daemon {
             let waits = format!("not in force yet, and tried again: {}", chain(&error));
             let mappings = &table.conf.files.mappings;
             let waits = Diagnostic::of_file(mappings, Severity::Error, waits);
-            self.loaded.ok = false;
-            self.loaded.diagnostics.clone_from(&good.diagnostics);
-            self.loaded.diagnostics.push(waits);
+            if is_of_the_files {
+                self.loaded.ok = false;
+                self.loaded.diagnostics.clone_from(&good.diagnostics);
+                self.loaded.diagnostics.push(waits);
+            }
             self.loaded.waiting = Some(good);
             return;
         }
         let Good {
             diagnostics,
             had_mappings,
+            seen,
+            named,
             ..
         } = *good;
         (self.set_log_level)(&table.conf);
@@ -297,7 +354,8 @@ impl Daemon {
         self.steer();
         for found in &diagnostics {
             // Nobody touched the files: what was said of them needs no second time.
-            if why != Why::Names || !self.loaded.diagnostics.contains(found) {
+            let is_known = || self.loaded.diagnostics.contains(found) || !is_of_the_files;
+            if why != Why::Names || !is_known() {
                 warn!("{found}");
             }
         }
@@ -310,9 +368,13 @@ impl Daemon {
             addresses,
             "configuration in force"
         );
-        self.loaded.ok = true;
+        self.loaded.in_force = seen;
+        self.loaded.named = named;
         self.loaded.had_mappings = had_mappings;
-        self.loaded.diagnostics = diagnostics;
+        if is_of_the_files {
+            self.loaded.ok = true;
+            self.loaded.diagnostics = diagnostics;
+        }
         memory::trim();
     }
 
@@ -419,7 +481,7 @@ impl Daemon {
     /// What holds until the next reload, in one line.
     pub(super) fn summary(&self) -> String {
         let table = self.shared.table.load();
-        let newer = match (self.loaded.ok, self.loaded.waiting.is_some()) {
+        let newer = match (self.loaded.ok, self.loaded.waits()) {
             (true, _) => "",
             (false, true) => "; newer files wait",
             (false, false) => "; NEWER FILES ARE NOT USED, see `snproxy status`",
@@ -440,7 +502,7 @@ impl Daemon {
     pub(super) fn reloaded(&self) -> api::Reload {
         api::Reload {
             ok: self.loaded.ok,
-            waiting: self.loaded.waiting.is_some(),
+            waiting: self.loaded.waits(),
             generation: self.shared.table.load().generation,
             diagnostics: self
                 .loaded

@@ -78,3 +78,32 @@ fn a_name_that_begins_to_resolve_is_taken() {
     assert_eq!(proxy.open(5001).greeting(), "one 6001");
     assert_eq!(found(&apps), "[]");
 }
+
+#[test]
+fn a_name_is_followed_while_the_file_is_bad() {
+    let net = Net::hosts(["proxy", "one", "two"]);
+    let [proxy, one, two] = ["proxy", "one", "two"].map(|name| net.host(name));
+    let names = NameServer::start(two, &[("moving.fly.dev", one.v4())]);
+    let _echoes = [one, two].map(|host| echoes(host, &[6001]));
+    proxy.replace("config.json", FILE);
+    let apps = Apps::start(proxy, &names, &[]);
+    assert_eq!(proxy.open(5001).greeting(), "one 6001");
+    let state = || {
+        let reload = &apps.status()["reload"];
+        (reload["ok"].as_bool(), reload["diagnostics"].to_string())
+    };
+    proxy.replace("config.json", "{");
+    eventually(SOON, "the file is refused", || state().0 == Some(false));
+    let refused = state();
+
+    for (host, greeting) in [(two, "two 6001"), (one, "one 6001")] {
+        names.tell(&[("moving.fly.dev", host.v4())]);
+        eventually(SOON, "the new address serves", || {
+            proxy.open(5001).greeting() == greeting
+        });
+        assert_eq!(state(), refused, "the file is as bad as before");
+    }
+    proxy.replace("config.json", FILE);
+    eventually(SOON, "the file is used", || state().0 == Some(true));
+    assert_eq!(proxy.open(5001).greeting(), "one 6001");
+}
