@@ -1,5 +1,6 @@
 //! What only shows when the files are read together, and beside the host they are for.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::apps;
@@ -139,18 +140,7 @@ fn own_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
 
 /// Findings that take the whole configuration, and what follows from them.
 pub(super) fn across(conf: &mut Conf, world: &World<'_>, all: &mut All<'_>) {
-    let in_vain =
-        |kind: &PortConf| kind.client_proxy.mode == ProxyMode::Require && kind.proxy_wait.is_zero();
-    if conf.ports.kinds().any(in_vain) {
-        let message =
-            "CLIENTPROXY require needs a PROXYWAIT: with 0 no client has time to send its header";
-        let place = conf
-            .origins
-            .iter()
-            .find(|origin| origin.key == "CLIENTPROXY");
-        let line = place.and_then(|origin| origin.place.rsplit(':').next()?.parse().ok());
-        all.proxy.at(Severity::Error, line.unwrap_or(1), 1, message);
-    }
+    waits(conf, all);
     if let Some(this) = conf.this_host.and_then(|at| conf.hosts.get(at))
         && this.port != conf.port
     {
@@ -171,6 +161,39 @@ pub(super) fn across(conf: &mut Conf, world: &World<'_>, all: &mut All<'_>) {
     loops(conf, &steered, all);
     apps::loops(conf, &steered, &mut all.apps);
     ephemeral(conf, &steered, world, all);
+}
+
+/// Ports whose clients must send a header and have no time to.
+fn waits(conf: &Conf, all: &mut All<'_>) {
+    let in_vain =
+        |kind: &PortConf| kind.client_proxy.mode == ProxyMode::Require && kind.proxy_wait.is_zero();
+    let message =
+        "CLIENTPROXY require needs a PROXYWAIT: with 0 no client has time to send its header";
+    let mut said = HashSet::new();
+    for (port, _) in conf.ports.kinds().filter(|(_, kind)| in_vain(kind)) {
+        // In the order in which they came into force.
+        let origins = conf.origins.iter().rev();
+        let mut origins = origins.filter(|origin| origin.holds_for(port));
+        let Some(origin) = origins.find(|origin| origin.key == "CLIENTPROXY") else {
+            continue;
+        };
+        let Some((file, line)) = origin.place.rsplit_once(':') else {
+            continue;
+        };
+        let line: u32 = line.parse().unwrap_or(1);
+        let is_proxy = file == printable(&conf.files.proxy.to_string_lossy());
+        let app = conf
+            .apps
+            .iter()
+            .find(|app| app.ports().any(|it| it == port));
+        let (findings, line, col) = match app {
+            Some(app) if !is_proxy => (&mut all.apps, app.line, app.col),
+            _ => (&mut all.proxy, line, 1),
+        };
+        if said.insert((is_proxy, line, col)) {
+            findings.at(Severity::Error, line, col, message);
+        }
+    }
 }
 
 /// Ports of mappings and apps that are steered.

@@ -183,9 +183,20 @@ impl PortConfs {
         &self.kinds[0]
     }
 
-    /// All that differ, and perhaps some that no port has.
-    pub fn kinds(&self) -> impl Iterator<Item = &PortConf> {
-        self.kinds.iter().map(|kind| &**kind)
+    /// Those that some port has, each with the first port that has it.
+    pub fn kinds(&self) -> impl Iterator<Item = (u16, &PortConf)> {
+        let mut first = vec![None; self.kinds.len()];
+        match &self.index {
+            None => first[0] = Some(1),
+            // 0 is no port.
+            Some(index) => {
+                for (port, kind) in (0..=u16::MAX).zip(index).skip(1) {
+                    first[usize::from(*kind)].get_or_insert(port);
+                }
+            }
+        }
+        let kinds = first.into_iter().zip(&self.kinds);
+        kinds.filter_map(|(port, kind)| Some((port?, &**kind)))
     }
 
     pub(super) fn common_mut(&mut self) -> &mut PortConf {
@@ -238,7 +249,13 @@ mod tests {
         assert_eq!(of(5995), (1, 50));
         assert_eq!(of(6005), (0, 50));
         assert_eq!(of(6011), (0, 100));
-        assert_eq!(confs.kinds().count(), 4);
+        let firsts = |confs: &PortConfs| confs.kinds().map(|(port, _)| port).collect::<Vec<_>>();
+        assert_eq!(firsts(&confs), [1, 5000, 5990, 6000]);
+        // Nobody has those that all ports of were told apart.
+        assert!(confs.refine(&wide, |conf| conf.queue = 2));
+        assert!(confs.refine(&(1..=u16::MAX).collect(), |conf| conf.reopen = 60));
+        assert_eq!(firsts(&confs), [1, 5000, 5990, 6000]);
+        assert!(confs.kinds.len() > 4);
     }
 
     #[test]

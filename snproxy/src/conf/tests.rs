@@ -1,5 +1,6 @@
 mod cluster;
 mod hostile;
+mod refused;
 
 use std::fmt::Write;
 use std::fs;

@@ -124,7 +124,7 @@ impl Table {
         let crosses = conf
             .ports
             .kinds()
-            .any(|kind| kind.locality != Locality::Only);
+            .any(|(_, kind)| kind.locality != Locality::Only);
         let others = conf
             .other_hosts()
             .filter(|_| crosses)

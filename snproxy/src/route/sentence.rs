@@ -79,7 +79,7 @@ pub fn pass_on_removed(old: &Table, new: &Table, now: Instant) -> Sentenced {
         .conf
         .ports
         .kinds()
-        .all(|conf| conf.on_remove == Fate::Keep)
+        .all(|(_, conf)| conf.on_remove == Fate::Keep)
     {
         return sentenced;
     }
