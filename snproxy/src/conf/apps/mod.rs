@@ -127,7 +127,20 @@ pub(super) fn resolve(apps: &mut [App], world: &World<'_>, findings: &mut Findin
         let why = match answer {
             Ok(found) => {
                 target.addrs = kept(found);
-                NO_ADDRESS.to_owned()
+                match found.iter().find(|ip| !may_be_dialled(ip)) {
+                    None => NO_ADDRESS.to_owned(),
+                    Some(ip) => {
+                        let dialled = target.addrs.iter().copied().filter(may_be_dialled);
+                        target.addrs = dialled.collect();
+                        let why = format!("resolves to {ip}, which is no address to dial");
+                        if !target.addrs.is_empty() {
+                            let message =
+                                format_args!("`{}` {why}: the address is left out", target.host);
+                            findings.at(Severity::Warning, target.line, target.col, message);
+                        }
+                        why
+                    }
+                }
             }
             Err(error) => format!("does not resolve: {error}"),
         };
@@ -136,6 +149,12 @@ pub(super) fn resolve(apps: &mut [App], world: &World<'_>, findings: &mut Findin
             findings.at(Severity::Warning, target.line, target.col, message);
         }
     }
+}
+
+/// Nobody answers for many, and an address that stands for none is this host to the kernel.
+fn may_be_dialled(ip: &IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    !ip.is_unspecified() && !ip.is_multicast()
 }
 
 /// Ports of apps that belong to somebody else already: PORT, or a pod.

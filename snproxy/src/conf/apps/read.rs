@@ -9,7 +9,7 @@ use super::fields::{Fields, Known, OF_APP, OF_FILE, OF_TARGET, port_key};
 use super::json::{self, Document, Member, Value};
 use super::{
     App, MAX_ALL_TARGETS, MAX_APPS, MAX_FILE, MAX_NAME, MAX_PORT_ITEMS, MAX_TARGETS, MAX_WEIGHT,
-    PortRange, Target,
+    PortRange, Target, may_be_dialled,
 };
 use crate::addr::PortSet;
 use crate::conf::hosts;
@@ -502,7 +502,7 @@ impl Reader<'_, '_> {
         };
         let (host, port) = hosts::endpoint(text.field(), self.findings)?;
         let addr = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
-        if addr.is_some_and(|ip| ip.is_unspecified() || ip.is_multicast()) {
+        if addr.is_some_and(|ip| !may_be_dialled(&ip)) {
             let message = format_args!("{} is no address to dial", text.field());
             self.findings.error(value.place, message);
             return None;

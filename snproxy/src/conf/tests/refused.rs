@@ -20,3 +20,43 @@ fn kinds_that_no_port_has_are_nobodys_fault() {
     let found = shorts(&parse(&sources, &world()).diagnostics);
     assert_eq!(found, [format!("config.json:2:2: {says}")]);
 }
+
+#[test]
+fn a_name_of_a_target_loses_the_addresses_that_nobody_may_dial() {
+    let mut sources = sources("APPSCONF config.json\n", "", "10.0.0.1:32767\n");
+    let apps =
+        r#"{"Apps":[{"Name":"a","Ports":[2001],"Targets":["odd.example:1","nowhere.example:1"]}]}"#;
+    sources.apps = Some(source("config.json", apps));
+    let odd = [
+        "0.0.0.0",
+        "::",
+        "224.0.0.1",
+        "ff02::1",
+        "::ffff:0.0.0.0",
+        "10.0.0.5",
+    ];
+    let answer = |name: &&str| {
+        let known = if *name == "odd.example" {
+            &odd[..]
+        } else {
+            &odd[..1]
+        };
+        Ok(known.iter().map(|ip| ip.parse().unwrap()).collect())
+    };
+    let world = World {
+        resolve_targets: &|names| names.iter().map(answer).collect(),
+        ..world()
+    };
+    let parsed = parse(&sources, &world);
+    let found = shorts(&parsed.diagnostics);
+    assert_eq!(
+        found,
+        [
+            "config.json:1:49: warning: `odd.example` resolves to 0.0.0.0, which is no address to dial: the address is left out",
+            "config.json:1:65: warning: `nowhere.example` resolves to 0.0.0.0, which is no address to dial",
+        ]
+    );
+    let targets = &parsed.value.unwrap().apps[0].targets;
+    assert_eq!(*targets[0].addrs, ["10.0.0.5".parse::<IpAddr>().unwrap()]);
+    assert!(targets[1].addrs.is_empty());
+}
