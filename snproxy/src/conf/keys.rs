@@ -7,8 +7,8 @@ use super::port_keys::PORT_KEYS;
 use super::port_value::{limit, show_limit};
 use super::text::{Field, Findings};
 use super::value::{
-    self, admin, choice, cluster_ports, duration, keepalive, peers, proxy_port, show_cluster_ports,
-    show_duration, show_proxy_port, show_workers, unless_off, workers,
+    self, NONE, admin, choice, cluster_ports, duration, keepalive, peers, proxy_port,
+    show_cluster_ports, show_duration, show_proxy_port, show_workers, unless_off, workers,
 };
 use super::{Conf, Explained, Origin};
 use crate::diag::printable;
@@ -101,11 +101,13 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
         doc: "apps file (`config.json`), relative to the folder of proxy.conf: ports that are served by targets anywhere, beside those of portmappings.conf",
         scope: Scope::Whole {
             apply: |draft, value, _| {
-                draft.conf.files.apps = Some(beside(&draft.conf.files.proxy, value.text));
+                let is_none = value.text.eq_ignore_ascii_case(NONE);
+                draft.conf.files.apps =
+                    (!is_none).then(|| beside(&draft.conf.files.proxy, value.text));
             },
             show: |conf| {
                 let apps = conf.files.apps.as_deref();
-                apps.map_or_else(|| "\"\"".to_owned(), path)
+                apps.map_or_else(|| NONE.to_owned(), path)
             },
         },
     },

@@ -94,9 +94,9 @@ fn scope(rest: Field<'_>) -> Option<(Field<'_>, Field<'_>)> {
     let len = rest.text.find(is_blank)?;
     let (ports, value) = (rest.part(0, len), rest.tail(len).trim());
     let is_list = |c: char| c.is_ascii_digit() || c == ',' || c == '-';
-    // `SOURCEMAXCONN 100 /24`: a number of connections.
+    // `SOURCEMAXCONN 100 /24`: a number of connections; `MAXLIFETIME 0 10%`: off, for 0 is no port.
     let is_value = !value.text.is_empty() && !value.text.starts_with(['#', '/']);
-    (is_value && ports.text.chars().all(is_list)).then_some((ports, value))
+    (is_value && ports.text != "0" && ports.text.chars().all(is_list)).then_some((ports, value))
 }
 
 /// Puts what was said into force: what is for all ports, then what is for some, the most ports first.

@@ -37,8 +37,8 @@ const MAX_WORKERS: u16 = 1024;
 /// What stands for the default where a number could.
 const AUTO: &str = "auto";
 
-/// What stands for no port.
-const NONE: &str = "none";
+/// What stands for no port, and for no file.
+pub(super) const NONE: &str = "none";
 
 /// Longest host name. Source: RFC 1035 section 2.3.4, less the length bytes.
 const MAX_NAME: usize = 253;

@@ -60,3 +60,12 @@ fn a_name_of_a_target_loses_the_addresses_that_nobody_may_dial() {
     assert_eq!(*targets[0].addrs, ["10.0.0.5".parse::<IpAddr>().unwrap()]);
     assert!(targets[1].addrs.is_empty());
 }
+
+#[test]
+fn none_is_no_file_and_zero_is_no_port() {
+    let conf = good("APPSCONF none\nMAXLIFETIME 0 10%\nREOPEN 2000 75%\n");
+    assert_eq!(conf.files.apps, None);
+    assert_eq!(conf.of_port(2000).max_lifetime, None);
+    assert_eq!(conf.of_port(2000).reopen, 75);
+    assert_eq!(good("APPSCONF \"\"\n").files.apps, None);
+}
