@@ -60,6 +60,10 @@ enum Found {
 }
 
 /// How the last look went, and whether what it gave is in force.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each one tells of another thing"
+)]
 pub(super) struct Loaded {
     /// The set that was looked at last, good or bad: the same texts are not judged twice.
     seen: u64,
