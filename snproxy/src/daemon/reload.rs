@@ -261,18 +261,15 @@ impl Daemon {
                 self.watch.set(&paths);
                 self.keep(diagnostics);
             }
-            Found::Good(mut good) => {
+            Found::Good(good) => {
                 if why != Why::Names {
                     self.loaded.seen = good.seen;
                     self.watch.set(&self.root.paths(&good.conf.files));
                 }
-                let restart = self.keep_what_needs_a_restart(Arc::make_mut(&mut good.conf));
-                good.diagnostics.extend(restart);
-                let nothing_new = why == Why::Names
-                    && self.loaded.waiting.is_none()
-                    && good.conf == self.shared.table.load().conf;
-                if !nothing_new {
-                    self.put_in_force(good, why);
+                if let Some(refusal) = claimed_until_restart(&good.conf, self.started_with.port) {
+                    self.keep(vec![refusal]);
+                } else {
+                    self.take(good, why);
                 }
             }
         }
@@ -284,6 +281,18 @@ impl Daemon {
         }
         self.answer_callers();
         notify::ready(&self.summary());
+    }
+
+    /// Puts a good set in force, with what the process was started with.
+    fn take(&mut self, mut good: Box<Good>, why: Why) {
+        let restart = self.keep_what_needs_a_restart(Arc::make_mut(&mut good.conf));
+        good.diagnostics.extend(restart);
+        let nothing_new = why == Why::Names
+            && self.loaded.waiting.is_none()
+            && good.conf == self.shared.table.load().conf;
+        if !nothing_new {
+            self.put_in_force(good, why);
+        }
     }
 
     /// Tries again what could not be read, or what the kernel would not take.
@@ -516,6 +525,18 @@ impl Daemon {
                 .collect(),
         }
     }
+}
+
+/// An app on the port that other hosts reach until the PORT of the files counts.
+fn claimed_until_restart(conf: &Conf, port: u16) -> Option<Diagnostic> {
+    let mut ranges = conf.apps.iter().flat_map(|app| &app.ports);
+    let range = ranges.find(|range| (range.first..=range.last).contains(&port))?;
+    let message = format!(
+        "port {port} at {}:{} is PORT until snproxy is restarted: an app may have it then",
+        range.line, range.col
+    );
+    let file = conf.files.apps.as_ref().unwrap_or(&conf.files.proxy);
+    Some(Diagnostic::of_file(file, Severity::Error, message))
 }
 
 /// The line of a finding with its caret, without the head that the one-line form has already.

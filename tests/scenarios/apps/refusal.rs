@@ -81,6 +81,39 @@ fn a_loop_that_no_file_shows_ends_at_the_dial() {
 }
 
 #[test]
+fn an_app_waits_for_the_restart_that_frees_its_port() {
+    let net = Net::hosts(["proxy", "echo"]);
+    let (proxy, echo) = (net.host("proxy"), net.host("echo"));
+    let _echoes = echoes(echo, &[5002]);
+    let good = file(r#""10.77.0.2:5002""#);
+    proxy
+        .conf("APPSCONF", "config.json")
+        .replace("config.json", &good)
+        .start();
+    let state = || {
+        let reload = &proxy.status()["reload"];
+        (reload["ok"].as_bool(), reload["diagnostics"].to_string())
+    };
+    proxy.replace("config.json", &good.replace("5001", "32767"));
+    eventually(SOON, "PORT is not given away", || {
+        state()
+            .1
+            .contains("port 32767 is claimed twice: it is PORT")
+    });
+    proxy.conf("PORT", "32000");
+    eventually(SOON, "not before the restart", || {
+        state()
+            .1
+            .contains("port 32767 at 1:31 is PORT until snproxy is restarted")
+    });
+    assert_eq!(state().0, Some(false));
+    assert_eq!(proxy.open(5001).greeting(), "echo 5002");
+
+    proxy.replace("config.json", &good);
+    eventually(SOON, "the file is used", || state().0 == Some(true));
+}
+
+#[test]
 fn a_file_that_makes_no_sense_changes_nothing() {
     let net = Net::hosts(["proxy", "echo"]);
     let (proxy, echo) = (net.host("proxy"), net.host("echo"));
