@@ -1,5 +1,6 @@
 //! An apps file alone: `snproxy apps`, and every command that is given one in the place of a proxy.conf.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
@@ -39,22 +40,53 @@ pub(super) fn root(
         bail!("--set {several:?}: expected one `KEY value`");
     }
     // What a proxy for apps alone is: no other hosts, no pods, one target after the other, and blind to what it carries.
-    let text = format!(
-        "HOST 0.0.0.0\n\
-         PORT none\n\
-         CLUSTERPORTS none\n\
-         APPSCONF {name}\n\
-         BALANCE rr\n\
-         CLIENTPROXY never\n\
-         MAXCONN {max_workers}\n\
-         QUEUE {MAX_WAITING}\n\
-         {}\n",
-        settings.join("\n")
-    );
+    let own = [
+        format!("HOST {}", every_address()),
+        "PORT none".to_owned(),
+        "CLUSTERPORTS none".to_owned(),
+        format!("APPSCONF {name}"),
+        "BALANCE rr".to_owned(),
+        "CLIENTPROXY never".to_owned(),
+        format!("MAXCONN {max_workers}"),
+        format!("QUEUE {MAX_WAITING}"),
+    ];
+    let mut lines: Vec<&str> = Vec::new();
+    for line in own.iter().chain(settings) {
+        // Of what is said for all ports the last one counts, as of any option.
+        if let Some(key) = key_for_all(line) {
+            let is_same = |before: &str| {
+                key_for_all(before).is_some_and(|before| before.eq_ignore_ascii_case(key))
+            };
+            lines.retain(|before| !is_same(before));
+        }
+        lines.push(line);
+    }
+    let text = format!("{}\n", lines.join("\n"));
     Ok(Root::Apps(Source {
         path: PathBuf::from(NOWHERE),
         text,
     }))
+}
+
+/// All addresses of this host: of both families where there are two.
+fn every_address() -> IpAddr {
+    let both = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    match TcpListener::bind((both, 0)) {
+        Ok(_) => both,
+        Err(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    }
+}
+
+/// The key of a line that is not for some ports only.
+fn key_for_all(line: &str) -> Option<&str> {
+    let mut words = line.split_whitespace();
+    let key = words.next()?;
+    let is_list = |word: &str| {
+        word.chars()
+            .all(|c| c.is_ascii_digit() || c == ',' || c == '-')
+    };
+    let is_scoped = words.next().is_some_and(is_list) && words.next().is_some();
+    (!is_scoped).then_some(key)
 }
 
 /// A file's name as a value of proxy.conf.
@@ -72,6 +104,34 @@ fn quoted(file: &Path) -> Option<String> {
 mod tests {
     use super::*;
     use crate::conf;
+
+    #[test]
+    fn what_is_set_replaces_what_is_ours() {
+        let set = [
+            "balance lc",
+            "BALANCE 5001 wlc",
+            "Host 10.0.0.1",
+            "X 1",
+            "X 2",
+        ];
+        let set = set.map(str::to_owned);
+        let Root::Apps(said) = root(Path::new("a.json"), MAX_WORKERS, &set).unwrap() else {
+            panic!("no apps");
+        };
+        let lines: Vec<&str> = said.text.lines().collect();
+        for gone in ["BALANCE rr", "HOST 0.0.0.0", "HOST ::", "X 1"] {
+            assert!(!lines.contains(&gone), "{lines:?}");
+        }
+        for kept in [
+            "PORT none",
+            "balance lc",
+            "BALANCE 5001 wlc",
+            "Host 10.0.0.1",
+            "X 2",
+        ] {
+            assert!(lines.contains(&kept), "{lines:?}");
+        }
+    }
 
     #[test]
     fn any_name_of_a_file_is_found_again() {

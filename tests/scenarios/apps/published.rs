@@ -30,13 +30,14 @@ fn the_published_file_works_as_it_is() {
     let _echoes = echoes(echo, targets.as_flattened());
     proxy.replace("config.json", &published());
     for how in ["ebpf", "listeners"] {
-        let apps = Apps::start(proxy, &names, &["--steering", how]);
+        let apps = Apps::start(proxy, &names, &["--steering", how, "--set", "BALANCE rr"]);
         let log = apps.log();
-        assert!(log.contains("serving 0.0.0.0 by"), "{log}");
+        assert!(log.contains("serving :: by"), "{log}");
         assert!(
             log.contains("`bad.target.for.testing` does not resolve: no such name"),
             "{log}"
         );
+        assert!(!log.contains("already set"), "{log}");
         assert_eq!(apps.status()["steering"], how);
         for (thousand, targets) in THOUSANDS.into_iter().zip(targets) {
             for port in [1, 200, 300, 400].map(|port| thousand * 1000 + port) {
@@ -52,6 +53,8 @@ fn the_published_file_works_as_it_is() {
                 assert_eq!(both, expected.into(), "round robin at {port}");
             }
         }
+        let over_ipv6 = net.client().open((proxy.v6(), 5001)).greeting();
+        assert!(over_ipv6.starts_with("echo 500"), "{over_ipv6}");
         assert!(proxy.is_refused(5100));
         let told = |words: &[&str]| String::from_utf8(apps.run(words).stdout).expect("text");
         let ports = told(&["ports"]);
