@@ -35,7 +35,6 @@ pub(crate) const SCENARIOS: Needed = &[
     ("redis-server", "redis-server"),
     ("redis-benchmark", "redis-tools"),
     ("iperf3", "iperf3"),
-    ("socat", "socat"),
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
     // Its programs are where PATH does not lead.
