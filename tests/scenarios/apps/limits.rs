@@ -2,7 +2,7 @@
 
 use super::fixture::{Apps, NameServer, SOON, echoes};
 use snproxy_tests::{Attempt, Ended, Net, eventually};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const FILE: &str = r#"{"Apps":[{"Name":"a","Ports":["5001-5003"],"Targets":["10.77.0.2:6001","10.77.0.2:6002"]}]}"#;
 /// Longer than any way to a target takes.
@@ -92,6 +92,7 @@ fn ctrl_c_refuses_new_connections_and_lets_the_others_end() {
         let (ends, stays) = (proxy.open(5001), proxy.open(5001));
         ends.greeting();
         stays.greeting();
+        let began = Instant::now();
         apps.interrupt();
         eventually(SOON, "new connections are refused", || {
             matches!(proxy.attempt(5002), Attempt::Refused)
@@ -99,7 +100,13 @@ fn ctrl_c_refuses_new_connections_and_lets_the_others_end() {
         ends.send(b"goes on\n");
         assert_eq!(ends.line(), "goes on");
         drop(ends);
-        let took = eventually(SOON, "it ends", || apps.exit_status().is_some());
+        eventually(SOON, "it ends", || apps.exit_status().is_some());
+        let took = began.elapsed();
+        // What stays is reset in the last quarter of it.
+        assert!(
+            took >= Duration::from_secs(2),
+            "{how}: cut after {took:.1?}"
+        );
         eprintln!("{how}: gone {took:.1?} after Ctrl+C, with one connection that stayed");
         assert_eq!(apps.exit_status().and_then(|status| status.code()), Some(0));
         assert_eq!(stays.rest(SOON).1, Ended::Reset);
