@@ -136,9 +136,9 @@ impl Origin {
     /// Whether what was said there is for this port too.
     pub(crate) fn holds_for(&self, port: u16) -> bool {
         let Some(said) = &self.ports else { return true };
-        let ports = said.split(' ').next().unwrap_or("");
-        ports.split(',').any(|item| {
-            let (first, last) = item.split_once('-').unwrap_or((item, item));
+        let covered = said.split(' ').next().unwrap_or("");
+        covered.split(',').any(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
             let range = first.parse::<u16>().ok().zip(last.parse().ok());
             range.is_some_and(|(first, last)| (first..=last).contains(&port))
         })

@@ -1,5 +1,6 @@
 //! New configuration in the safe order: route before steer, unsteer before unroute; a bad set changes nothing.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,7 +34,7 @@ pub struct Good {
     named: Option<Arc<Sources>>,
 }
 
-/// Why the configuration is looked at; `Asked` covers `Changed`.
+/// Why the configuration is looked at; the last one comes first where several wait.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Why {
     /// Names in what is in force may have other addresses by now, whatever the files say.
@@ -60,10 +61,6 @@ enum Found {
 }
 
 /// How the last look went, and whether what it gave is in force.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each one tells of another thing"
-)]
 pub(super) struct Loaded {
     /// The set that was looked at last, good or bad: the same texts are not judged twice.
     seen: u64,
@@ -79,10 +76,8 @@ pub(super) struct Loaded {
     waiting: Option<Box<Good>>,
     /// The look under way, on a thread that may block: files and name services may hang.
     looking: Option<(Why, JoinHandle<Found>)>,
-    /// Another look at the files was asked for meanwhile.
-    again: Option<Why>,
-    /// A look at the names was asked for meanwhile.
-    again_names: bool,
+    /// Other looks that were asked for meanwhile.
+    again: BTreeSet<Why>,
     /// When names were last asked for their addresses.
     resolved: Instant,
     /// Callers that wait for the outcome.
@@ -101,8 +96,7 @@ impl Loaded {
             unreadable: false,
             waiting: None,
             looking: None,
-            again: None,
-            again_names: false,
+            again: BTreeSet::new(),
             resolved: Instant::now(),
             callers: Vec::new(),
         }
@@ -204,12 +198,7 @@ impl Daemon {
     /// Begins a look at the files, or at the names of what they last said.
     pub(super) fn reload(&mut self, why: Why) {
         if self.loaded.looking.is_some() {
-            match why {
-                Why::Names => self.loaded.again_names = true,
-                Why::Changed | Why::Asked => {
-                    self.loaded.again = self.loaded.again.max(Some(why));
-                }
-            }
+            self.loaded.again.insert(why);
             return;
         }
         let names = Arc::clone(&self.names);
@@ -273,11 +262,11 @@ impl Daemon {
                 }
             }
         }
-        if let Some(why) = self.loaded.again.take() {
-            return self.reload(why);
-        }
-        if std::mem::take(&mut self.loaded.again_names) {
-            self.reload(Why::Names);
+        match self.loaded.again.pop_last() {
+            // Nobody waits for the outcome.
+            Some(Why::Names) => self.reload(Why::Names),
+            Some(why) => return self.reload(why),
+            None => {}
         }
         self.answer_callers();
         notify::ready(&self.summary());
