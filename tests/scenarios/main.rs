@@ -23,6 +23,7 @@ mod names;
 mod peer_answer;
 mod peer_call;
 mod pods;
+mod policies;
 mod port_rate;
 mod privileges;
 mod programs;
