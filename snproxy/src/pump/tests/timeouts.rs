@@ -162,7 +162,7 @@ async fn a_side_whose_bytes_nobody_takes_is_not_idle() {
     let mut offered = 0;
     // What was written may yet go further on its way.
     let mut full = 0;
-    while full < 50 {
+    while full < 250 {
         if let Ok(written) = timed.client.write(&[7; 16384]) {
             offered += written;
             full = 0;
