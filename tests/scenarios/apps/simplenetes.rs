@@ -47,7 +47,7 @@ fn apps_stand_beside_mappings_and_no_other_host_is_asked_for_them() {
     let idle = a.open(5001);
     assert_eq!(idle.greeting(), "echo 6001");
     idle.rest(SOON);
-    assert_eq!(a.ends("idle"), 1);
+    eventually(SOON, "it is counted", || a.ends("idle") == 1);
 
     // A pod that is mapped to the port of an app is no good configuration.
     a.mappings("2000:30000:9:false\n5300:30000:9:false\n");
