@@ -11,23 +11,6 @@ use rustix::time::{ClockId, clock_gettime};
 use snproxy::conf::Policy;
 use snproxy::route::balance::{Draw, Scheme, identity, key};
 
-const POLICIES: [Policy; 14] = [
-    Policy::Ordered,
-    Policy::Random,
-    Policy::Rr,
-    Policy::Wrr,
-    Policy::Lc,
-    Policy::Wlc,
-    Policy::Sed,
-    Policy::Nq,
-    Policy::Fo,
-    Policy::Ovf,
-    Policy::Twos,
-    Policy::P2c,
-    Policy::Sh,
-    Policy::Mh,
-];
-
 const COUNTS: [u16; 4] = [2, 16, 256, 4096];
 
 /// A pod as a service sees it: its load and health are elsewhere in memory.
@@ -65,7 +48,7 @@ fn main() {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
-    for policy in POLICIES {
+    for policy in Policy::ALL {
         let mut group = criterion.benchmark_group(policy.to_string());
         for count in COUNTS {
             let scheme = Scheme::build(policy, false, &weighed(count));

@@ -5,26 +5,9 @@
 use snproxy::conf::Policy;
 use snproxy::route::balance::{Draw, Scheme, identity, key};
 
-const POLICIES: [Policy; 14] = [
-    Policy::Ordered,
-    Policy::Random,
-    Policy::Rr,
-    Policy::Wrr,
-    Policy::Lc,
-    Policy::Wlc,
-    Policy::Sed,
-    Policy::Nq,
-    Policy::Fo,
-    Policy::Ovf,
-    Policy::Twos,
-    Policy::P2c,
-    Policy::Sh,
-    Policy::Mh,
-];
-
 #[test]
 fn no_policy_allocates_in_a_pick() {
-    for policy in POLICIES {
+    for policy in Policy::ALL {
         for count in [1_u16, 2, 16, 256, 1000] {
             for weight in [|_| 1, |pod: u16| u32::from(pod % 6)] {
                 let pods: Vec<(u64, u32)> = (0..count)

@@ -7,6 +7,8 @@
 mod apps;
 mod check;
 mod cluster;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod hosts;
 mod keys;
 mod port;
@@ -260,6 +262,25 @@ pub enum Policy {
     Sh,
     /// By the client's address, Maglev.
     Mh,
+}
+
+impl Policy {
+    pub const ALL: [Self; 14] = [
+        Self::P2c,
+        Self::Rr,
+        Self::Wrr,
+        Self::Random,
+        Self::Ordered,
+        Self::Lc,
+        Self::Wlc,
+        Self::Sed,
+        Self::Nq,
+        Self::Fo,
+        Self::Ovf,
+        Self::Twos,
+        Self::Sh,
+        Self::Mh,
+    ];
 }
 
 /// Which hosts' pods a client is carried to.

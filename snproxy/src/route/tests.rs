@@ -1,9 +1,7 @@
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::addr::{Action, PortSet};
-use crate::conf::{self, Sources, World};
-use crate::diag::Source;
+use crate::conf::fixture::Texts;
 
 use super::health::Event;
 use super::plan::{Lot, Plan, Reason};
@@ -28,29 +26,14 @@ fn conf_of_apps(apps: &str) -> Arc<Conf> {
 }
 
 fn conf_of(hosts: &str, keys: &str, mappings: &str, apps: Option<&str>) -> Arc<Conf> {
-    let source = |path: &str, text: String| Source {
-        path: path.into(),
-        text,
+    let keys = format!("HOST 10.0.0.1\nPODHOST 127.0.0.1\nBALANCE ordered\n{keys}");
+    let conf = Texts {
+        proxy: &keys,
+        mappings,
+        hosts,
+        apps,
     };
-    let sources = Sources {
-        proxy: source(
-            "proxy.conf",
-            format!("HOST 10.0.0.1\nPODHOST 127.0.0.1\nBALANCE ordered\n{keys}"),
-        ),
-        mappings: Some(source("portmappings.conf", mappings.to_owned())),
-        hosts: Some(source("hosts.conf", hosts.to_owned())),
-        apps: apps.map(|apps| source("config.json", apps.to_owned())),
-    };
-    let world = World {
-        resolve: &|name| Err(std::io::Error::other(format!("{name} is no address"))),
-        resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
-        is_local: &|ip| ip == IpAddr::from([10, 0, 0, 1]),
-        ephemeral: None,
-        reserved: PortSet::new(),
-    };
-    let parsed = conf::parse(&sources, &world);
-    assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);
-    Arc::new(parsed.value.unwrap())
+    conf.conf()
 }
 
 fn table(mappings: &str) -> Table {

@@ -1,36 +1,19 @@
-use std::net::IpAddr;
-
 use proptest::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::*;
-use crate::addr::PortSet;
-use crate::conf::{self, Sources, World};
-use crate::diag::Source;
+use crate::conf::fixture::Texts;
 use crate::route::Table;
 
 fn table(keys: &str, old: Option<&Table>) -> Table {
-    let source = |path: &str, text: &str| Source {
-        path: path.into(),
-        text: text.to_owned(),
-    };
-    let sources = Sources {
-        proxy: source("proxy.conf", keys),
-        mappings: Some(source("portmappings.conf", "1024:30000:9:false")),
-        hosts: Some(source("hosts.conf", "10.0.0.1:32767\n")),
+    let conf = Texts {
+        proxy: keys,
+        mappings: "1024:30000:9:false",
+        hosts: "10.0.0.1:32767\n",
         apps: None,
     };
-    let world = World {
-        resolve: &|name| Err(std::io::Error::other(format!("{name} is no address"))),
-        resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
-        is_local: &|ip| ip == IpAddr::from([10, 0, 0, 1]),
-        ephemeral: None,
-        reserved: PortSet::new(),
-    };
-    let parsed = conf::parse(&sources, &world);
-    assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);
-    let conf = Arc::new(parsed.value.unwrap());
+    let conf = conf.conf();
     Table::build(conf, old, std::time::Instant::now())
 }
 

@@ -1,38 +1,23 @@
 use std::io::{Read, Write};
-use std::net::IpAddr;
 
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::addr::PortSet;
-use crate::conf::{self, Conf, Sources, World};
-use crate::diag::Source;
+use crate::conf::Conf;
+use crate::conf::fixture::Texts;
 use crate::flow::carry_to_end;
 
 /// Far above what anything here takes: only a hang reaches it.
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn conf(mappings: &str) -> Arc<Conf> {
-    let source = |path: &str, text: &str| Source {
-        path: path.into(),
-        text: text.to_owned(),
-    };
-    let sources = Sources {
-        proxy: source("proxy.conf", "HOST 10.0.0.1\nPODHOST 127.0.0.1\n"),
-        mappings: Some(source("portmappings.conf", mappings)),
-        hosts: Some(source("hosts.conf", "10.0.0.1:32767\n")),
+    let conf = Texts {
+        proxy: "HOST 10.0.0.1\nPODHOST 127.0.0.1\n",
+        mappings,
+        hosts: "10.0.0.1:32767\n",
         apps: None,
     };
-    let world = World {
-        resolve: &|name| Err(std::io::Error::other(format!("{name} is no address"))),
-        resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
-        is_local: &|ip| ip == IpAddr::from([10, 0, 0, 1]),
-        ephemeral: None,
-        reserved: PortSet::new(),
-    };
-    let parsed = conf::parse(&sources, &world);
-    assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);
-    Arc::new(parsed.value.unwrap())
+    conf.conf()
 }
 
 fn shared(mappings: &str) -> Arc<Shared> {

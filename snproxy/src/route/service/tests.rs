@@ -8,23 +8,6 @@ use super::*;
 use crate::conf::{Balance, Policy};
 use crate::route::balance;
 
-const POLICIES: [Policy; 14] = [
-    Policy::P2c,
-    Policy::Rr,
-    Policy::Wrr,
-    Policy::Random,
-    Policy::Ordered,
-    Policy::Lc,
-    Policy::Wlc,
-    Policy::Sed,
-    Policy::Nq,
-    Policy::Fo,
-    Policy::Ovf,
-    Policy::Twos,
-    Policy::Sh,
-    Policy::Mh,
-];
-
 /// One pod: weight, whether it is up, maxConn, live connections.
 type Case = (u32, bool, u32, u32);
 
@@ -67,7 +50,7 @@ proptest! {
         kept in 0..12_u16,
     ) {
         let now = Instant::now();
-        for policy in POLICIES {
+        for policy in Policy::ALL {
             let (pods, held) = pods(&cases, now);
             let weighed: Vec<_> = pods
                 .iter()

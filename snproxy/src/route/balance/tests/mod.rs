@@ -7,23 +7,6 @@ mod vectors;
 use super::*;
 use crate::conf::Policy;
 
-const POLICIES: [Policy; 14] = [
-    Policy::Ordered,
-    Policy::Random,
-    Policy::Rr,
-    Policy::Wrr,
-    Policy::Lc,
-    Policy::Wlc,
-    Policy::Sed,
-    Policy::Nq,
-    Policy::Fo,
-    Policy::Ovf,
-    Policy::Twos,
-    Policy::P2c,
-    Policy::Sh,
-    Policy::Mh,
-];
-
 /// Bits of a number, the same in every run.
 fn bits(number: u64) -> u64 {
     hash::mix(number ^ 0xFEED)
@@ -48,7 +31,7 @@ fn draw(number: u32) -> Draw {
 
 #[test]
 fn a_service_of_one_pod_or_equal_weights_has_nothing_prepared() {
-    for policy in POLICIES {
+    for policy in Policy::ALL {
         for weights in [&[][..], &[0], &[1], &[256]] {
             let scheme = Scheme::build(policy, false, &pods(weights));
             assert!(!scheme.has_table(), "{policy} of {weights:?}");

@@ -1,0 +1,46 @@
+//! Configurations for the tests of what is made of them.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use super::{Conf, Sources, World, parse};
+use crate::addr::PortSet;
+use crate::diag::Source;
+
+/// The address of this host; no other one is.
+pub(crate) const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+/// The texts of a set of files; each is empty unless it is said otherwise. Names have no addresses.
+#[derive(Default)]
+pub(crate) struct Texts<'a> {
+    pub(crate) proxy: &'a str,
+    pub(crate) mappings: &'a str,
+    pub(crate) hosts: &'a str,
+    pub(crate) apps: Option<&'a str>,
+}
+
+impl Texts<'_> {
+    pub(crate) fn conf(&self) -> Arc<Conf> {
+        let source = |path: &str, text: &str| Source {
+            path: path.into(),
+            text: text.to_owned(),
+        };
+        let sources = Sources {
+            proxy: source("proxy.conf", self.proxy),
+            mappings: Some(source("portmappings.conf", self.mappings)),
+            hosts: Some(source("hosts.conf", self.hosts)),
+            apps: self.apps.map(|apps| source("config.json", apps)),
+        };
+        let world = World {
+            resolve: &|name| Err(io::Error::other(format!("{name} is no address"))),
+            resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
+            is_local: &|ip| ip == IpAddr::V4(OWN),
+            ephemeral: None,
+            reserved: PortSet::new(),
+        };
+        let parsed = parse(&sources, &world);
+        assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);
+        Arc::new(parsed.value.unwrap())
+    }
+}
