@@ -4,6 +4,7 @@
 
 mod files;
 mod pending;
+pub mod s3;
 mod watch;
 
 pub use files::Root;

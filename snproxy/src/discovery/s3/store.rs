@@ -1,0 +1,345 @@
+//! The client of the bucket.
+
+use std::env;
+use std::error::Error;
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::path::Path;
+use object_store::{
+    BackoffConfig, Certificate, ClientOptions, GetOptions, ObjectStore, RetryConfig,
+};
+use tokio::time::timeout;
+
+use super::{Etags, FETCH_LIMIT, Fetched, MAX_OBJECT, S3Error};
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+const REQUEST_LIMIT: Duration = Duration::from_secs(6);
+/// More would not fit into the time of a fetch.
+const MAX_RETRIES: usize = 2;
+/// The longest bundle of authorities that is read: a system's own is a fifth of it.
+const MAX_BUNDLE: u64 = 1024 * 1024;
+/// Most that is shown of what a store says.
+const MAX_SHOWN: usize = 300;
+
+/// Fetches the objects `names` under `prefix`, unless all of them are as `known` says.
+///
+/// Errors: what cannot be had, and why; what was known stays true as far as anybody knows.
+pub async fn fetch(
+    bucket: &str,
+    prefix: &str,
+    names: &[&str],
+    known: Option<&Etags>,
+) -> Result<Fetched, S3Error> {
+    let fetched = timeout(FETCH_LIMIT, async {
+        let store = store(bucket).await?;
+        let source = Source {
+            store: &store,
+            bucket,
+            prefix,
+        };
+        source.fetch(names, known).await
+    });
+    fetched.await.unwrap_or_else(|_| {
+        Err(S3Error::Timeout {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+        })
+    })
+}
+
+/// A client with the credentials that are in force now: those of a role change.
+async fn store(bucket: &str) -> Result<impl ObjectStore, S3Error> {
+    // Its TLS is built for any provider of cryptography; that the process has one already is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let setting = |error: object_store::Error| S3Error::Setting {
+        bucket: bucket.to_owned(),
+        reason: said(&error),
+    };
+    let retry = RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(2),
+            base: 2.,
+        },
+        max_retries: MAX_RETRIES,
+        retry_timeout: FETCH_LIMIT,
+    };
+    let builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_retry(retry);
+    let endpoint = builder
+        .get_config_value(&AmazonS3ConfigKey::S3Endpoint)
+        .or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint));
+    let is_plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let store = builder
+        .with_client_options(options(is_plain)?)
+        .build()
+        .map_err(setting)?;
+    // By itself, so that an answer of the metadata service is not taken for one of the bucket.
+    let credentials = store.credentials().get_credential().await;
+    credentials.map_err(|error| S3Error::Credentials {
+        bucket: bucket.to_owned(),
+        reason: said(&error),
+    })?;
+    Ok(store)
+}
+
+/// Errors: the bundle of `AWS_CA_BUNDLE` cannot be used.
+fn options(is_plain: bool) -> Result<ClientOptions, S3Error> {
+    let mut options = ClientOptions::new()
+        .with_connect_timeout(CONNECT_LIMIT)
+        .with_timeout(REQUEST_LIMIT)
+        .with_allow_http(is_plain)
+        // An image without any authorities can still speak to a store without TLS.
+        .with_no_system_certificates(is_plain);
+    if let Some(path) = env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) {
+        let path = PathBuf::from(path);
+        for authority in bundle(&path).map_err(|source| S3Error::CaBundle { path, source })? {
+            options = options.with_root_certificate(authority);
+        }
+    }
+    Ok(options)
+}
+
+fn bundle(path: &std::path::Path) -> std::io::Result<Vec<Certificate>> {
+    let mut pem = Vec::new();
+    File::open(path)?.take(MAX_BUNDLE).read_to_end(&mut pem)?;
+    Certificate::from_pem_bundle(&pem).map_err(std::io::Error::other)
+}
+
+/// Where objects are.
+struct Source<'a, S> {
+    store: &'a S,
+    bucket: &'a str,
+    prefix: &'a str,
+}
+
+/// What became of the request for one object.
+enum Got {
+    Object {
+        bytes: Vec<u8>,
+        etag: Option<String>,
+    },
+    Missing,
+    NotModified,
+}
+
+impl<S: ObjectStore> Source<'_, S> {
+    async fn fetch(&self, names: &[&str], known: Option<&Etags>) -> Result<Fetched, S3Error> {
+        let mut got = Vec::with_capacity(names.len());
+        let mut is_changed = known.is_none();
+        for name in names {
+            let known = known.and_then(|known| known.0.get(*name));
+            let object = self.get(name, known.cloned().flatten()).await?;
+            is_changed |= match &object {
+                Got::NotModified => false,
+                Got::Missing => known != Some(&None),
+                Got::Object { .. } => true,
+            };
+            got.push(object);
+        }
+        if !is_changed {
+            return Ok(Fetched::NotModified);
+        }
+        let mut objects = Vec::with_capacity(names.len());
+        let mut etags = Etags::default();
+        for (name, mut object) in names.iter().zip(got) {
+            if matches!(object, Got::NotModified) {
+                object = self.get(name, None).await?;
+            }
+            let (bytes, etag) = match object {
+                Got::Object { bytes, etag } => (Some(bytes), etag),
+                Got::Missing | Got::NotModified => (None, None),
+            };
+            etags.0.insert((*name).to_owned(), etag);
+            objects.push(bytes);
+        }
+        Ok(Fetched::Changed { objects, etags })
+    }
+
+    async fn get(&self, name: &str, known: Option<String>) -> Result<Got, S3Error> {
+        let object = self.object(name);
+        let path = [self.prefix.trim_matches('/'), name].join("/");
+        let path = Path::parse(path.trim_start_matches('/')).map_err(|error| S3Error::Name {
+            bucket: self.bucket.to_owned(),
+            reason: said(&error),
+        })?;
+        let asked = GetOptions {
+            if_none_match: known,
+            ..GetOptions::default()
+        };
+        let found = match self.store.get_opts(&path, asked).await {
+            Ok(found) => found,
+            Err(error) => return self.not_got(object, &error),
+        };
+        let too_large = || S3Error::TooLarge {
+            object: object.clone(),
+        };
+        if found.meta.size > MAX_OBJECT as u64 {
+            return Err(too_large());
+        }
+        let etag = found.meta.e_tag.clone();
+        let mut bytes = Vec::new();
+        let mut parts = found.into_stream();
+        while let Some(part) = parts.next().await {
+            let part = part.map_err(|error| S3Error::Store {
+                object: object.clone(),
+                reason: said(&error),
+            })?;
+            if bytes.len() + part.len() > MAX_OBJECT {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&part);
+        }
+        Ok(Got::Object { bytes, etag })
+    }
+
+    fn not_got(&self, object: String, error: &object_store::Error) -> Result<Got, S3Error> {
+        let reason = said(error);
+        match error {
+            object_store::Error::NotModified { .. } => Ok(Got::NotModified),
+            object_store::Error::NotFound { .. } if reason.starts_with("NoSuchBucket") => {
+                Err(S3Error::NoBucket {
+                    bucket: self.bucket.to_owned(),
+                })
+            }
+            object_store::Error::NotFound { .. } => Ok(Got::Missing),
+            object_store::Error::PermissionDenied { .. }
+            | object_store::Error::Unauthenticated { .. } => {
+                Err(S3Error::Forbidden { object, reason })
+            }
+            _ => Err(S3Error::Store { object, reason }),
+        }
+    }
+
+    fn object(&self, name: &str) -> String {
+        let prefix = self.prefix.trim_matches('/');
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        format!("s3://{}/{prefix}{slash}{name}", self.bucket)
+    }
+}
+
+/// The heart of an error, on one line: the code and message of a store's answer, else the innermost cause.
+fn said(error: &(dyn Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let text = innermost.to_string();
+    let text = match (between(&text, "Code"), between(&text, "Message")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        (None, _) => text,
+    };
+    let words: Vec<_> = text.split_whitespace().collect();
+    let mut line = words.join(" ");
+    if let Some((at, _)) = line.char_indices().nth(MAX_SHOWN) {
+        line.truncate(at);
+        line.push('…');
+    }
+    line
+}
+
+/// The text of an XML element.
+fn between<'a>(text: &'a str, element: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(&format!("<{element}>"))?;
+    let (inside, _) = rest.split_once(&format!("</{element}>"))?;
+    Some(inside)
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use object_store::{ObjectStoreExt, PutPayload};
+
+    use super::*;
+
+    const NAMES: [&str; 3] = ["ca.pem", "cert.pem", "key.pem"];
+
+    async fn put(store: &InMemory, path: &str, bytes: Vec<u8>) {
+        let path = Path::parse(path).unwrap();
+        store.put(&path, PutPayload::from(bytes)).await.unwrap();
+    }
+
+    fn source<'a>(store: &'a InMemory, prefix: &'a str) -> Source<'a, InMemory> {
+        Source {
+            store,
+            bucket: "certs",
+            prefix,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_of_one_object_brings_all_of_them() {
+        let store = InMemory::new();
+        let source = source(&store, "/a/b/");
+        put(&store, "a/b/ca.pem", b"ca".to_vec()).await;
+        put(&store, "a/b/key.pem", b"key".to_vec()).await;
+        let Fetched::Changed { objects, etags } = source.fetch(&NAMES, None).await.unwrap() else {
+            panic!("nothing was known");
+        };
+        assert_eq!(objects, [Some(b"ca".to_vec()), None, Some(b"key".to_vec())]);
+        let again = source.fetch(&NAMES, Some(&etags)).await.unwrap();
+        assert_eq!(again, Fetched::NotModified);
+
+        put(&store, "a/b/cert.pem", b"cert".to_vec()).await;
+        let Fetched::Changed { objects, etags } = source.fetch(&NAMES, Some(&etags)).await.unwrap()
+        else {
+            panic!("an object came");
+        };
+        assert!(objects.iter().all(Option::is_some));
+        store
+            .delete(&Path::parse("a/b/ca.pem").unwrap())
+            .await
+            .unwrap();
+        let Fetched::Changed { objects, .. } = source.fetch(&NAMES, Some(&etags)).await.unwrap()
+        else {
+            panic!("an object went");
+        };
+        assert_eq!(objects[0], None);
+    }
+
+    #[tokio::test]
+    async fn the_bucket_itself_may_be_the_folder() {
+        let store = InMemory::new();
+        put(&store, "ca.pem", b"ca".to_vec()).await;
+        let fetched = source(&store, "").fetch(&["ca.pem"], None).await.unwrap();
+        assert!(matches!(fetched, Fetched::Changed { objects, .. } if objects[0].is_some()));
+    }
+
+    #[tokio::test]
+    async fn a_large_object_is_refused() {
+        let store = InMemory::new();
+        put(&store, "x/ca.pem", vec![b'-'; MAX_OBJECT]).await;
+        assert!(source(&store, "x").fetch(&["ca.pem"], None).await.is_ok());
+        put(&store, "x/ca.pem", vec![b'-'; MAX_OBJECT + 1]).await;
+        let error = source(&store, "x")
+            .fetch(&["ca.pem"], None)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "s3://certs/x/ca.pem: larger than 1048576 bytes"
+        );
+    }
+
+    #[test]
+    fn an_answer_in_xml_is_told_in_a_line() {
+        let answer = "status 403: <?xml?>\n<Error><Code>AccessDenied</Code>\n<Message>Access\n  Denied</Message></Error>";
+        assert_eq!(
+            said(&std::io::Error::other(answer)),
+            "AccessDenied: Access Denied"
+        );
+        assert_eq!(
+            said(&std::io::Error::other("é ".repeat(1000)))
+                .chars()
+                .count(),
+            MAX_SHOWN + 1
+        );
+    }
+}
