@@ -7,6 +7,7 @@
 //!
 //! Scenarios may run in parallel: names are unique, and equal addresses in two nets never meet.
 
+mod certs;
 mod check;
 mod client;
 mod conn;
@@ -22,6 +23,7 @@ mod process;
 mod programs;
 mod watch;
 
+pub use certs::{Ca, Issued};
 pub use check::check;
 pub use client::{Attempt, Client};
 pub use conn::{Conn, Ended};

@@ -17,13 +17,14 @@ mod port_value;
 mod portmappings;
 mod proxy;
 mod text;
+mod tls;
 mod value;
 
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ pub use port::{
 };
 pub use portmappings::{MAX_FILE as MAX_MAPPINGS_FILE, MAX_ITEMS};
 pub use proxy::MAX_FILE as MAX_PROXY_FILE;
+pub use tls::{CertSource, ClientTls, ClientVerify, UpstreamTls, UpstreamVerify};
 
 /// The texts of one set of files.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -423,6 +425,9 @@ pub fn parse(sources: &Sources, world: &World<'_>) -> Parsed<Option<Conf>> {
         None if draft.conf.files.apps.is_none() => {}
         None => all.apps.whole(Severity::Error, "no such file"),
     }
+    let folder = draft.conf.files.proxy.parent();
+    let folder = folder.unwrap_or(Path::new("")).to_owned();
+    draft.conf.ports.place_certs(&folder);
     let mut conf = check::addresses(draft, world, &mut all);
     if let Some(conf) = &mut conf {
         check::across(conf, world, &mut all);

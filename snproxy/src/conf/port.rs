@@ -1,10 +1,11 @@
 //! What holds for the connections of a port: every key of it may be said for all ports or for some.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClientProxy, Locality, Policy};
+use super::{ClientProxy, ClientTls, Locality, Policy, UpstreamTls};
 use crate::addr::PortSet;
 
 /// Different treatments of ports that one configuration may hold, about 400 bytes each.
@@ -54,6 +55,11 @@ pub struct PortConf {
     /// How long one direction may stay open when the other has ended.
     pub linger_timeout: Option<Duration>,
     pub max_lifetime: Option<Lifetime>,
+    /// `None`: clients speak plain, and so do upstreams below.
+    pub client_tls: Option<Arc<ClientTls>>,
+    pub upstream_tls: Option<Arc<UpstreamTls>>,
+    /// Of a TLS handshake, with a client or an upstream.
+    pub tls_timeout: Duration,
 }
 
 /// Which upstream is next.
@@ -197,6 +203,22 @@ impl PortConfs {
         }
         let kinds = first.into_iter().zip(&self.kinds);
         kinds.filter_map(|(port, kind)| Some((port?, &**kind)))
+    }
+
+    /// Certificates that are named by a path of no root are those beside proxy.conf.
+    pub(super) fn place_certs(&mut self, folder: &Path) {
+        for kind in &mut self.kinds {
+            if kind.client_tls.is_none() && kind.upstream_tls.is_none() {
+                continue;
+            }
+            let kind = Arc::make_mut(kind);
+            if let Some(tls) = &mut kind.client_tls {
+                Arc::make_mut(tls).certs.beside(folder);
+            }
+            if let Some(tls) = &mut kind.upstream_tls {
+                Arc::make_mut(tls).certs.beside(folder);
+            }
+        }
     }
 
     pub(super) fn common_mut(&mut self) -> &mut PortConf {

@@ -1,11 +1,14 @@
 //! The keys of proxy.conf that may be said for some ports only: `KEY value`, `KEY 61000-61999 value`.
 
+use std::sync::Arc;
+
 use super::keys::{Key, Scope, Unset, set};
 use super::port_value::{
     balance, check, count, fate, lifetime, limit, locality, over_limit, percent, persist,
     port_rate, show_check, show_fate, show_lifetime, show_limit, show_persist, show_port_rate,
     show_source_max_conn, show_source_rate, source_max_conn, source_rate,
 };
+use super::tls::{client_tls, show_client_tls, show_upstream_tls, upstream_tls};
 use super::value::{
     client_proxy, duration, show_client_proxy, show_duration, some_duration, unless_off,
 };
@@ -125,4 +128,16 @@ port_keys! {
     "MAXLIFETIME" "0"
     "how old a connection may grow: `1h`, or `1h 10%` to end each one up to so much earlier"
     max_lifetime: lifetime, |value: &_| show_lifetime(*value);
+
+    "CLIENTTLS" "none"
+    "clients speak TLS, which ends here: a folder with `ca.pem`, `cert.pem` and `key.pem` (relative to that of proxy.conf), `file:///folder`, `s3://bucket/prefix`, or `ca=FILE cert=FILE key=FILE`; options: `verify=require` (clients show a certificate of the CA), `optional` or `none`, `alpn=h2,http/1.1`; see [TLS](#tls)"
+    client_tls: client_tls, |value: &Option<Arc<_>>| show_client_tls(value.as_deref());
+
+    "UPSTREAMTLS" "none"
+    "pods and targets are spoken to in TLS: certificates as for CLIENTTLS, of which `ca.pem` says whom to believe, and the other two are shown if they are there; options: `name=` (asked for by SNI and verified; else the target as written, or its address), `alpn=`, `verify=ca` or `none`"
+    upstream_tls: upstream_tls, |value: &Option<Arc<_>>| show_upstream_tls(value.as_deref());
+
+    "TLSTIMEOUT" "10s"
+    "longest TLS handshake, with a client or with a pod"
+    tls_timeout: some_duration, |value: &_| show_duration(*value);
 }

@@ -25,7 +25,7 @@ fn words(value: Field<'_>) -> impl Iterator<Item = Field<'_>> {
     value.split(is_blank)
 }
 
-fn expected(what: impl fmt::Display, found: Field<'_>, findings: &mut Findings<'_>) {
+pub(super) fn expected(what: impl fmt::Display, found: Field<'_>, findings: &mut Findings<'_>) {
     findings.error(found.place, format_args!("expected {what}, found {found}"));
 }
 

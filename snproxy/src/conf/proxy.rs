@@ -307,6 +307,9 @@ fn stand_in() -> PortConf {
         upstream_idle_timeout: None,
         linger_timeout: None,
         max_lifetime: None,
+        client_tls: None,
+        upstream_tls: None,
+        tls_timeout: Duration::ZERO,
     }
 }
 

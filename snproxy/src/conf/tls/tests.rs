@@ -1,0 +1,178 @@
+use super::*;
+use crate::diag::{Place, Source};
+
+fn read<T>(
+    text: &str,
+    take: impl Fn(Field<'_>, &mut Findings<'_>) -> Option<T>,
+) -> (Option<T>, Vec<String>) {
+    let source = Source {
+        path: "proxy.conf".into(),
+        text: text.to_owned(),
+    };
+    let mut findings = Findings::new(&source);
+    let place = Place {
+        line: 1,
+        col: 1,
+        start: 0,
+        end: text.len(),
+    };
+    let field = Field {
+        text: &source.text,
+        place,
+    };
+    let value = take(field, &mut findings);
+    let findings = findings.finish();
+    (value, findings.iter().map(ToString::to_string).collect())
+}
+
+#[track_caller]
+fn client(text: &str) -> Arc<ClientTls> {
+    let (value, found) = read(text, client_tls);
+    value.flatten().unwrap_or_else(|| panic!("{found:?}"))
+}
+
+#[track_caller]
+fn upstream(text: &str) -> Arc<UpstreamTls> {
+    let (value, found) = read(text, upstream_tls);
+    value.flatten().unwrap_or_else(|| panic!("{found:?}"))
+}
+
+#[test]
+fn certificates_are_in_a_folder_a_bucket_or_files() {
+    let folder = CertSource::Folder("/etc/tls".into());
+    assert_eq!(client("/etc/tls").certs, folder);
+    assert_eq!(client("file:///etc/tls").certs, folder);
+    let s3 = CertSource::S3 {
+        bucket: "a-bucket".into(),
+        prefix: "some/where".into(),
+    };
+    assert_eq!(client("s3://a-bucket/some/where/").certs, s3);
+    let files = client("ca=/a cert=b key=c=d").certs.clone();
+    let said = |path: &str| Some(PathBuf::from(path));
+    let expected = CertSource::Files {
+        ca: said("/a"),
+        cert: said("b"),
+        key: said("c=d"),
+    };
+    assert_eq!(files, expected);
+    let mut placed = files;
+    placed.beside(Path::new("/etc/snproxy"));
+    assert_eq!(
+        placed.to_string(),
+        "ca=/a cert=/etc/snproxy/b key=/etc/snproxy/c=d"
+    );
+    assert_eq!(read("none", client_tls).0, Some(None));
+}
+
+#[test]
+fn what_is_shown_is_what_is_taken() {
+    for text in [
+        "/etc/tls",
+        "s3://bucket/a/b",
+        "ca=/a cert=/b key=/c verify=optional alpn=h2,http/1.1",
+        "cert=/b key=/c verify=none",
+    ] {
+        let tls = client(text);
+        let shown = show_client_tls(Some(&tls));
+        assert_eq!(shown, text);
+        assert_eq!(client(&shown), tls);
+    }
+    for text in [
+        "/etc/tls",
+        "ca=/a name=db.example verify=none alpn=redis",
+        "/etc/tls name=10.0.0.1",
+        "verify=none",
+    ] {
+        let tls = upstream(text);
+        let shown = show_upstream_tls(Some(&tls));
+        assert_eq!(shown, text);
+        assert_eq!(upstream(&shown), tls);
+    }
+    assert_eq!(show_client_tls(None), "none");
+}
+
+#[test]
+fn a_lax_check_is_said_aloud() {
+    let found = |text| read(text, client_tls).1;
+    assert_eq!(found("/etc/tls verify=require"), [""; 0]);
+    assert_eq!(
+        found("/etc/tls verify=optional"),
+        ["proxy.conf:1:17: warning: verify=optional: clients without a certificate are served too"]
+    );
+    assert_eq!(
+        found("/etc/tls verify=none"),
+        ["proxy.conf:1:17: warning: verify=none: no client has to show a certificate"]
+    );
+    assert_eq!(
+        read("/etc/tls verify=none", upstream_tls).1,
+        ["proxy.conf:1:17: warning: verify=none: whoever answers is believed to be the upstream"]
+    );
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let client = |text| read(text, client_tls).1.join("\n");
+    let upstream = |text| read(text, upstream_tls).1.join("\n");
+    let place = "expected a folder, file:///folder, s3://bucket/prefix, or ca= cert= key=, found";
+    for (found, expected) in [
+        (
+            client("http://a"),
+            format!("1:1: error: {place} `http://a`"),
+        ),
+        (
+            client("file://a/b"),
+            format!("1:1: error: {place} `file://a/b`"),
+        ),
+        (client("s3:///a"), format!("1:1: error: {place} `s3:///a`")),
+        (
+            client("/a ca=/b"),
+            "1:1: error: a place of all three, or the three files: not both".into(),
+        ),
+        (
+            client("ca=/b cert=/c"),
+            "1:1: error: key= is missing: which file has it?".into(),
+        ),
+        (
+            client("cert=/b key=/c"),
+            "1:1: error: ca= is missing: which file has it?".into(),
+        ),
+        (
+            upstream("cert=/b key=/c"),
+            "1:1: error: ca= is missing: which file has it?".into(),
+        ),
+        (
+            upstream("ca=/b key=/c"),
+            "1:1: error: cert= is missing: which file has it?".into(),
+        ),
+        (
+            client("ca="),
+            "1:1: error: expected a file, found `ca=`".into(),
+        ),
+        (
+            client("/a verify=maybe"),
+            "1:11: error: expected require, optional or none, found `maybe`".into(),
+        ),
+        (
+            upstream("/a verify=require"),
+            "1:11: error: expected ca or none, found `require`".into(),
+        ),
+        (
+            client("/a name=b"),
+            "1:9: error: expected verify= or alpn=, found `b`".into(),
+        ),
+        (
+            upstream("/a name=-"),
+            "1:9: error: expected a name or an address, found `-`".into(),
+        ),
+        (
+            client("/a b"),
+            "1:4: error: expected verify=, name= or alpn=, found `b`".into(),
+        ),
+        (
+            client("/a alpn=,"),
+            "1:9: error: expected 1 to 16 protocols such as h2,http/1.1, found `,`".into(),
+        ),
+    ] {
+        assert_eq!(found, format!("proxy.conf:{expected}"));
+    }
+}
