@@ -21,6 +21,7 @@ mod peer;
 mod pod;
 mod process;
 mod programs;
+mod s3;
 mod watch;
 
 pub use certs::{Ca, Issued};
@@ -36,4 +37,5 @@ pub use noise::{Heard, Noise};
 pub use peer::{Call, PROXY_PORT, Peer, request_for};
 pub use pod::{Guest, Pod, Visit};
 pub use process::Process;
+pub use s3::S3;
 pub use watch::Watch;

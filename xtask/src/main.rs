@@ -7,6 +7,7 @@ mod ebpf;
 mod flame;
 mod instructions;
 mod manifests;
+mod python;
 mod root;
 mod run;
 mod soak;

@@ -2,15 +2,11 @@
 
 use crate::{
     dist::image_name,
-    root::{find, run as run_command, workspace},
-    tools,
+    python,
+    root::{run as run_command, workspace},
 };
 use anyhow::{Context, ensure};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, process::Command};
 
 const MANIFEST: &str = "deploy/kubernetes/snproxy.yaml";
 /// The validator, which brings the schemas, and all that it needs, at versions that work together.
@@ -35,11 +31,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
             privileged(&manifest)?,
         ),
     ];
-    let validator = validator(&workspace().join("target/tools/manifests"))?;
+    let programs = python::environment("manifests", REQUIREMENTS)?;
     for (file, text) in files {
         fs::write(&file, text)?;
         for version in VERSIONS {
-            let mut validate = Command::new(&validator);
+            let mut validate = Command::new(programs.join("kubernetes-validate"));
             validate.args(["--strict", "--kubernetes-version", version]);
             run_command(validate.arg(&file))?;
         }
@@ -70,37 +66,6 @@ pub(crate) fn privileged(manifest: &str) -> anyhow::Result<String> {
         "{MANIFEST}: the marks of its variants are {marks:?}"
     );
     Ok(made)
-}
-
-/// The validator in an environment of its own, installed where it is not.
-fn validator(folder: &Path) -> anyhow::Result<PathBuf> {
-    let validator = folder.join("bin/kubernetes-validate");
-    let requirements = workspace().join(REQUIREMENTS);
-    let wanted = fs::read_to_string(&requirements).context(REQUIREMENTS)?;
-    // Written last: an installation that was interrupted is done again.
-    let done = folder.join("installed.txt");
-    if fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
-        return Ok(validator);
-    }
-    let make = |python: &Path| {
-        let mut venv = Command::new(python);
-        run_command(venv.args(["-m", "venv", "--clear"]).arg(folder))
-    };
-    // Debian has the module in a package of its own.
-    if find("python3").is_none_or(|python| make(&python).is_err()) {
-        tools::install(&["python3", "python3-venv"])?;
-        make(&find("python3").context("no python3, though it is installed")?)?;
-    }
-    let mut pip = Command::new(folder.join("bin/pip"));
-    pip.args([
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--requirement",
-    ]);
-    run_command(pip.arg(requirements))?;
-    fs::write(done, wanted)?;
-    Ok(validator)
 }
 
 #[cfg(test)]

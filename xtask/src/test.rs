@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything, visibly.
 
 use crate::{
-    dist,
+    dist, python,
     root::{as_root, build, cargo, is_root, run as run_command},
     steps::Steps,
     tools,
@@ -12,6 +12,10 @@ use std::{
     process,
     thread::available_parallelism,
 };
+
+/// moto, which is a server of S3 and checks signatures, and all that it needs, at versions that work together. Twenty
+/// seconds to install, where a server to be compiled takes more than a minute of two processors.
+const S3_SERVER: &str = "xtask/s3.txt";
 
 pub(crate) fn run(fast: bool, strict: bool, filter: Option<&str>) -> anyhow::Result<()> {
     let strict = strict || env::var("CI").is_ok_and(|ci| ci == "true");
@@ -54,7 +58,8 @@ fn units(filter: Option<&str>) -> anyhow::Result<()> {
 fn scenarios(steps: &mut Steps, strict: bool, filter: Option<&str>) -> anyhow::Result<()> {
     steps.step("programs that the scenarios use", || {
         tools::install_missing(tools::IMAGE)?;
-        tools::install_missing(tools::SCENARIOS)
+        tools::install_missing(tools::SCENARIOS)?;
+        python::environment("s3", S3_SERVER).map(drop)
     })?;
     // What is tested is what `cargo xtask dist` gives out. Figures of a debug build would mean nothing.
     let snproxy = steps.step("build snproxy (release, static)", dist::static_binary)?;

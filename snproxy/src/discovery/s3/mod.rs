@@ -41,9 +41,7 @@ pub enum Fetched {
 pub enum S3Error {
     #[error("this snproxy was built without S3 (cargo feature `s3`)")]
     NotBuilt,
-    #[error("s3://{bucket}: {reason}")]
-    Name { bucket: String, reason: String },
-    /// The environment says something that does not do.
+    /// The address, or the environment, says something that does not do.
     #[error("s3://{bucket}: {reason}")]
     Setting { bucket: String, reason: String },
     #[error("AWS_CA_BUNDLE {}: {source}", path.display())]
@@ -54,8 +52,7 @@ pub enum S3Error {
     Credentials { bucket: String, reason: String },
     #[error("s3://{bucket}: no such bucket")]
     NoBucket { bucket: String },
-    /// Where the bucket may not be listed, S3 says the same of an object that is not there.
-    #[error("{object}: forbidden ({reason}), or not there")]
+    #[error("{object}: forbidden ({reason})")]
     Forbidden { object: String, reason: String },
     #[error("{object}: larger than {MAX_OBJECT} bytes")]
     TooLarge { object: String },

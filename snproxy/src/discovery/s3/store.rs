@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use hyper::Uri;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 use object_store::{
@@ -23,6 +24,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(6);
 const MAX_RETRIES: usize = 2;
 /// The longest bundle of authorities that is read: a system's own is a fifth of it.
 const MAX_BUNDLE: u64 = 1024 * 1024;
+/// Longest name that S3 allows.
+const MAX_BUCKET: usize = 63;
 /// Most that is shown of what a store says.
 const MAX_SHOWN: usize = 300;
 
@@ -72,10 +75,7 @@ async fn store(bucket: &str) -> Result<impl ObjectStore, S3Error> {
     let builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .with_retry(retry);
-    let endpoint = builder
-        .get_config_value(&AmazonS3ConfigKey::S3Endpoint)
-        .or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint));
-    let is_plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let is_plain = check(bucket, |key| builder.get_config_value(key))?;
     let store = builder
         .with_client_options(options(is_plain)?)
         .build()
@@ -87,6 +87,62 @@ async fn store(bucket: &str) -> Result<impl ObjectStore, S3Error> {
         reason: said(&error),
     })?;
     Ok(store)
+}
+
+/// Whether the store is asked without TLS. Looks at what goes into a request, which is taken for granted where it is
+/// signed: that would panic.
+///
+/// Errors: the name of the bucket, or a variable of the environment, cannot be in one.
+fn check(
+    bucket: &str,
+    setting: impl Fn(&AmazonS3ConfigKey) -> Option<String>,
+) -> Result<bool, S3Error> {
+    let wrong = |reason: String| S3Error::Setting {
+        bucket: bucket.to_owned(),
+        reason,
+    };
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    if bucket.is_empty() || bucket.len() > MAX_BUCKET || !bucket.bytes().all(in_name) {
+        return Err(wrong("not the name of a bucket".to_owned()));
+    }
+    for (key, variable) in [
+        (AmazonS3ConfigKey::AccessKeyId, "AWS_ACCESS_KEY_ID"),
+        (AmazonS3ConfigKey::SecretAccessKey, "AWS_SECRET_ACCESS_KEY"),
+        (AmazonS3ConfigKey::Token, "AWS_SESSION_TOKEN"),
+    ] {
+        let value = setting(&key).unwrap_or_default();
+        if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(wrong(format!("{variable} has a character that none has")));
+        }
+    }
+    for (key, variable) in [
+        (AmazonS3ConfigKey::Region, "AWS_REGION"),
+        (AmazonS3ConfigKey::DefaultRegion, "AWS_DEFAULT_REGION"),
+    ] {
+        let value = setting(&key).unwrap_or_default();
+        if !value.bytes().all(in_name) {
+            return Err(wrong(format!("{variable} `{value}` is no region")));
+        }
+    }
+    let endpoint = [
+        (AmazonS3ConfigKey::S3Endpoint, "AWS_ENDPOINT_URL_S3"),
+        (AmazonS3ConfigKey::Endpoint, "AWS_ENDPOINT_URL"),
+    ];
+    let mut endpoint = endpoint
+        .into_iter()
+        .filter_map(|(key, variable)| Some((setting(&key)?, variable)));
+    let Some((endpoint, variable)) = endpoint.next() else {
+        return Ok(false);
+    };
+    let url = endpoint.parse::<Uri>().ok();
+    let scheme = url.as_ref().filter(|url| url.authority().is_some());
+    match scheme.and_then(Uri::scheme_str) {
+        Some("http") => Ok(true),
+        Some("https") => Ok(false),
+        _ => Err(wrong(format!(
+            "{variable} `{endpoint}` is no http:// or https:// address"
+        ))),
+    }
 }
 
 /// Errors: the bundle of `AWS_CA_BUNDLE` cannot be used.
@@ -165,7 +221,7 @@ impl<S: ObjectStore> Source<'_, S> {
     async fn get(&self, name: &str, known: Option<String>) -> Result<Got, S3Error> {
         let object = self.object(name);
         let path = [self.prefix.trim_matches('/'), name].join("/");
-        let path = Path::parse(path.trim_start_matches('/')).map_err(|error| S3Error::Name {
+        let path = Path::parse(path.trim_start_matches('/')).map_err(|error| S3Error::Setting {
             bucket: self.bucket.to_owned(),
             reason: said(&error),
         })?;
@@ -200,7 +256,7 @@ impl<S: ObjectStore> Source<'_, S> {
     }
 
     fn not_got(&self, object: String, error: &object_store::Error) -> Result<Got, S3Error> {
-        let reason = said(error);
+        let mut reason = said(error);
         match error {
             object_store::Error::NotModified { .. } => Ok(Got::NotModified),
             object_store::Error::NotFound { .. } if reason.starts_with("NoSuchBucket") => {
@@ -208,9 +264,15 @@ impl<S: ObjectStore> Source<'_, S> {
                     bucket: self.bucket.to_owned(),
                 })
             }
-            object_store::Error::NotFound { .. } => Ok(Got::Missing),
+            // Who does not say what was not found is no S3, and says so to everything.
+            object_store::Error::NotFound { .. } if !reason.starts_with("Server returned") => {
+                Ok(Got::Missing)
+            }
             object_store::Error::PermissionDenied { .. }
             | object_store::Error::Unauthenticated { .. } => {
+                if reason.starts_with("AccessDenied") {
+                    reason += "; S3 says the same of what is not there in a bucket that may not be listed";
+                }
                 Err(S3Error::Forbidden { object, reason })
             }
             _ => Err(S3Error::Store { object, reason }),
@@ -253,93 +315,4 @@ fn between<'a>(text: &'a str, element: &str) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use object_store::memory::InMemory;
-    use object_store::{ObjectStoreExt, PutPayload};
-
-    use super::*;
-
-    const NAMES: [&str; 3] = ["ca.pem", "cert.pem", "key.pem"];
-
-    async fn put(store: &InMemory, path: &str, bytes: Vec<u8>) {
-        let path = Path::parse(path).unwrap();
-        store.put(&path, PutPayload::from(bytes)).await.unwrap();
-    }
-
-    fn source<'a>(store: &'a InMemory, prefix: &'a str) -> Source<'a, InMemory> {
-        Source {
-            store,
-            bucket: "certs",
-            prefix,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_change_of_one_object_brings_all_of_them() {
-        let store = InMemory::new();
-        let source = source(&store, "/a/b/");
-        put(&store, "a/b/ca.pem", b"ca".to_vec()).await;
-        put(&store, "a/b/key.pem", b"key".to_vec()).await;
-        let Fetched::Changed { objects, etags } = source.fetch(&NAMES, None).await.unwrap() else {
-            panic!("nothing was known");
-        };
-        assert_eq!(objects, [Some(b"ca".to_vec()), None, Some(b"key".to_vec())]);
-        let again = source.fetch(&NAMES, Some(&etags)).await.unwrap();
-        assert_eq!(again, Fetched::NotModified);
-
-        put(&store, "a/b/cert.pem", b"cert".to_vec()).await;
-        let Fetched::Changed { objects, etags } = source.fetch(&NAMES, Some(&etags)).await.unwrap()
-        else {
-            panic!("an object came");
-        };
-        assert!(objects.iter().all(Option::is_some));
-        store
-            .delete(&Path::parse("a/b/ca.pem").unwrap())
-            .await
-            .unwrap();
-        let Fetched::Changed { objects, .. } = source.fetch(&NAMES, Some(&etags)).await.unwrap()
-        else {
-            panic!("an object went");
-        };
-        assert_eq!(objects[0], None);
-    }
-
-    #[tokio::test]
-    async fn the_bucket_itself_may_be_the_folder() {
-        let store = InMemory::new();
-        put(&store, "ca.pem", b"ca".to_vec()).await;
-        let fetched = source(&store, "").fetch(&["ca.pem"], None).await.unwrap();
-        assert!(matches!(fetched, Fetched::Changed { objects, .. } if objects[0].is_some()));
-    }
-
-    #[tokio::test]
-    async fn a_large_object_is_refused() {
-        let store = InMemory::new();
-        put(&store, "x/ca.pem", vec![b'-'; MAX_OBJECT]).await;
-        assert!(source(&store, "x").fetch(&["ca.pem"], None).await.is_ok());
-        put(&store, "x/ca.pem", vec![b'-'; MAX_OBJECT + 1]).await;
-        let error = source(&store, "x")
-            .fetch(&["ca.pem"], None)
-            .await
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "s3://certs/x/ca.pem: larger than 1048576 bytes"
-        );
-    }
-
-    #[test]
-    fn an_answer_in_xml_is_told_in_a_line() {
-        let answer = "status 403: <?xml?>\n<Error><Code>AccessDenied</Code>\n<Message>Access\n  Denied</Message></Error>";
-        assert_eq!(
-            said(&std::io::Error::other(answer)),
-            "AccessDenied: Access Denied"
-        );
-        assert_eq!(
-            said(&std::io::Error::other("é ".repeat(1000)))
-                .chars()
-                .count(),
-            MAX_SHOWN + 1
-        );
-    }
-}
+mod tests;
