@@ -32,6 +32,8 @@ pub(crate) const SCENARIOS: Needed = &[
     ("dnsmasq", "dnsmasq-base"),
     ("socat", "socat"),
     ("nc", "netcat-openbsd"),
+    ("etcd", "etcd-server"),
+    ("etcdctl", "etcd-client"),
     ("redis-server", "redis-server"),
     ("redis-benchmark", "redis-tools"),
     ("iperf3", "iperf3"),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::etcd;
 use super::port::PortConf;
 use super::port_keys::PORT_KEYS;
 use super::port_value::{limit, show_limit};
@@ -241,6 +242,18 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "ETCD",
+        unset: Unset::Text("none"),
+        doc: "where etcd is asked: `http://host:2379`, a comma list of its members, then `user=NAME password-file=PATH`",
+        scope: Scope::Whole {
+            apply: |draft, value, findings| {
+                let Conf { files, etcd, .. } = &mut draft.conf;
+                etcd::read(value, &files.proxy, etcd, findings);
+            },
+            show: |conf| etcd::show(conf.etcd.as_deref()),
+        },
+    },
+    Key {
         name: "ADMIN",
         unset: Unset::Derived("`unix:/run/snproxy/<PORT>.sock`"),
         doc: "where the running proxy is asked: `unix:/path`",
@@ -284,7 +297,7 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
 ];
 
 /// A file named in proxy.conf: beside it, wherever we run; an absolute name stands for itself.
-fn beside(proxy: &Path, name: &str) -> PathBuf {
+pub(super) fn beside(proxy: &Path, name: &str) -> PathBuf {
     proxy.parent().unwrap_or(Path::new("")).join(name)
 }
 

@@ -7,6 +7,7 @@
 mod apps;
 mod check;
 mod cluster;
+mod etcd;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod hosts;
@@ -38,6 +39,7 @@ use text::Findings;
 
 pub use apps::{App, MAX_FILE as MAX_APPS_FILE, PortRange, Target};
 pub use check::default_pod_host;
+pub use etcd::{Endpoint, Etcd, MAX_ENDPOINTS, NoEndpoint};
 pub use hosts::{MAX_FILE as MAX_HOSTS_FILE, MAX_HOSTS};
 pub use keys::{explain, markdown_table};
 pub use port::{
@@ -118,6 +120,8 @@ pub struct Conf {
     pub peers: Peers,
     /// What holds for the connections of each port.
     pub ports: PortConfs,
+    /// `None`: there is none.
+    pub etcd: Option<Arc<Etcd>>,
     pub admin: Admin,
     pub log_level: LogLevel,
     pub log_format: LogFormat,

@@ -236,6 +236,7 @@ fn unset(source: &Source) -> Draft<'_> {
             networks: Vec::new(),
         },
         ports: PortConfs::new(stand_in()),
+        etcd: None,
         admin: Admin::default(),
         log_level: LogLevel::Info,
         log_format: LogFormat::Text,

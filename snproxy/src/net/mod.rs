@@ -3,6 +3,7 @@
 pub mod check;
 pub mod dial;
 pub mod dns;
+pub mod etcd;
 pub mod gate;
 pub mod listener;
 pub mod own;

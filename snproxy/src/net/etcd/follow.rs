@@ -1,0 +1,147 @@
+//! The keys under a prefix, read once and then followed, through everything that becomes of etcd.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::watch::Watch;
+use super::{Changes, Client, EtcdError, Snapshot};
+
+/// Wait after the first failure; each further one doubles it.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// Longest wait between two tries.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
+/// What [`Follow::next`] has to tell.
+#[derive(Debug)]
+pub enum News {
+    /// All keys as they are: the first of all, and where changes were missed.
+    All(Snapshot),
+    /// What changed since; nothing, where etcd is back after [`News::Lost`] and nothing was missed.
+    Changed(Changes),
+    /// No member can tell: what was known may be old. Comes with each try that fails.
+    Lost(EtcdError),
+}
+
+/// Follows the keys under a prefix.
+pub struct Follow {
+    client: Arc<Client>,
+    prefix: Box<str>,
+    state: State,
+    /// When the next try is due.
+    due: Instant,
+    wait: Duration,
+    is_lost: bool,
+    /// Whether the last watch ended before it told anything.
+    was_in_vain: bool,
+}
+
+enum State {
+    Read,
+    Watch { revision: i64, cluster: Box<str> },
+    Watching(Box<Watch>),
+}
+
+impl Follow {
+    /// All keys that begin with `prefix`.
+    pub fn new(client: Arc<Client>, prefix: &str) -> Self {
+        Self {
+            client,
+            prefix: prefix.into(),
+            state: State::Read,
+            due: Instant::now(),
+            wait: FIRST_WAIT,
+            is_lost: false,
+            was_in_vain: false,
+        }
+    }
+
+    /// The same from what somebody has read already.
+    pub fn from(client: Arc<Client>, prefix: &str, read: &Snapshot) -> Self {
+        let state = State::Watch {
+            revision: read.revision,
+            cluster: read.cluster.as_str().into(),
+        };
+        Self {
+            state,
+            ..Self::new(client, prefix)
+        }
+    }
+
+    /// What is new; waits for it.
+    ///
+    /// Cancel safety: yes.
+    pub async fn next(&mut self) -> News {
+        loop {
+            sleep_until(self.due).await;
+            match &mut self.state {
+                State::Read => match self.client.read(&self.prefix).await {
+                    Ok(snapshot) => {
+                        self.state = State::Watch {
+                            revision: snapshot.revision,
+                            cluster: snapshot.cluster.as_str().into(),
+                        };
+                        self.is_back();
+                        return News::All(snapshot);
+                    }
+                    Err(error) => return self.has_failed(error),
+                },
+                State::Watch { revision, cluster } => {
+                    let revision = *revision;
+                    let watch = self.client.watch(&self.prefix, revision, cluster).await;
+                    match watch {
+                        Ok(watch) => {
+                            self.state = State::Watching(Box::new(watch));
+                            if self.is_back() {
+                                let events = Vec::new();
+                                return News::Changed(Changes { events, revision });
+                            }
+                        }
+                        Err(EtcdError::Compacted { .. }) => self.read_again(),
+                        Err(error) => return self.has_failed(error),
+                    }
+                }
+                State::Watching(watch) => match watch.next().await {
+                    Ok(changes) => {
+                        self.was_in_vain = false;
+                        return News::Changed(changes);
+                    }
+                    Err(EtcdError::Compacted { .. }) => self.read_again(),
+                    // Another member may do: etcd is lost only where none does.
+                    Err(error) => {
+                        tracing::debug!(%error, prefix = %self.prefix, "a watch of etcd ended");
+                        let (revision, cluster) = watch.leave();
+                        self.state = State::Watch { revision, cluster };
+                        self.end_of_watch();
+                    }
+                },
+            }
+        }
+    }
+
+    fn read_again(&mut self) {
+        self.state = State::Read;
+        self.end_of_watch();
+    }
+
+    /// A watch that ends as soon as it has begun must not be begun all the time.
+    fn end_of_watch(&mut self) {
+        if std::mem::replace(&mut self.was_in_vain, true) {
+            self.due = Instant::now() + FIRST_WAIT;
+        }
+    }
+
+    fn has_failed(&mut self, error: EtcdError) -> News {
+        self.is_lost = true;
+        self.due = Instant::now() + self.wait;
+        self.wait = (self.wait * 2).min(MAX_WAIT);
+        News::Lost(error)
+    }
+
+    /// True where it was lost.
+    fn is_back(&mut self) -> bool {
+        self.wait = FIRST_WAIT;
+        std::mem::take(&mut self.is_lost)
+    }
+}

@@ -1,0 +1,92 @@
+//! Keys read, written and removed.
+
+use super::call::MAX_ANSWER;
+use super::json::{Bytes, Delete, Done, Number, Put, Range, Ranged, range_end};
+use super::{Client, EtcdError, KeyValue};
+
+/// Most keys under one prefix.
+const MAX_KEYS: usize = 200_000;
+/// Keys of one answer, fewer where they are large.
+const PAGE: i64 = 2000;
+
+/// All keys under a prefix, at one time.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Snapshot {
+    /// In the order of the keys.
+    pub kvs: Vec<KeyValue>,
+    /// What changed later has a higher one.
+    pub revision: i64,
+    /// Which etcd it is.
+    pub cluster: String,
+}
+
+impl Client {
+    /// All keys that begin with `prefix`.
+    ///
+    /// What a majority of the members agrees on: without a quorum nobody answers.
+    pub async fn read(&self, prefix: &str) -> Result<Snapshot, EtcdError> {
+        let mut read = Snapshot::default();
+        let mut from = Bytes::from(prefix);
+        let mut page = PAGE;
+        loop {
+            let question = Range {
+                key: from.clone(),
+                end: range_end(prefix),
+                limit: Number(page),
+                revision: Number(read.revision),
+                serializable: false,
+                count_only: false,
+            };
+            let answer = match self.call::<Ranged>("/v3/kv/range", &question).await {
+                Err(EtcdError::TooLong {
+                    limit: MAX_ANSWER, ..
+                }) if page > 1 => {
+                    page /= 2;
+                    continue;
+                }
+                answer => answer?,
+            };
+            if read.revision == 0 {
+                read.revision = answer.header.revision.0;
+                read.cluster = answer.header.cluster_id;
+            }
+            let last = answer.kvs.last().map(|kv| kv.key.clone());
+            read.kvs.extend(answer.kvs.into_iter().map(KeyValue::from));
+            if read.kvs.len() > MAX_KEYS {
+                return Err(EtcdError::TooMany {
+                    prefix: prefix.to_owned(),
+                    limit: MAX_KEYS,
+                });
+            }
+            match last {
+                Some(mut last) if answer.more => {
+                    // The next key that there can be.
+                    last.0.push(0);
+                    from = last;
+                }
+                _ => return Ok(read),
+            }
+        }
+    }
+
+    /// Sets a key; under a lease it goes with it. Gives the revision of the change.
+    pub async fn put(&self, key: &str, value: &[u8], lease: Option<i64>) -> Result<i64, EtcdError> {
+        let question = Put {
+            key: key.into(),
+            value: Bytes(value.to_vec()),
+            lease: Number(lease.unwrap_or(0)),
+        };
+        let answer: Done = self
+            .call("/v3/kv/put", &question)
+            .await
+            .map_err(|error| super::lease::gone(error, lease))?;
+        Ok(answer.header.revision.0)
+    }
+
+    /// Removes a key; one that is not there is no error.
+    pub async fn delete(&self, key: &str) -> Result<(), EtcdError> {
+        let question = Delete { key: key.into() };
+        let _: Done = self.call("/v3/kv/deleterange", &question).await?;
+        Ok(())
+    }
+}
