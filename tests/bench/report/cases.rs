@@ -1,7 +1,8 @@
 //! The table of all cases of a topology.
 
-use super::table::{Table, number, or_none, ratio};
+use super::figures::{or_none, ratio};
 use crate::results::{Case, DIRECT, Of, Results, SNPROXY, Topology};
+use snproxy_pages::table::{Table, number};
 
 pub(super) fn of(results: &Results, topology: Topology) -> Vec<&Case> {
     let cases = results.cases.iter();

@@ -1,13 +1,14 @@
 //! A port is flooded, and another one is opened.
 
 use super::{
+    figures::{or_none, ratio, spread},
     goals::{Line, Verdict},
-    table::{Table, number, or_none, ratio, spread},
 };
 use crate::{
     flood::{CLIENTS, PER_SECOND},
     results::{FloodRound, FloodRow, FloodTable, HAPROXY, SNPROXY, Spread},
 };
+use snproxy_pages::table::{Table, number};
 
 type Figure = fn(&FloodRound) -> f64;
 

@@ -1,13 +1,14 @@
 //! What snproxy must show, and whether it does.
 
 use super::{
+    figures::ratio,
     flood,
     rows::{memory_goals, ports_goals},
-    table::{Table, ratio},
 };
 use crate::results::{
     Against, Better, Case, Goal, HAPROXY, HAPROXY_LARGE, Of, Results, SNPROXY, Topology,
 };
+use snproxy_pages::table::Table;
 
 /// One line of the table of goals.
 pub(super) struct Line {

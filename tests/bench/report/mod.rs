@@ -1,22 +1,22 @@
 //! docs/benchmarks.md and its plots: the results in words. Made from the JSON alone.
 
 mod cases;
+mod figures;
 mod flood;
 mod goals;
 mod plot;
 mod rows;
-mod table;
 
 use crate::results::{Results, Topology};
 use anyhow::Context;
 use rustix::process::geteuid;
+use snproxy_pages::table::Table;
 use std::{
     fmt::Write as _,
     fs,
     os::unix::fs::{MetadataExt, chown},
     path::Path,
 };
-use table::Table;
 
 /// How it was measured, for who reads the figures.
 const METHOD: &str = "\

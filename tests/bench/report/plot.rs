@@ -1,23 +1,26 @@
-//! Plots as SVG. Colours are those of Okabe and Ito, which colour-blind readers tell apart.
+//! Plots as SVG.
 
-use super::{
-    rows::{PortsFigure, kernel_mib, mib},
-    table::number,
-};
+use super::rows::{PortsFigure, kernel_mib, mib};
 use crate::results::{Case, DIRECT, Of, PortsRow, SNPROXY, Spread};
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use plotters::{
     chart::{ChartBuilder, ChartContext},
-    coord::{Shift, types::RangedCoordf64},
+    coord::types::RangedCoordf64,
     element::{Circle, EmptyElement, PathElement, Rectangle, Text, TriangleMarker},
-    prelude::{Cartesian2d, DrawingArea, IntoDrawingArea, SVGBackend},
+    prelude::{Cartesian2d, SVGBackend},
     style::{
-        Color, IntoFont, RGBColor, TextStyle,
+        Color, RGBColor,
         text_anchor::{HPos, Pos, VPos},
     },
 };
+use snproxy_pages::{
+    plot::{
+        Area, BLUE, FAINT, GREEN, GREY, INK, MARGIN, ORANGE, PURPLE, RED, SKY, WIDTH, blank,
+        draw_legend, drawn, font, label, short,
+    },
+    table::number,
+};
 
-const WIDTH: u32 = 960;
 /// Height of a bar, and what is left between two cases.
 const BAR: u32 = 17;
 const GAP: u32 = 16;
@@ -27,23 +30,18 @@ const HEAD: u32 = 76;
 const FOOT: u32 = 56;
 /// Left of the bars: names of the cases.
 const NAMES: u32 = 300;
-const MARGIN: u32 = 16;
 const PANEL: u32 = 300;
 
-const INK: RGBColor = RGBColor(34, 34, 34);
-const FAINT: RGBColor = RGBColor(221, 221, 221);
-const GREY: RGBColor = RGBColor(120, 120, 120);
 const COLOURS: [(&str, RGBColor); 5] = [
-    (SNPROXY, RGBColor(0, 114, 178)),
-    ("haproxy", RGBColor(230, 159, 0)),
-    ("haproxy-splice", RGBColor(204, 121, 167)),
-    ("haproxy-64k", RGBColor(213, 94, 0)),
-    ("nginx", RGBColor(0, 158, 115)),
+    (SNPROXY, BLUE),
+    ("haproxy", ORANGE),
+    ("haproxy-splice", PURPLE),
+    ("haproxy-64k", RED),
+    ("nginx", GREEN),
 ];
 /// Of further builds of snproxy.
-const OTHER: RGBColor = RGBColor(86, 180, 233);
+const OTHER: RGBColor = SKY;
 
-type Area<'s> = DrawingArea<SVGBackend<'s>, Shift>;
 type Chart<'c, 's> = ChartContext<'c, SVGBackend<'s>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// Bars of each case and contestant: its share of direct, with whiskers from the least to the greatest.
@@ -300,65 +298,7 @@ fn refusals(rows: &[PortsRow]) -> String {
     refused.join(", ")
 }
 
-fn blank(svg: &mut String, height: u32) -> anyhow::Result<Area<'_>> {
-    let area = SVGBackend::with_string(svg, (WIDTH, height)).into_drawing_area();
-    // Readers with a dark page still see dark text on white.
-    area.fill(&RGBColor(255, 255, 255)).map_err(drawn)?;
-    Ok(area)
-}
-
-fn draw_legend<'n>(
-    area: &Area<'_>,
-    names: impl Iterator<Item = (&'n str, RGBColor)>,
-    y: u32,
-) -> anyhow::Result<()> {
-    let mut x = MARGIN;
-    for (name, colour) in names {
-        let (left, top) = (i32::try_from(x)?, i32::try_from(y)? - 6);
-        let square = Rectangle::new([(left, top), (left + 12, top + 12)], colour.filled());
-        area.draw(&square).map_err(drawn)?;
-        area.draw(&label(name, (x + 18, y), 14, HPos::Left))
-            .map_err(drawn)?;
-        x += 56 + 8 * u32::try_from(name.len())?;
-    }
-    Ok(())
-}
-
-/// A line of text, in the middle of whose height `at` is.
-fn label(
-    text: &str,
-    (x, y): (u32, u32),
-    size: u32,
-    towards: HPos,
-) -> Text<'static, (i32, i32), String> {
-    let at = (
-        i32::try_from(x).unwrap_or_default(),
-        i32::try_from(y).unwrap_or_default(),
-    );
-    Text::new(
-        text.to_owned(),
-        at,
-        font(size).pos(Pos::new(towards, VPos::Center)),
-    )
-}
-
-fn font(size: u32) -> TextStyle<'static> {
-    ("sans-serif", size).into_font().color(&INK)
-}
-
 fn colour(name: &str) -> RGBColor {
     let known = COLOURS.iter().find(|(known, _)| *known == name);
     known.map_or(OTHER, |(_, colour)| *colour)
-}
-
-/// Its errors borrow the drawing.
-fn drawn(error: impl std::fmt::Display) -> anyhow::Error {
-    anyhow!("plot: {error}")
-}
-
-/// Without a fraction of nothing.
-fn short(value: f64) -> String {
-    let text = number(value);
-    let whole = text.strip_suffix(".00").or(text.strip_suffix(".0"));
-    whole.unwrap_or(&text).to_owned()
 }

@@ -1,12 +1,13 @@
 //! Many ports, and memory.
 
 use super::{
+    figures::{or_none, spread},
     goals::{Line, Verdict},
-    table::{Table, number, or_none, spread},
 };
 use crate::results::{
     BurstRound, IdleRound, IdleRow, Memory, PortsRound, PortsRow, Results, SNPROXY, Spread,
 };
+use snproxy_pages::table::{Table, number};
 
 pub(super) type PortsFigure = fn(&PortsRound) -> f64;
 
@@ -176,7 +177,7 @@ pub(super) fn memory_goals(results: &Results) -> Vec<Line> {
                 number(burst.connections.into())
             ),
             goal: format!("≥ {MIN_RETURNED:.2}"),
-            reached: super::table::ratio(reached),
+            reached: super::figures::ratio(reached),
             verdict: Verdict::met(reached.median >= MIN_RETURNED),
         })
     });

@@ -1,21 +1,20 @@
 //! Tables of Markdown, and figures as they stand in them.
 
-use crate::results::Spread;
 use std::fmt;
 
 /// Columns of equal width, so that the page is read as a text too.
-pub(super) struct Table<const N: usize> {
+pub struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
-    pub(super) fn new(head: [&str; N]) -> Self {
+    pub fn new(head: [&str; N]) -> Self {
         Self {
             rows: vec![head.map(str::to_owned)],
         }
     }
 
-    pub(super) fn row(&mut self, cells: [String; N]) {
+    pub fn row(&mut self, cells: [String; N]) {
         self.rows.push(cells);
     }
 }
@@ -45,7 +44,7 @@ impl<const N: usize> fmt::Display for Table<N> {
 }
 
 /// A figure with three digits or all before the point, thousands apart.
-pub(super) fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         value if value >= 100.0 => 0,
         value if value >= 10.0 => 1,
@@ -62,23 +61,6 @@ pub(super) fn number(value: f64) -> String {
         apart.push(digit);
     }
     apart + rest
-}
-
-/// `median [least–greatest]`.
-pub(super) fn spread(spread: Spread) -> String {
-    let Spread { median, min, max } = spread;
-    format!("{} [{}–{}]", number(median), number(min), number(max))
-}
-
-/// The same of a ratio: always two digits, or 0.95 to 1.05 would not be told apart.
-pub(super) fn ratio(spread: Spread) -> String {
-    let Spread { median, min, max } = spread;
-    format!("{median:.2} [{min:.2}–{max:.2}]")
-}
-
-/// The same, or nothing.
-pub(super) fn or_none(figure: Option<Spread>, show: impl Fn(Spread) -> String) -> String {
-    figure.map(show).unwrap_or_default()
 }
 
 #[cfg(test)]
