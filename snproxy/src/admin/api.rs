@@ -32,8 +32,21 @@ pub struct Status {
     pub all_out: String,
     pub pods: Vec<PodStatus>,
     pub apps: Vec<App>,
+    /// Those in use, by file.
+    pub certificates: Vec<Certificate>,
     /// Those in which somebody waits.
     pub queues: Vec<Queue>,
+}
+
+/// A certificate of this host, or of those whom it believes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Certificate {
+    pub file: String,
+    pub subject: String,
+    /// The last day on which it is good: `2026-11-21`, in UTC.
+    pub expires: String,
+    /// Negative: it has expired.
+    pub seconds_left: i64,
 }
 
 /// Connections that wait for a place.

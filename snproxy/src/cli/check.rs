@@ -7,13 +7,16 @@ use crate::discovery::Root;
 use super::{BAD_CONFIGURATION, DONE, show};
 
 pub(super) fn check(root: &Root, explain: bool) -> u8 {
-    let parsed = match root.read() {
+    let mut parsed = match root.read() {
         Ok(sources) => daemon::parse(&sources, &daemon::Names::default()),
         Err(diagnostics) => {
             show(&diagnostics);
             return BAD_CONFIGURATION;
         }
     };
+    if let Some(conf) = &parsed.value {
+        parsed.diagnostics.extend(daemon::check_certs(conf));
+    }
     let wrong = show(&parsed.diagnostics);
     if let Some(conf) = &parsed.value {
         if explain {

@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, reload};
@@ -67,6 +68,7 @@ pub(super) fn init(conf: &Conf) -> Log {
     };
     tracing_subscriber::registry()
         .with(filter)
+        .with(filter_fn(is_ours))
         .with(format)
         .init();
     let set_level = move |conf: &Conf| {
@@ -77,6 +79,12 @@ pub(super) fn init(conf: &Conf) -> Log {
         background,
         set_level: Box::new(set_level),
     }
+}
+
+/// The TLS library tells at debug what it does in each handshake.
+fn is_ours(event: &Metadata<'_>) -> bool {
+    let is_chatter = *event.level() >= Level::DEBUG && event.target().starts_with("rustls");
+    !is_chatter
 }
 
 fn level(level: LogLevel) -> LevelFilter {

@@ -88,6 +88,7 @@ fn print(status: &Status) {
     for found in &status.reload.diagnostics {
         println!("             {found}");
     }
+    print_certificates(status);
     if !status.all_out.is_empty() {
         println!(
             "ALL DOWN     {}: refused until a check finds a pod that is up",
@@ -116,5 +117,19 @@ fn print(status: &Status) {
     if !status.apps.is_empty() {
         println!();
         routes::print_apps(&status.apps);
+    }
+}
+
+fn print_certificates(status: &Status) {
+    for certificate in &status.certificates {
+        let days = certificate.seconds_left.div_euclid(24 * 3600);
+        let left = match days {
+            ..0 => "EXPIRED".to_owned(),
+            days => format!("{days} days left"),
+        };
+        println!(
+            "certificate  {}: {}, until {} ({left})",
+            certificate.file, certificate.subject, certificate.expires
+        );
     }
 }

@@ -48,7 +48,7 @@ pub use port::{
 };
 pub use portmappings::{MAX_FILE as MAX_MAPPINGS_FILE, MAX_ITEMS};
 pub use proxy::MAX_FILE as MAX_PROXY_FILE;
-pub use tls::{CertSource, ClientTls, ClientVerify, UpstreamTls, UpstreamVerify};
+pub use tls::{CertSource, CertTexts, ClientTls, ClientVerify, UpstreamTls, UpstreamVerify};
 
 /// The texts of one set of files.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -9,7 +9,7 @@ use rustls_pki_types::ServerName;
 use super::port_value::expected;
 use super::text::{Field, Findings, is_blank};
 use super::value::{NONE, Named, choice, host_name};
-use crate::diag::printable;
+use crate::diag::{Source, printable};
 
 /// Most protocols that ALPN offers or takes.
 const MAX_ALPN: usize = 16;
@@ -44,6 +44,37 @@ impl CertSource {
         for path in paths {
             *path = folder.join(&*path);
         }
+    }
+}
+
+impl CertSource {
+    /// The place of one of the three, by the name `ca`, `cert` or `key`; `None`: it is not said.
+    pub fn place_of(&self, name: &str) -> Option<PathBuf> {
+        match self {
+            Self::Folder(folder) => Some(folder.join(name).with_extension("pem")),
+            Self::S3 { .. } => Some(format!("{self}/{name}.pem").into()),
+            Self::Files { ca, cert, key } => match name {
+                "ca" => ca.clone(),
+                "cert" => cert.clone(),
+                _ => key.clone(),
+            },
+        }
+    }
+}
+
+/// The texts of a set of certificates, each with the place it came from; what is not there is `None`.
+#[derive(Clone, Eq, PartialEq)]
+pub struct CertTexts {
+    pub source: CertSource,
+    pub ca: Option<Source>,
+    pub cert: Option<Source>,
+    pub key: Option<Source>,
+}
+
+/// Without the texts: one of them is a secret.
+impl fmt::Debug for CertTexts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CertTexts").field(&self.source).finish()
     }
 }
 
@@ -361,8 +392,8 @@ fn cert_source(word: Field<'_>, findings: &mut Findings<'_>) -> Option<CertSourc
         "s3" => {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-            let is_name = (1..=MAX_BUCKET).contains(&bucket.len()) && bucket.bytes().all(in_name);
-            is_name.then(|| CertSource::S3 {
+            let is_bucket = (1..=MAX_BUCKET).contains(&bucket.len()) && bucket.bytes().all(in_name);
+            is_bucket.then(|| CertSource::S3 {
                 bucket: bucket.into(),
                 prefix: prefix.trim_matches('/').into(),
             })
@@ -399,14 +430,13 @@ fn alpn(list: Field<'_>, findings: &mut Findings<'_>) -> Option<Box<[Box<str>]>>
     Some(protocols.iter().map(|name| name.text.into()).collect())
 }
 
-fn server_name(name: Field<'_>, findings: &mut Findings<'_>) -> Option<Box<str>> {
-    let found = host_name(name.text)
-        .ok()
-        .filter(|name| ServerName::try_from(*name).is_ok());
-    if found.is_none() {
-        expected("a name or an address", name, findings);
+fn server_name(word: Field<'_>, findings: &mut Findings<'_>) -> Option<Box<str>> {
+    let name = host_name(word.text).ok();
+    let name = name.filter(|name| ServerName::try_from(*name).is_ok());
+    if name.is_none() {
+        expected("a name or an address", word, findings);
     }
-    found.map(Into::into)
+    name.map(Into::into)
 }
 
 #[cfg(test)]

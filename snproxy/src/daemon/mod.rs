@@ -1,6 +1,7 @@
 //! The running proxy: owns everything, and reacts to one event after the other.
 
 mod aside;
+mod certs;
 mod crowd;
 mod drain;
 mod explain;
@@ -37,10 +38,12 @@ use crate::discovery::{Root, Watch};
 use crate::flow::Shared;
 use crate::sys::memory;
 
+pub use certs::check as check_certs;
 pub use reload::{Good, look};
 pub use start::{Start, StartError};
 pub use world::{Names, control_socket_of, parse};
 
+use certs::CertTimes;
 use pods::Pods;
 use reload::{Loaded, Why};
 use source_ports::Watched;
@@ -73,6 +76,7 @@ struct Daemon {
     control: Control,
     watch: Watch,
     renewal: Renewal,
+    cert_times: CertTimes,
     set_log_level: SetLogLevel,
     draining: bool,
     tide: Tide,
@@ -133,7 +137,8 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
             warn!(%error, "the log lines of the BPF program can no longer be read");
         });
     }
-    let watch = Watch::new(&root.paths(&good.conf.files));
+    shared.tls.store(Arc::new(good.certs.configs()));
+    let watch = Watch::new(&good.paths(&root));
     if let Some(problem) = watch.problem() {
         warn!(%problem, "watch files");
     }
@@ -157,6 +162,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         control,
         watch,
         renewal: Renewal::default(),
+        cert_times: CertTimes::default(),
         set_log_level,
         draining: false,
         tide: Tide::default(),
@@ -180,6 +186,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
             () = daemon.watch.changed() => daemon.reload(Why::Changed),
             looked = daemon.loaded.looked() => daemon.loaded(looked),
             changed = daemon.renewal.done() => daemon.targets_renewed(changed),
+            is_news = daemon.cert_times.renewed() => daemon.certs_renewed(is_news),
             () = shared.health_changed.notified() => daemon.health_changed(),
             Some(port) = crowds.recv() => daemon.set_aside(port),
             Some(question) = asked.recv() => daemon.answer(question),
@@ -203,6 +210,7 @@ impl Daemon {
         self.retry_reload();
         self.renew_names(Instant::now());
         self.renew_targets(Instant::now());
+        self.look_at_certs(Instant::now());
         self.control.retry(&self.started_with);
         self.look_around();
         if self.tide.has_ebbed(self.shared.live.now()) {

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, sleep_until};
 use tracing::debug;
 
-use crate::conf::{Check, SendProxy};
+use crate::conf::SendProxy;
 use crate::flow::{Shared, header};
 use crate::net::check::{Question, check};
 use crate::net::dial::Options;
@@ -96,7 +96,7 @@ impl Pods {
                 continue;
             }
             let is_settled = health.is_up() && !health.is_missed();
-            if is_settled && !is_wanted(&upstream.check, inode.is_some()) {
+            if is_settled && !is_wanted(upstream, inode.is_some()) {
                 if health.next().is_some() {
                     upstream.plan_check(None);
                 }
@@ -146,8 +146,9 @@ fn inode_of(addr: SocketAddr, by_port: &HashMap<u16, Vec<&Listening>>) -> Option
 }
 
 /// Whether an upstream that is up is to be checked now and then.
-fn is_wanted(check: &Check, is_seen: bool) -> bool {
-    let is_plain = check.send.is_empty() && check.expect.is_empty();
+fn is_wanted(upstream: &Upstream, is_seen: bool) -> bool {
+    let check = &upstream.check;
+    let is_plain = check.send.is_empty() && check.expect.is_empty() && upstream.tls.is_none();
     check.interval.is_some() && !(is_plain && is_seen)
 }
 
@@ -201,12 +202,18 @@ async fn make(shared: Arc<Shared>, due: Due, place: OwnedSemaphorePermit) {
         ..
     } = due;
     let how = &upstream.check;
-    let mut send = BytesMut::new();
+    let (mut preface, mut send) = (BytesMut::new(), BytesMut::new());
     if let Some(version) = header::version(send_proxy) {
-        proxy::encode_unknown(version, &mut send);
+        let first = if upstream.tls.is_some() {
+            &mut preface
+        } else {
+            &mut send
+        };
+        proxy::encode_unknown(version, first);
     }
     send.extend_from_slice(&how.send);
     let question = Question {
+        preface: &preface,
         send: &send,
         expect: &how.expect,
     };
@@ -215,7 +222,16 @@ async fn make(shared: Arc<Shared>, due: Due, place: OwnedSemaphorePermit) {
         from: upstream.dial_from.now().ip(),
         ..Options::default()
     };
-    match check(upstream.addr, options, question, how.timeout).await {
+    let secure = match &upstream.tls {
+        None => None,
+        Some(tls) => {
+            let config = shared.tls.load().upstreams.get(&tls.how).cloned();
+            // Without one the table is a new one, and this upstream not in it.
+            let Some(config) = config else { return };
+            Some((config, tls.name.clone()))
+        }
+    };
+    match check(upstream.addr, options, secure, question, how.timeout).await {
         Ok(()) => shared.note_check(&upstream, Ok(())),
         Err(error) => {
             debug!(%error, "check");

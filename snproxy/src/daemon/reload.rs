@@ -18,6 +18,7 @@ use crate::route::Table;
 use crate::sys::memory;
 
 use super::Daemon;
+use super::certs::Certs;
 use super::names::{changed_names, has_names};
 use super::notify;
 use super::steer::{chain, max_listeners, wanted_listeners};
@@ -30,8 +31,18 @@ pub struct Good {
     /// Fingerprint of the texts.
     pub seen: u64,
     pub had_mappings: bool,
+    pub certs: Arc<Certs>,
     /// The texts, where names in them may get other addresses: the files may be bad by then.
     named: Option<Arc<Sources>>,
+}
+
+impl Good {
+    /// All files that it came from, existing or not: what to watch.
+    pub(super) fn paths(&self, root: &Root) -> Vec<PathBuf> {
+        let mut paths = root.paths(&self.conf.files);
+        paths.extend(self.certs.paths());
+        paths
+    }
 }
 
 /// Why the configuration is looked at; the last one comes first where several wait.
@@ -56,6 +67,8 @@ enum Found {
         seen: u64,
         paths: Vec<PathBuf>,
         diagnostics: Vec<Diagnostic>,
+        /// `None`: it was not even looked at them.
+        certs: Option<Arc<Certs>>,
     },
     Good(Box<Good>),
 }
@@ -69,6 +82,8 @@ pub(super) struct Loaded {
     /// Its texts, where it has names.
     named: Option<Arc<Sources>>,
     had_mappings: bool,
+    /// Of the last look that came as far as them.
+    certs: Arc<Certs>,
     diagnostics: Vec<Diagnostic>,
     ok: bool,
     unreadable: bool,
@@ -91,6 +106,7 @@ impl Loaded {
             in_force: started.seen,
             named: started.named.clone(),
             had_mappings: started.had_mappings,
+            certs: Arc::clone(&started.certs),
             diagnostics: started.diagnostics.clone(),
             ok: true,
             unreadable: false,
@@ -100,6 +116,10 @@ impl Loaded {
             resolved: Instant::now(),
             callers: Vec::new(),
         }
+    }
+
+    pub(super) fn certs(&self) -> &Arc<Certs> {
+        &self.certs
     }
 
     /// When names were last asked for their addresses; `None` while a look is under way.
@@ -141,7 +161,7 @@ pub(super) struct Looked(Why, Found);
 
 /// Reads and judges the files. May block.
 pub fn look(root: &Root, names: &Names) -> Result<Good, Vec<Diagnostic>> {
-    match judge(root, names, None, false) {
+    match judge(root, names, None, false, &Certs::default()) {
         Found::Good(good) => Ok(*good),
         Found::Bad { diagnostics, .. } | Found::Unreadable(diagnostics) => Err(diagnostics),
         Found::Same => Err(Vec::new()),
@@ -149,12 +169,19 @@ pub fn look(root: &Root, names: &Names) -> Result<Good, Vec<Diagnostic>> {
 }
 
 /// Reads and judges the files, unless they are those whose fingerprint is `last`.
-fn judge(root: &Root, names: &Names, last: Option<u64>, had_mappings: bool) -> Found {
+fn judge(
+    root: &Root,
+    names: &Names,
+    last: Option<u64>,
+    had_mappings: bool,
+    certs: &Certs,
+) -> Found {
     let sources = match root.read() {
         Ok(sources) => sources,
         Err(diagnostics) => return Found::Unreadable(diagnostics),
     };
-    let seen = fingerprint(&sources);
+    let texts = fingerprint(&sources);
+    let seen = texts ^ certs.fingerprint_now(&names.certs);
     if last == Some(seen) {
         return Found::Same;
     }
@@ -167,27 +194,52 @@ fn judge(root: &Root, names: &Names, last: Option<u64>, had_mappings: bool) -> F
             seen,
             paths,
             diagnostics,
+            certs: None,
         };
     }
-    match parse(Arc::new(sources), seen, names) {
+    let seen = |certs: &Certs| texts ^ certs.fingerprint();
+    match parse(Arc::new(sources), seen, names, certs) {
         Ok(good) => Found::Good(good),
-        Err(diagnostics) => Found::Bad {
-            seen,
-            paths,
-            diagnostics,
-        },
+        Err((diagnostics, looked)) => {
+            let certs = looked.as_deref().unwrap_or(certs);
+            Found::Bad {
+                seen: seen(certs),
+                paths: [paths, certs.paths()].concat(),
+                diagnostics,
+                certs: looked,
+            }
+        }
     }
 }
 
-/// The set with the addresses that its names have now. Errors: what is wrong with it.
-fn parse(sources: Arc<Sources>, seen: u64, names: &Names) -> Result<Box<Good>, Vec<Diagnostic>> {
-    let Parsed { value, diagnostics } = super::parse(&sources, names);
+/// What is wrong with a set, and its certificates if they were looked at.
+type Wrong = (Vec<Diagnostic>, Option<Arc<Certs>>);
+
+/// The set with the addresses that its names have now, and the certificates that are there now; `seen` is its
+/// fingerprint. Errors: what is wrong with it.
+fn parse(
+    sources: Arc<Sources>,
+    seen: impl Fn(&Certs) -> u64,
+    names: &Names,
+    before: &Certs,
+) -> Result<Box<Good>, Wrong> {
+    let Parsed {
+        value,
+        mut diagnostics,
+    } = super::parse(&sources, names);
     let Some(conf) = value.filter(|_| !has_errors(&diagnostics)) else {
-        return Err(diagnostics);
+        return Err((diagnostics, None));
     };
+    let (certs, wrong) = Certs::load(&conf, before, &names.certs);
+    let certs = Arc::new(certs);
+    diagnostics.extend(wrong);
+    if has_errors(&diagnostics) {
+        return Err((diagnostics, Some(certs)));
+    }
     Ok(Box::new(Good {
         diagnostics,
-        seen,
+        seen: seen(&certs),
+        certs,
         had_mappings: sources.mappings.is_some(),
         named: has_names(&conf).then_some(sources),
         conf: Arc::new(conf),
@@ -206,14 +258,18 @@ impl Daemon {
             let Some((sources, seen)) = self.loaded.named() else {
                 return;
             };
+            let certs = Arc::clone(&self.loaded.certs);
             // A set that was good and is not any more stays as it was.
-            Box::new(move || parse(sources, seen, &names).map_or(Found::Same, Found::Good))
+            Box::new(move || {
+                parse(sources, |_| seen, &names, &certs).map_or(Found::Same, Found::Good)
+            })
         } else {
             // What could not even be read is news whatever it is.
             let is_news = why == Why::Asked || self.loaded.unreadable;
             let last = (!is_news).then_some(self.loaded.seen);
             let (root, had_mappings) = (self.root.clone(), self.loaded.had_mappings);
-            Box::new(move || judge(&root, &names, last, had_mappings))
+            let certs = Arc::clone(&self.loaded.certs);
+            Box::new(move || judge(&root, &names, last, had_mappings, &certs))
         };
         let look = move || {
             let found = found();
@@ -245,15 +301,20 @@ impl Daemon {
                 seen,
                 paths,
                 diagnostics,
+                certs,
             } => {
                 self.loaded.seen = seen;
+                if let Some(certs) = certs {
+                    self.loaded.certs = certs;
+                }
                 self.watch.set(&paths);
                 self.keep(diagnostics);
             }
             Found::Good(good) => {
                 if why != Why::Names {
                     self.loaded.seen = good.seen;
-                    self.watch.set(&self.root.paths(&good.conf.files));
+                    self.watch.set(&good.paths(&self.root));
+                    self.loaded.certs = Arc::clone(&good.certs);
                 }
                 if let Some(refusal) = claimed_until_restart(&good.conf, self.started_with.port) {
                     self.keep(vec![refusal]);
@@ -335,8 +396,11 @@ impl Daemon {
             had_mappings,
             seen,
             named,
+            certs,
             ..
         } = *good;
+        // Before the table that asks for them.
+        self.shared.tls.store(Arc::new(certs.configs()));
         (self.set_log_level)(&table.conf);
         let (generation, mappings) = (table.generation, table.conf.mappings.len());
         let addresses = changed_names(&old.conf, &table.conf);

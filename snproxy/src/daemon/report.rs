@@ -80,6 +80,7 @@ impl Daemon {
             all_out: self.steerer.plan().all_out().to_string(),
             pods: pods.collect(),
             apps: apps(&table),
+            certificates: self.certificates(),
             queues: self.queues(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -87,7 +88,7 @@ impl Start {
         let control = bind_control(&conf);
         let table = Table::build(Arc::clone(&conf), None, since);
         let steerer = steer(&conf, &table, &listener)?;
-        give_up_privileges(&root, &conf, steerer.mechanism())?;
+        give_up_privileges(&good.paths(&root), &conf, steerer.mechanism())?;
         crate::sys::memory::trim();
         Ok(Self {
             root,
@@ -218,7 +219,7 @@ fn raise_descriptor_limit() -> Result<(), StartError> {
     }
 }
 
-fn give_up_privileges(root: &Root, conf: &Conf, mechanism: &str) -> Result<(), StartError> {
+fn give_up_privileges(files: &[PathBuf], conf: &Conf, mechanism: &str) -> Result<(), StartError> {
     // Ports below 1024 that get listeners of their own may be opened by later reloads.
     let may_be_low = conf.files.apps.is_some() || conf.cluster_ports.iter().any(|port| port < 1024);
     let low = mechanism == "listeners" && may_be_low;
@@ -232,8 +233,8 @@ fn give_up_privileges(root: &Root, conf: &Conf, mechanism: &str) -> Result<(), S
         source,
     })?;
     info!(?kept, "capabilities dropped");
-    for path in root.paths(&conf.files) {
-        if let Err(error) = std::fs::File::open(&path)
+    for path in files {
+        if let Err(error) = std::fs::File::open(path)
             && error.kind() == io::ErrorKind::PermissionDenied
         {
             let path = path.display();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::addr::PortSet;
 use crate::conf::{self, Conf, Sources, World};
 use crate::diag::{Parsed, Source};
+use crate::discovery::certs::Store;
 use crate::net::own::is_own;
 use crate::sys::privileges;
 
@@ -29,6 +30,8 @@ pub struct Names {
     hosts: Mutex<Known>,
     /// Of the apps file.
     pub(super) targets: Targets,
+    /// Certificates as they last were where they come from.
+    pub(super) certs: Store,
 }
 
 #[derive(Debug, Default)]

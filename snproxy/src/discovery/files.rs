@@ -90,7 +90,7 @@ fn read_conf(path: &Path) -> Result<Source, Diagnostic> {
 }
 
 /// `None` for a file that does not exist.
-fn read_file(path: &Path, limit: usize) -> Result<Option<Source>, Diagnostic> {
+pub(super) fn read_file(path: &Path, limit: usize) -> Result<Option<Source>, Diagnostic> {
     let found = |call: &str, error: &io::Error| {
         Diagnostic::of_file(path, Severity::Error, format!("{call}: {error}"))
     };

@@ -2,6 +2,7 @@
 //!
 //! Whether a change matters is the caller's to find out, by comparing [`Sources`](crate::conf::Sources).
 
+pub mod certs;
 mod files;
 mod pending;
 pub mod s3;

@@ -54,6 +54,10 @@ pub enum End {
     Rate,
     /// The client had to send a PROXY header and did not.
     Header,
+    /// The client's TLS handshake failed.
+    TlsClient,
+    /// The client's TLS handshake was not done in TLSTIMEOUT.
+    TlsTimeout,
     /// PEERS does not allow the source to use PORT.
     Stranger,
     /// A peer asked for nothing that we understand, or not in time.
@@ -64,7 +68,7 @@ pub enum End {
 
 impl End {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Clean,
         Self::Client,
         Self::Upstream,
@@ -88,6 +92,8 @@ impl End {
         Self::QueueTimeout,
         Self::Rate,
         Self::Header,
+        Self::TlsClient,
+        Self::TlsTimeout,
         Self::Stranger,
         Self::Request,
         Self::Unused,
@@ -126,6 +132,8 @@ impl End {
             Self::QueueTimeout => "queue_timeout",
             Self::Rate => "rate",
             Self::Header => "header",
+            Self::TlsClient => "tls_client",
+            Self::TlsTimeout => "tls_timeout",
             Self::Stranger => "stranger",
             Self::Request => "request",
             Self::Unused => "unused",

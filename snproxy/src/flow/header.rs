@@ -4,7 +4,7 @@
 //! there. `CLIENTPROXY detect` guesses all the same, as users of this configuration are used to;
 //! `require` and `never` do not. The guess ends with the first byte that cannot belong to a header.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -29,11 +29,13 @@ const _: () = assert!(FIRST_READ > proxy::MAX_HEADER);
 const V1_START: &[u8] = b"P";
 
 /// A client's first bytes, and what they turned out to be.
+#[derive(Debug)]
 pub(super) struct Looked {
     seen: Seen,
     bytes: BytesMut,
 }
 
+#[derive(Debug)]
 enum Seen {
     /// A header of this many bytes.
     Header(usize),
@@ -77,6 +79,48 @@ impl Opening {
             Seen::Header(_) => Ok(Some(looked)),
             Seen::None => Err(End::Header),
             Seen::Reset => Err(End::Client),
+        }
+    }
+
+    /// The client's first bytes, before any pod is reached: of TLS that ends here, or goes on from here.
+    ///
+    /// `silence`: how long a client may say nothing. Errors: the client reset.
+    pub(super) async fn look(
+        &self,
+        client: &Stream,
+        looked: Option<Looked>,
+        silence: Duration,
+    ) -> Result<Looked, End> {
+        let looked = match (looked, self.mode) {
+            (Some(looked), _) => looked,
+            (None, ProxyMode::Never) => Looked {
+                seen: Seen::None,
+                bytes: BytesMut::new(),
+            },
+            (None, _) => look(client, BytesMut::new(), Some(silence), self.wait).await,
+        };
+        match looked.seen {
+            Seen::Reset => Err(End::Client),
+            _ => Ok(looked),
+        }
+    }
+
+    /// How long a client may say nothing before its header is made for it.
+    pub(super) fn wait(&self) -> Duration {
+        self.wait
+    }
+
+    /// What pods hear ahead of TLS.
+    pub(super) fn preface(&self, looked: &Looked) -> Preface {
+        let header = match looked.seen {
+            Seen::Header(header) => looked.bytes.get(..header).map(BytesMut::from),
+            Seen::None | Seen::Reset => None,
+        };
+        Preface {
+            header,
+            ends: Some((self.client, self.asked)),
+            cluster_port: ClusterPort::new(self.asked.port()),
+            id: self.id,
         }
     }
 
@@ -137,6 +181,61 @@ impl Opening {
         let header = ProxyHeader::new(self.client, self.asked);
         let cluster_port = ClusterPort::new(self.asked.port());
         encode(version, &header, cluster_port, self.id, out);
+    }
+}
+
+impl Looked {
+    /// What came behind the header, which is no part of it any more.
+    pub(super) fn split_payload(&mut self) -> BytesMut {
+        let header = match self.seen {
+            Seen::Header(header) => header,
+            Seen::None | Seen::Reset => 0,
+        };
+        self.bytes.split_off(header.min(self.bytes.len()))
+    }
+}
+
+/// What a pod hears ahead of the TLS handshake: the header cannot wait for whoever is asked for it later.
+#[derive(Debug)]
+pub(super) struct Preface {
+    /// The client's own.
+    header: Option<BytesMut>,
+    /// Client and the address that it opened; `None`: nobody said.
+    ends: Option<(SocketAddr, SocketAddr)>,
+    cluster_port: Option<ClusterPort>,
+    id: u64,
+}
+
+impl Preface {
+    /// For a connection that a peer brought: what its line said.
+    pub(super) fn of_peer(
+        ends: Option<(SocketAddrV4, SocketAddrV4)>,
+        cluster_port: ClusterPort,
+        id: u64,
+    ) -> Self {
+        Self {
+            header: None,
+            ends: ends.map(|(client, asked)| (client.into(), asked.into())),
+            cluster_port: Some(cluster_port),
+            id,
+        }
+    }
+
+    /// `None` for a pod that wants none.
+    pub(super) fn header(&self, send: SendProxy) -> Option<BytesMut> {
+        let version = version(send)?;
+        if let Some(header) = &self.header {
+            return Some(header.clone());
+        }
+        let mut out = BytesMut::new();
+        match self.ends {
+            Some((client, asked)) => {
+                let header = ProxyHeader::new(client, asked);
+                encode(version, &header, self.cluster_port, self.id, &mut out);
+            }
+            None => proxy::encode_unknown(version, &mut out),
+        }
+        Some(out)
     }
 }
 

@@ -203,7 +203,7 @@ impl Drop for Places {
 pub(super) async fn admit(
     shared: &Arc<Shared>,
     port: u16,
-    wanted: &mut Wanted,
+    wanted: &mut Wanted<'_>,
 ) -> Result<Places, End> {
     let limits = &shared.limits;
     let (source, queue, common_queue) = {
@@ -277,7 +277,11 @@ fn of_port(conf: &PortConf) -> Limit {
 }
 
 /// Waits in a queue until `take` has a place, by the limits as they are by then.
-async fn wait(ticket: &Ticket, wanted: &mut Wanted, take: impl Fn() -> bool) -> Result<(), End> {
+async fn wait(
+    ticket: &Ticket,
+    wanted: &mut Wanted<'_>,
+    take: impl Fn() -> bool,
+) -> Result<(), End> {
     debug!(position = ticket.position(), "waits for a place");
     wanted.has_waited = true;
     loop {
@@ -322,7 +326,7 @@ async fn in_time(until: Option<Instant>, waited: impl Future<Output = ()>) -> Re
 pub(super) async fn wait_for_pod<T, A: Future<Output = Result<T, End>>>(
     shared: &Shared,
     port: u16,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
     attempt: impl Fn() -> A,
 ) -> Result<T, End> {
     let limits = &shared.limits;

@@ -14,6 +14,7 @@ mod reached;
 mod seldom;
 pub mod spares;
 mod timeouts;
+mod tls;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -25,6 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -32,8 +34,10 @@ use tracing::field::display;
 use tracing::{debug, info, warn};
 
 use crate::addr::{ClusterPort, canonical};
+use crate::conf::SendProxy;
 use crate::net::check::CheckError;
 use crate::net::dial::DialError;
+use crate::net::tls::Configs;
 use crate::pump::{self, First, Meter, Rule, Side, Stop, Timeout};
 use crate::route::Table;
 use crate::route::health::Event;
@@ -42,6 +46,7 @@ use crate::route::service::Upstream;
 use crate::sys::stream::Stream;
 
 use end::{End, Ends};
+use header::{Looked, Opening, Relay};
 use limits::{Limits, Places};
 use live::{Alive, Live};
 use questions::Questions;
@@ -64,6 +69,7 @@ pub struct Shared {
     further: Seldom,
     loops: Seldom,
     limited: Seldom,
+    handshakes: Seldom,
     /// Some upstream took a connection and did not answer in time.
     has_silence: AtomicBool,
     /// Told when a dial changed what is known of an upstream.
@@ -73,6 +79,8 @@ pub struct Shared {
     pub questions: Questions,
     pub spares: Spares,
     pub limits: Arc<Limits>,
+    /// For the TLS of the table in force.
+    pub tls: ArcSwap<Configs>,
     pub kept: Kept,
     ids: AtomicU64,
 }
@@ -91,12 +99,14 @@ impl Shared {
             further: Seldom::default(),
             loops: Seldom::default(),
             limited: Seldom::default(),
+            handshakes: Seldom::default(),
             has_silence: AtomicBool::new(false),
             health_changed: Notify::new(),
             answered: Notify::new(),
             questions: Questions::default(),
             spares: Spares::default(),
             limits: Arc::new(Limits::new(std::time::Instant::now())),
+            tls: ArcSwap::default(),
             kept: Kept::default(),
             // Two processes of one host give different ids to a pod's log.
             ids: AtomicU64::new(u64::from(std::process::id()) << 32),
@@ -357,20 +367,35 @@ struct Way {
     places: Places,
 }
 
-/// A way, and what goes over it first.
-type Found<'a> = (Box<Way>, Deciding<'a>);
-type Deciding<'a> = Pin<Box<dyn Future<Output = First> + Send + 'a>>;
+/// A way, and how it is decided what goes over it first.
+type Found = (Box<Way>, Opens);
+
+/// What it takes to decide what the upstream gets first.
+enum Opens {
+    Client(Opening, Option<Looked>, SendProxy),
+    /// With what came behind the peer's request.
+    Peer(Relay, BytesMut),
+}
+
+impl Opens {
+    fn decide(self, from: &Stream) -> Pin<Box<dyn Future<Output = First> + Send + '_>> {
+        match self {
+            Self::Client(opening, looked, send) => Box::pin(opening.decide(from, looked, send)),
+            Self::Peer(relay, bytes) => Box::pin(relay.decide(from, bytes)),
+        }
+    }
+}
 
 /// PORT is for peers; every other port that reaches us is a cluster port.
 async fn carry(shared: &Arc<Shared>, stream: TcpStream, addr: SocketAddr) {
     let start = Instant::now();
-    let client = match Client::new(shared, stream, canonical(addr)) {
+    let mut client = match Client::new(shared, stream, canonical(addr)) {
         Ok(client) => client,
         Err(end) => return conclude(shared, start, &Opened::by(addr), &Closed::silently(end)),
     };
     let table = shared.table.load_full();
     let is_peer = client.asked.port() == table.conf.port;
-    let (stated, closed) = carry_to_end(shared, table, &client, is_peer).await;
+    let (stated, closed) = carry_to_end(shared, table, &mut client, is_peer).await;
     let opened = if is_peer {
         Opened {
             client: stated.client.map(SocketAddr::V4),
@@ -391,7 +416,7 @@ async fn carry(shared: &Arc<Shared>, stream: TcpStream, addr: SocketAddr) {
 async fn carry_to_end(
     shared: &Arc<Shared>,
     table: Arc<Table>,
-    client: &Client,
+    client: &mut Client,
     is_peer: bool,
 ) -> (Stated, Closed) {
     // Boxed: only until it is over, and a connection that stays has the room of the pump only. The table goes with it: a
@@ -403,10 +428,11 @@ async fn carry_to_end(
         let found = Box::pin(cluster::way(shared, client)).await;
         found.map_err(|closed| (Stated::default(), closed))
     };
-    let (mut way, first) = match found {
+    let (mut way, opens) = match found {
         Ok(found) => found,
         Err(closed) => return closed,
     };
+    let first = opens.decide(&client.stream);
     let early = mem::take(&mut way.reached.early);
     let upstream = &way.reached.upstream;
     let cut = pin!(shared.live.cut_turn(Some(&way.reached.held), random));

@@ -8,7 +8,7 @@ mod strangers;
 #[cfg(test)]
 mod tests;
 
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,12 +25,13 @@ use crate::wire::Decoded;
 use crate::wire::peer::{Reply, Request, decode_request};
 
 use super::end::End;
+use super::header::Preface;
 use super::limits::{Places, admit_peer};
 use super::live::Waiting;
 use super::reach::{asker, connect, keep};
 use super::reached::Reached;
 use super::timeouts::{Sees, timeouts};
-use super::{Client, Closed, Found, Shared, Stated, Way, header, questions, random};
+use super::{Client, Closed, Found, Opens, Shared, Stated, Way, header, questions, random};
 
 pub use room::Room;
 
@@ -48,11 +49,11 @@ const FAREWELL_BYTES: usize = 64 * 1024;
 /// Answers a peer until it has its pod.
 ///
 /// Errors: what it stated, and how it ended without one.
-pub(super) async fn way<'a>(
-    shared: &'a Arc<Shared>,
+pub(super) async fn way(
+    shared: &Arc<Shared>,
     table: Arc<Table>,
-    client: &'a Client,
-) -> Result<Found<'a>, (Stated, Closed)> {
+    client: &mut Client,
+) -> Result<Found, (Stated, Closed)> {
     let mut caller = Caller {
         shared,
         peer: &client.stream,
@@ -93,9 +94,9 @@ struct Caller<'a> {
     stated: Stated,
 }
 
-impl<'a> Caller<'a> {
+impl Caller<'_> {
     /// Errors: how it ends where no pod was connected, for the peer to hear as a close.
-    async fn serve(&mut self, table: Arc<Table>, id: u64) -> Result<Found<'a>, End> {
+    async fn serve(&mut self, table: Arc<Table>, id: u64) -> Result<Found, End> {
         self.check(&table)?;
         questions::heard_from(self.shared, &table, self.addr.ip());
         // One that waits must not keep a table of each reload.
@@ -115,7 +116,7 @@ impl<'a> Caller<'a> {
                         client: ends.map(|(client, _)| client),
                     };
                     // Boxed: one that waits must not hold the room for it.
-                    return Box::pin(self.connect(table, cluster_port, id)).await;
+                    return Box::pin(self.connect(table, cluster_port, ends, id)).await;
                 }
                 Request::Count { cluster_port } => {
                     self.say(Reply::Pods(pods(&table, cluster_port))).await?;
@@ -189,20 +190,22 @@ impl<'a> Caller<'a> {
         &mut self,
         table: Arc<Table>,
         cluster_port: ClusterPort,
+        ends: Option<(SocketAddrV4, SocketAddrV4)>,
         id: u64,
-    ) -> Result<Found<'a>, End> {
+    ) -> Result<Found, End> {
         let (shared, peer) = (self.shared, self.peer);
         let service = table
             .service_for_peers(cluster_port.get())
             .ok_or(End::NotMapped)?;
         // A host that does not say for whom it asks spreads such clients over all pods.
         let client = self.stated.client;
+        let preface = Preface::of_peer(ends, cluster_port, id);
         let asker = client.map_or_else(anybody, |client| {
             asker(shared, service.conf, cluster_port, client.into())
         });
         let conf = service.conf;
         let connected = tokio::select! {
-            connected = admit_and_connect(shared, &table, service, asker) => connected,
+            connected = admit_and_connect(shared, &table, service, asker, &preface) => connected,
             () = peer.broken() => Err(End::Client),
             end = shared.live.cut_turn(None, random) => Err(end),
         };
@@ -229,7 +232,7 @@ impl<'a> Caller<'a> {
             send: reached.send,
             tell_header: conf.first_byte_timeout.is_some(),
         };
-        let first = Box::pin(relay.decide(peer, std::mem::take(&mut self.bytes)));
+        let opens = Opens::Peer(relay, std::mem::take(&mut self.bytes));
         let way = Way {
             reached,
             rule: Rule {
@@ -240,7 +243,7 @@ impl<'a> Caller<'a> {
             stated: self.stated,
             places,
         };
-        Ok((Box::new(way), first))
+        Ok((Box::new(way), opens))
     }
 
     /// Errors: the peer is gone, or takes nothing.
@@ -279,9 +282,13 @@ async fn admit_and_connect(
     table: &Table,
     service: Service<'_>,
     asker: Asker,
+    preface: &Preface,
 ) -> Result<(Places, Reached), End> {
     let places = admit_peer(shared, service.port.get())?;
-    Ok((places, connect(shared, table, service, asker).await?))
+    Ok((
+        places,
+        connect(shared, table, service, asker, Some(preface)).await?,
+    ))
 }
 
 /// How many pods of `port` take connections, as far as is known.
@@ -296,7 +303,7 @@ fn pods(table: &Table, port: ClusterPort) -> u32 {
 
 /// Ends our side, and reads on until the peer has ended its own: a close with bytes unread would be a reset, and
 /// void what was said.
-async fn farewell(peer: &Stream, patience: Duration) {
+pub(super) async fn farewell(peer: &Stream, patience: Duration) {
     const SINK: usize = 4096;
 
     // ENOTCONN: it has reset, and hears nothing any more.

@@ -3,18 +3,21 @@
 use std::io;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::task::yield_now;
 use tracing::debug;
 
-use crate::conf::Conf;
+use crate::conf::{Conf, PortConf, SendProxy};
 use crate::net::dial::{DialError, Options, dial};
 use crate::net::own::is_own;
+use crate::net::tls::{self, HandshakeError};
 use crate::route::dial_from::Source;
 use crate::route::search::Over;
-use crate::route::service::Upstream;
+use crate::route::service::{Pod, Secured, Upstream};
 use crate::sys::stream::Stream;
 
 use super::Shared;
+use super::header::Preface;
 
 /// How pods are dialled.
 pub(super) fn to_pod(conf: &Conf) -> Options {
@@ -24,15 +27,46 @@ pub(super) fn to_pod(conf: &Conf) -> Options {
     }
 }
 
-/// One dial, and what it says of the pod.
+/// How one pod is greeted.
+#[derive(Clone, Debug)]
+pub(super) struct Greeting {
+    pub(super) connect_limit: Duration,
+    pub(super) tls_limit: Duration,
+    /// Goes ahead of a TLS handshake.
+    pub(super) preface: Option<BytesMut>,
+}
+
+impl Greeting {
+    /// Of a pod that wants `send`; without TLS the PROXY header is no part of it.
+    pub(super) fn new(conf: &PortConf, pod: &Pod, preface: Option<&Preface>) -> Self {
+        let preface = preface.filter(|_| pod.upstream.tls.is_some());
+        Self {
+            connect_limit: conf.connect_timeout,
+            tls_limit: conf.tls_timeout,
+            preface: preface.and_then(|preface| preface.header(pod.send_proxy)),
+        }
+    }
+}
+
+/// Which header goes ahead of the bytes of a client, once the pod is dialled.
+pub(super) fn header_after(pod: &Pod) -> SendProxy {
+    if pod.upstream.tls.is_some() {
+        SendProxy::No
+    } else {
+        pod.send_proxy
+    }
+}
+
+/// One dial, with the TLS handshake if there is one, and what it says of the pod.
 ///
 /// Errors: it was not reached, or is this proxy itself.
 pub(super) async fn dial_pod(
     shared: &Shared,
     upstream: &Upstream,
     options: Options,
-    limit: Duration,
+    greeting: Greeting,
 ) -> Result<Stream, Over> {
+    let limit = greeting.connect_limit;
     if shared.is_loop(upstream.addr) {
         return Err(Over::Loop);
     }
@@ -44,6 +78,15 @@ pub(super) async fn dial_pod(
         }
         dialled => noted(shared, upstream, source, dialled),
     };
+    let dialled = match (dialled, &upstream.tls) {
+        // Boxed: most pods are plain.
+        (Ok(stream), Some(tls)) => {
+            let secured = Box::pin(secure(shared, tls, stream, greeting)).await;
+            let addr = upstream.addr;
+            secured.map_err(|source| DialError::Tls { addr, source })
+        }
+        (dialled, _) => dialled,
+    };
     shared.note_dial(upstream, dialled.as_ref());
     dialled.map_err(|error| {
         debug!(%error, "dial");
@@ -53,6 +96,27 @@ pub(super) async fn dial_pod(
             _ => Over::NoUpstream,
         }
     })
+}
+
+/// The TLS handshake with a pod that was just dialled.
+async fn secure(
+    shared: &Shared,
+    tls: &Secured,
+    mut stream: Stream,
+    greeting: Greeting,
+) -> Result<Stream, HandshakeError> {
+    let config = shared.tls.load().upstreams.get(&tls.how).cloned();
+    let config = config.ok_or(HandshakeError::Unconfigured)?;
+    if let Some(header) = greeting.preface {
+        // Less than any empty send buffer holds.
+        let sent = stream.try_write(&header).map_err(HandshakeError::Refused)?;
+        if sent < header.len() {
+            let short = io::ErrorKind::WriteZero.into();
+            return Err(HandshakeError::Refused(short));
+        }
+    }
+    tls::connect(&mut stream, config, tls.name.clone(), greeting.tls_limit).await?;
+    Ok(stream)
 }
 
 /// Dials a pod of this host from the other source addresses, after `first` had no port left.

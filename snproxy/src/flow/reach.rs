@@ -27,8 +27,9 @@ use crate::wire::peer::{Reply, Request};
 
 use super::call::{self, OverSpare, Said, Unsettled};
 use super::end::End;
+use super::header::Preface;
 use super::limits::{Thing, wait_for_pod};
-use super::pod::{dial_pod, to_pod};
+use super::pod::{Greeting, dial_pod, header_after, to_pod};
 use super::questions::{self, SILENCE, note_host};
 use super::reached::{Held, Reached, Server};
 use super::{Shared, random};
@@ -44,16 +45,18 @@ const MAX_WAITS: u32 = 4;
 
 /// Who asks, and for what.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
+pub(super) struct Wanted<'a> {
     pub(super) client: SocketAddr,
     pub(super) asked: SocketAddr,
     /// How long it may wait for places; `None`: as long as it likes.
     pub(super) until: Option<Instant>,
     /// It was in a queue already.
     pub(super) has_waited: bool,
+    /// What pods hear before TLS.
+    pub(super) preface: Option<&'a Preface>,
 }
 
-impl Wanted {
+impl Wanted<'_> {
     /// How many may wait before it in a queue for `most`: who waited for one place is not turned away at the next.
     pub(super) fn room(&self, most: u32) -> u32 {
         if self.has_waited { u32::MAX } else { most }
@@ -97,6 +100,7 @@ struct Race<'t> {
     port: u16,
     answers: Arc<Answers>,
     request: Request,
+    preface: Option<&'t Preface>,
     pod: Option<Dialling>,
     calls: FuturesUnordered<Calling>,
     /// When the next candidate starts, whatever the newest one does.
@@ -108,7 +112,7 @@ pub(super) async fn reach(
     shared: &Arc<Shared>,
     table: &Table,
     port: ClusterPort,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
 ) -> Result<Reached, End> {
     let conf = table.conf.of_port(port.get());
     let line = || Thing::Pod(table.line(port.get()));
@@ -130,7 +134,7 @@ async fn attempt(
     shared: &Arc<Shared>,
     table: &Table,
     port: ClusterPort,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
 ) -> Result<Reached, End> {
     let now = std::time::Instant::now();
     let conf = table.conf.of_port(port.get());
@@ -139,7 +143,7 @@ async fn attempt(
     let answers = crosses.then(|| table.peers.answers(port.get(), now));
     let Some(answers) = answers.flatten() else {
         let service = table.service(port.get()).ok_or(End::NotMapped)?;
-        return connect(shared, table, service, asker).await;
+        return connect(shared, table, service, asker, wanted.preface).await;
     };
     let mut search = table.search(port.get(), asker, Arc::clone(&answers));
     let hosts = search.questions(now);
@@ -151,6 +155,7 @@ async fn attempt(
         port: port.get(),
         answers,
         request: Request::connect(port, wanted.client, wanted.asked),
+        preface: wanted.preface,
         pod: None,
         calls: FuturesUnordered::new(),
         patience: None,
@@ -163,7 +168,8 @@ impl Race<'_> {
     async fn run(mut self, search: &mut Search<'_>) -> Result<Reached, End> {
         let conf = self.conf;
         let start = Instant::now();
-        let last = start + conf.connect_timeout.max(conf.peer_timeout) * MAX_WAITS;
+        let longest = to_connect(conf).max(conf.peer_timeout);
+        let last = start + longest * MAX_WAITS;
         let mut is_waiting = false;
         let mut start_next = true;
         let shared = self.shared;
@@ -246,10 +252,11 @@ impl Race<'_> {
     fn dial(&mut self, pod: &Pod, permit: Permit, share: Share) {
         let shared = Arc::clone(self.shared);
         let upstream = Arc::clone(&pod.upstream);
-        let send = pod.send_proxy;
-        let (options, limit) = (to_pod(&self.table.conf), self.conf.connect_timeout);
+        let send = header_after(pod);
+        let options = to_pod(&self.table.conf);
+        let greeting = Greeting::new(self.conf, pod, self.preface);
         self.pod = Some(Box::pin(async move {
-            let stream = dial_pod(&shared, &upstream, options, limit).await?;
+            let stream = dial_pod(&shared, &upstream, options, greeting).await?;
             Ok(Reached {
                 upstream: stream,
                 server: Server::Pod(upstream),
@@ -537,15 +544,21 @@ pub(super) fn keep(
     }
 }
 
+/// Longest dial of one pod.
+fn to_connect(conf: &PortConf) -> Duration {
+    let tls = conf.upstream_tls.as_ref().map(|_| conf.tls_timeout);
+    conf.connect_timeout + tls.unwrap_or_default()
+}
+
 /// Dials pods of this host in the order of the policy until one answers.
 pub(super) async fn connect(
     shared: &Shared,
     table: &Table,
     service: Service<'_>,
     asker: Asker,
+    preface: Option<&Preface>,
 ) -> Result<Reached, End> {
-    let limit = service.conf.connect_timeout;
-    let deadline = Instant::now() + limit * MAX_WAITS;
+    let deadline = Instant::now() + to_connect(service.conf) * MAX_WAITS;
     let mut tried = Tried::default();
     let mut over = Over::NoUpstream;
     while tried.len() < MAX_TRIES && Instant::now() < deadline {
@@ -559,12 +572,13 @@ pub(super) async fn connect(
         shared
             .limits
             .may_be_free(|| Thing::Pod(table.line(service.port.get())));
-        match dial_pod(shared, &pod.upstream, to_pod(&table.conf), limit).await {
+        let greeting = Greeting::new(service.conf, pod, preface);
+        match dial_pod(shared, &pod.upstream, to_pod(&table.conf), greeting).await {
             Ok(upstream) => {
                 return Ok(Reached {
                     upstream,
                     server: Server::Pod(Arc::clone(&pod.upstream)),
-                    send: pod.send_proxy,
+                    send: header_after(pod),
                     early: BytesMut::new(),
                     held: Held::new(Some(permit), None),
                 });

@@ -3,13 +3,17 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tokio::time::{Instant, timeout_at};
 
 use crate::sys::stream::Stream;
 
 use super::dial::{DialError, Options, dial};
+use super::tls::{self, HandshakeError};
 
 /// Most bytes of an answer that a check reads, whatever it expects.
 pub const MAX_ANSWER: usize = 1024;
@@ -20,6 +24,8 @@ const SHOWN: usize = 48;
 /// What a check says, and how the answer must begin.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Question<'q> {
+    /// Goes ahead of a TLS handshake.
+    pub preface: &'q [u8],
     pub send: &'q [u8],
     /// Empty: none is waited for.
     pub expect: &'q [u8],
@@ -43,6 +49,11 @@ pub enum CheckError {
     #[error("check {addr}: another answer than expected{}", Got(got))]
     Other { addr: SocketAddr, got: Box<[u8]> },
     #[error("check {addr}: {source}")]
+    Tls {
+        addr: SocketAddr,
+        source: HandshakeError,
+    },
+    #[error("check {addr}: {source}")]
     Lost { addr: SocketAddr, source: io::Error },
 }
 
@@ -53,10 +64,17 @@ impl CheckError {
             // It took the connection, and that was all that it was asked for.
             Self::Dial(error) if question.expect.is_empty() => error.upstream_lives(),
             Self::Dial(error) => error.upstream_lives().map(|_| false),
+            Self::Tls {
+                source: HandshakeError::Unconfigured,
+                ..
+            } => None,
             _ => Some(false),
         }
     }
 }
+
+/// Who an upstream has to prove to be, and how it is spoken to.
+pub type Secure = (Arc<ClientConfig>, ServerName<'static>);
 
 /// Connects, sends, and reads until the answer has begun as expected or cannot any more; all within `limit`.
 ///
@@ -64,11 +82,23 @@ impl CheckError {
 pub async fn check(
     addr: SocketAddr,
     options: Options,
+    secure: Option<Secure>,
     question: Question<'_>,
     limit: Duration,
 ) -> Result<(), CheckError> {
     let until = Instant::now() + limit;
-    let stream = dial(addr, options, limit).await?;
+    let mut stream = dial(addr, options, limit).await?;
+    if let Some((config, name)) = secure {
+        let left = until.saturating_duration_since(Instant::now());
+        let shaken = async {
+            // What is not sent now is missed by the handshake.
+            let _ = timeout_at(until, send(&stream, question.preface)).await;
+            tls::connect(&mut stream, config, name, left).await
+        };
+        // Boxed: most upstreams are plain.
+        let shaken = Box::pin(shaken).await;
+        shaken.map_err(|source| CheckError::Tls { addr, source })?;
+    }
     if question.expect.is_empty() {
         // The connection was the answer: one that cuts short what it is told is up all the same.
         let _ = timeout_at(until, send(&stream, question.send)).await;

@@ -13,6 +13,7 @@ use crate::sys::stream::Stream;
 
 use super::own::has_source;
 use super::source_ports::may_be_picked;
+use super::tls::HandshakeError;
 
 /// What a socket is given before it is a connection.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -35,6 +36,12 @@ pub enum DialError {
     /// The upstream accepted, and reset at once: it lives, and wants no connection now.
     #[error("connect {addr}: reset at once")]
     Reset { addr: SocketAddr },
+    /// It took the connection, and TLS came to nothing.
+    #[error("connect {addr}: {source}")]
+    Tls {
+        addr: SocketAddr,
+        source: HandshakeError,
+    },
     /// All source ports towards the upstream are taken: says nothing of it.
     #[error("connect {addr}: no source port is left towards it")]
     SourcePorts { addr: SocketAddr },
@@ -61,8 +68,15 @@ impl DialError {
     pub fn upstream_lives(&self) -> Option<bool> {
         match self {
             Self::Reset { .. } => Some(true),
-            Self::SourcePorts { .. } | Self::Exhausted { .. } => None,
-            Self::Timeout { .. } | Self::Itself { .. } | Self::Failed { .. } => Some(false),
+            Self::SourcePorts { .. }
+            | Self::Exhausted { .. }
+            | Self::Tls {
+                source: HandshakeError::Unconfigured,
+                ..
+            } => None,
+            Self::Timeout { .. } | Self::Itself { .. } | Self::Failed { .. } | Self::Tls { .. } => {
+                Some(false)
+            }
         }
     }
 }

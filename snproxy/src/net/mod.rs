@@ -8,3 +8,4 @@ pub mod gate;
 pub mod listener;
 pub mod own;
 pub mod source_ports;
+pub mod tls;

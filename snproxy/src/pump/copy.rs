@@ -47,9 +47,14 @@ pub(super) fn poll_flush(
     held: &mut BytesMut,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Broken>> {
-    while !held.is_empty() {
-        match to.try_write(held) {
-            Ok(written) => held.advance(written),
+    while !held.is_empty() || to.unsent() > 0 {
+        let sent = if held.is_empty() {
+            to.try_flush()
+        } else {
+            to.try_write(held).map(|written| held.advance(written))
+        };
+        match sent {
+            Ok(()) => {}
             Err(error) if is_retryable(error.kind()) => {
                 ready!(to.poll_writable(cx)).map_err(|_| Broken::To)?;
             }

@@ -104,17 +104,17 @@ pub async fn run<C>(
         .map(|timeouts| Box::new(Clock::new(timeouts, meter)));
     let clock = clock.as_deref();
     let timeout = clock.map(|clock| Box::pin(clock.reached()));
+    // The kernel knows nothing of the keys.
+    let mechanism = if client.is_tls() || upstream.is_tls() {
+        Mechanism::Copy
+    } else {
+        rule.mechanism
+    };
     let mut up = Up {
         first: Some(first),
-        way: OneWay::new(Side::Client, client, upstream, rule.mechanism, &meter.up),
+        way: OneWay::new(Side::Client, client, upstream, mechanism, &meter.up),
     };
-    let mut down = OneWay::new(
-        Side::Upstream,
-        upstream,
-        client,
-        rule.mechanism,
-        &meter.down,
-    );
+    let mut down = OneWay::new(Side::Upstream, upstream, client, mechanism, &meter.down);
     let read = early.len();
     down.put_first(early, read);
     let stop = tokio::select! {

@@ -42,6 +42,8 @@ pub(super) struct OneWay<'a> {
     /// The same of a splice.
     pipe: Option<Pipe>,
     pace: Pace,
+    /// The end of `from` was read, and `to` told of it.
+    is_over: bool,
     /// Resolves when `from` breaks while bytes of it wait.
     reset: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
 }
@@ -77,6 +79,7 @@ impl<'a> OneWay<'a> {
                 Mechanism::Splice => Pace::Splice,
                 Mechanism::Adaptive => Pace::Messages(0),
             },
+            is_over: false,
             reset: None,
         }
     }
@@ -98,6 +101,9 @@ impl<'a> OneWay<'a> {
     ) -> Poll<Result<(), Broken>> {
         for _ in 0..TURN {
             ready!(self.poll_flush(cx, clock))?;
+            if self.is_over {
+                return Poll::Ready(Ok(()));
+            }
             if ready!(self.from.poll_readable(cx)).is_err() {
                 return Poll::Ready(Err(Broken::From));
             }
@@ -109,6 +115,10 @@ impl<'a> OneWay<'a> {
                     }
                 }
                 Round::NotReady => {}
+                Round::End if self.to.is_tls() => {
+                    self.to.end();
+                    self.is_over = true;
+                }
                 Round::End => return Poll::Ready(Ok(())),
                 Round::Broken(broken) => return Poll::Ready(Err(broken)),
             }
@@ -174,6 +184,6 @@ impl<'a> OneWay<'a> {
 
     /// Bytes taken from `from` that `to` has not.
     fn waiting(&self) -> usize {
-        self.held.len() + self.pipe.as_ref().map_or(0, Pipe::filled)
+        self.held.len() + self.pipe.as_ref().map_or(0, Pipe::filled) + self.to.unsent()
     }
 }

@@ -1,18 +1,24 @@
 //! A table in the making: pods, and the services that they are of.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
+use rustls_pki_types::ServerName;
+
 use crate::addr::ClusterPort;
-use crate::conf::{App, Balance, Check, Conf, Mapping, SendProxy};
+use crate::conf::{App, Balance, Check, Conf, Mapping, PortConf, SendProxy};
 
 use super::balance::{self, Scheme};
 use super::load::Load;
-use super::service::{Pod, Upstream};
+use super::service::{Pod, Secured, Upstream};
 use super::{Identity, Row, Run, Table};
+
+/// What upstreams differ in.
+type Key = (SocketAddr, Arc<Check>, Option<Arc<Secured>>);
 
 pub(super) struct Draft<'a> {
     conf: &'a Conf,
@@ -22,7 +28,8 @@ pub(super) struct Draft<'a> {
     /// Upstreams of the last table.
     kept: HashMap<SocketAddr, Vec<Arc<Upstream>>>,
     checks: HashSet<Arc<Check>>,
-    upstreams: HashMap<(SocketAddr, Arc<Check>), (Arc<Upstream>, SendProxy)>,
+    secured: HashSet<Arc<Secured>>,
+    upstreams: HashMap<Key, (Arc<Upstream>, SendProxy)>,
     /// Loads of the last table that no pod has yet.
     pub(super) loads: HashMap<Identity, Arc<Load>>,
     pub(super) pods: Vec<Pod>,
@@ -45,6 +52,7 @@ impl<'a> Draft<'a> {
             came: old.is_some().then_some(now),
             kept,
             checks: HashSet::new(),
+            secured: HashSet::new(),
             upstreams: HashMap::new(),
             loads: old.into_iter().flat_map(Table::loads).collect(),
             pods: Vec::with_capacity(conf.mappings.len()),
@@ -57,10 +65,10 @@ impl<'a> Draft<'a> {
     pub(super) fn map(&mut self, mapping: &Mapping) {
         let port = mapping.cluster_port;
         let addr = SocketAddr::new(self.conf.pod_host, mapping.host_port.get());
-        let check = &self.conf.of_port(port.get()).health;
+        let conf = Arc::clone(self.conf.of_port(port.get()));
         let identity = Identity::Mapping(port, mapping.host_port);
         let pod = Pod {
-            upstream: self.upstream(addr, check, mapping.send_proxy),
+            upstream: self.upstream(addr, "", &conf, mapping.send_proxy),
             load: self.loads.remove(&identity).unwrap_or_default(),
             weight: 1,
             max_conn: mapping.max_conn,
@@ -82,7 +90,8 @@ impl<'a> Draft<'a> {
         let name: Arc<str> = Arc::from(&*app.name);
         let first = self.pods_so_far();
         // Its targets are those of all of its ports.
-        let check = &self.conf.of_port(app.ports().next().unwrap_or(0)).health;
+        let first_port = app.ports().next().unwrap_or(0);
+        let conf = Arc::clone(self.conf.of_port(first_port));
         let mut known = HashSet::new();
         for target in &app.targets {
             let addrs = target.addrs.iter();
@@ -91,7 +100,7 @@ impl<'a> Draft<'a> {
             for addr in addrs.filter(|addr| known.insert(*addr)) {
                 let identity = Identity::Target(Arc::clone(&name), addr);
                 let pod = Pod {
-                    upstream: self.upstream(addr, check, target.send_proxy),
+                    upstream: self.upstream(addr, &target.host, &conf, target.send_proxy),
                     load: self.loads.remove(&identity).unwrap_or_default(),
                     weight: target.weight,
                     max_conn: target.max_conn,
@@ -161,22 +170,36 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The upstream at `addr` under `check`, with what the last table knew of it, under this check or another.
+    /// The upstream at `addr`, known as `name`, for ports with this `conf`, with what the last table knew of it, under
+    /// this check or another.
     fn upstream(
         &mut self,
         addr: SocketAddr,
-        check: &Check,
+        name: &str,
+        conf: &PortConf,
         send_proxy: SendProxy,
     ) -> Arc<Upstream> {
-        let check = shared(&mut self.checks, check);
-        let key = (addr, Arc::clone(&check));
+        let check = shared(&mut self.checks, &conf.health);
+        let secured = conf.upstream_tls.as_ref().map(|how| {
+            let name = how.name.as_deref().unwrap_or(name);
+            let name = ServerName::try_from(name).map(|name| name.to_owned());
+            let secured = Secured {
+                how: Arc::clone(how),
+                name: name.unwrap_or_else(|_| addr.ip().into()),
+            };
+            shared(&mut self.secured, &secured)
+        });
+        let key = (addr, Arc::clone(&check), secured.clone());
         let (kept, came) = (&self.kept, self.came);
         let (upstream, _) = self.upstreams.entry(key).or_insert_with(|| {
             let known = kept.get(&addr).map_or(&[][..], Vec::as_slice);
-            let same = known.iter().find(|upstream| upstream.check == check);
+            let same =
+                |upstream: &&Arc<Upstream>| upstream.check == check && upstream.tls == secured;
+            let same = known.iter().find(same);
             let new = || {
                 let before = known.first().map(|arc| &**arc);
-                Arc::new(Upstream::under(addr, Arc::clone(&check), before, came))
+                let check = Arc::clone(&check);
+                Arc::new(Upstream::under(addr, check, secured.clone(), before, came))
             };
             (same.cloned().unwrap_or_else(new), send_proxy)
         });
@@ -184,12 +207,12 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The one that is equal to `check`: 60,000 ports may share it.
-fn shared(checks: &mut HashSet<Arc<Check>>, check: &Check) -> Arc<Check> {
-    if let Some(known) = checks.get(check) {
+/// The one that is equal to `value`: 60,000 ports may share it.
+fn shared<T: Clone + Eq + Hash>(all: &mut HashSet<Arc<T>>, value: &T) -> Arc<T> {
+    if let Some(known) = all.get(value) {
         return Arc::clone(known);
     }
-    let check = Arc::new(check.clone());
-    checks.insert(Arc::clone(&check));
-    check
+    let value = Arc::new(value.clone());
+    all.insert(Arc::clone(&value));
+    value
 }

@@ -6,20 +6,24 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustls_pki_types::ServerName;
+
 use crate::addr::ClusterPort;
-use crate::conf::{Check, PortConf, SendProxy};
+use crate::conf::{Check, PortConf, SendProxy, UpstreamTls};
 
 use super::balance::{Draw, Scheme};
 use super::dial_from::DialFrom;
 use super::health::{self, Event, Health};
 use super::load::{Limit, Load, Permit};
 
-/// What we dial: one host:host port under one check. Shared by all pods at that address whose ports check alike, and
+/// What we dial: one host:host port under one check, plain or in TLS. Shared by all pods at that address whose ports do alike, and
 /// kept across reloads.
 #[derive(Debug)]
 pub struct Upstream {
     pub addr: SocketAddr,
     pub check: Arc<Check>,
+    /// `None`: it is spoken to plain.
+    pub tls: Option<Arc<Secured>>,
     /// Mirrors `known`, for picks.
     up: AtomicBool,
     /// Failures are being counted: a success is worth the lock.
@@ -27,6 +31,14 @@ pub struct Upstream {
     known: Mutex<Known>,
     probing: AtomicBool,
     pub dial_from: DialFrom,
+}
+
+/// An upstream that is spoken to in TLS.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Secured {
+    pub how: Arc<UpstreamTls>,
+    /// Who it has to be.
+    pub name: ServerName<'static>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -59,7 +71,7 @@ impl Upstream {
     /// One of which dials alone tell.
     pub fn new(addr: SocketAddr) -> Self {
         static PASSIVE: LazyLock<Arc<Check>> = LazyLock::new(|| Arc::new(health::passive()));
-        Self::under(addr, Arc::clone(&PASSIVE), None, None)
+        Self::under(addr, Arc::clone(&PASSIVE), None, None, None)
     }
 
     /// One under this check; what is known of it under another check holds on.
@@ -68,6 +80,7 @@ impl Upstream {
     pub fn under(
         addr: SocketAddr,
         check: Arc<Check>,
+        tls: Option<Arc<Secured>>,
         before: Option<&Self>,
         came: Option<Instant>,
     ) -> Self {
@@ -81,6 +94,7 @@ impl Upstream {
         Self {
             addr,
             check,
+            tls,
             up: AtomicBool::new(known.health.is_up()),
             is_doubtful: AtomicBool::new(known.health.is_doubtful()),
             known: Mutex::new(known),

@@ -9,3 +9,4 @@ pub mod privileges;
 pub mod signal;
 pub mod socket;
 pub mod stream;
+mod tls;

@@ -15,13 +15,16 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
+use rustls::Connection;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use super::tls::{Session, Socket, Step};
 
 /// Most bytes that one read appends.
 const SCRATCH: usize = 4096;
@@ -37,6 +40,8 @@ pub struct Stream {
     io: AsyncFd<TcpStream>,
     /// No read came to the end of what there was yet: one is worth trying, of which no event told.
     is_fresh: AtomicBool,
+    /// `None`: what is read and written is what the socket has.
+    tls: Option<Box<Mutex<Session>>>,
 }
 
 impl Stream {
@@ -49,7 +54,69 @@ impl Stream {
         Ok(Self {
             io: socket?,
             is_fresh: AtomicBool::new(true),
+            tls: None,
         })
+    }
+
+    /// From now on what is read and written is what `connection` makes of it; `records` of the other end were read
+    /// already. [`shake_hands`](Self::shake_hands) comes first.
+    pub fn start_tls(&mut self, connection: Connection, records: &[u8]) {
+        self.tls = Some(Box::new(Mutex::new(Session::new(connection, records))));
+    }
+
+    /// From now on it is the socket itself that is read and written.
+    pub fn stop_tls(&mut self) {
+        self.tls = None;
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// What the handshake agreed upon; `None` without TLS.
+    pub fn with_tls<T>(&self, look: impl FnOnce(&Connection) -> T) -> Option<T> {
+        self.tls.as_ref().map(|tls| look(lock(tls).connection()))
+    }
+
+    /// Ends when the TLS handshake has.
+    ///
+    /// Errors: `InvalidData` for what the other end may not say or we do not believe, of which it is told, and
+    /// `UnexpectedEof` where it left.
+    /// Cancel safety: yes.
+    pub async fn shake_hands(&self) -> io::Result<()> {
+        let Some(tls) = &self.tls else { return Ok(()) };
+        loop {
+            let step = lock(tls).shake_hands(self)?;
+            match step {
+                Step::Done => {
+                    // Plain bytes may have come right behind it.
+                    self.is_fresh.store(true, Relaxed);
+                    return Ok(());
+                }
+                Step::Reads => self.readable().await?,
+                Step::Writes => self.writable().await?,
+            }
+        }
+    }
+
+    /// Bytes that were taken by a write, and not by the socket yet.
+    pub fn unsent(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| lock(tls).unsent())
+    }
+
+    /// Hands what is [`unsent`](Self::unsent) to the socket.
+    ///
+    /// Errors: `WouldBlock` where there is no room for all of it.
+    pub fn try_flush(&self) -> io::Result<()> {
+        let tls = self.tls.as_ref();
+        tls.map_or(Ok(()), |tls| lock(tls).flush(self))
+    }
+
+    /// States that no more will be written, where the protocol has words for it; a FIN follows what is unsent.
+    pub fn end(&self) {
+        if let Some(tls) = &self.tls {
+            lock(tls).end(self);
+        }
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -69,6 +136,21 @@ impl Stream {
     ///
     /// Errors: `WouldBlock` where there is nothing; then [`readable`](Self::readable) waits for more.
     pub fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &self.tls else {
+            return self.receive(bytes);
+        };
+        let mut session = lock(tls);
+        let read = session.read(bytes, self);
+        let is_full = read.as_ref().is_ok_and(|read| *read == bytes.len());
+        if is_full || session.has_more() {
+            // Of what is decrypted already no event will tell.
+            self.is_fresh.store(true, Relaxed);
+        }
+        read
+    }
+
+    /// Reads from the socket itself.
+    fn receive(&self, bytes: &mut [u8]) -> io::Result<usize> {
         self.attempt(Interest::READABLE, |mut socket| {
             let read = socket.read(bytes);
             let drained = matches!(read, Ok(read @ 1..) if read < bytes.len());
@@ -89,6 +171,9 @@ impl Stream {
     ///
     /// Errors: `WouldBlock` where there is no room; then [`writable`](Self::writable) waits for it.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(tls) = &self.tls {
+            return lock(tls).write(bytes, self);
+        }
         self.attempt(Interest::WRITABLE, |mut socket| {
             (socket.write(bytes), false)
         })
@@ -204,6 +289,21 @@ pub fn watch(listener: Arc<TcpListener>) -> io::Result<AsyncFd<Arc<TcpListener>>
     // SAFETY: the TcpListener owns its descriptor until the last Arc is dropped, and this one is in the AsyncFd.
     let listener = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
     Ok(listener?)
+}
+
+impl Socket for Stream {
+    fn receive(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        Self::receive(self, bytes)
+    }
+
+    fn send(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<usize>) -> io::Result<usize> {
+        self.attempt(Interest::WRITABLE, |mut socket| (write(&mut socket), false))
+    }
+}
+
+fn lock(tls: &Mutex<Session>) -> MutexGuard<'_, Session> {
+    // A panic inside leaves a session that fails by itself.
+    tls.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl AsFd for Stream {

@@ -20,12 +20,13 @@ fn table(keys: &str, old: Option<&Table>) -> Table {
 /// One client: when it comes, how long it is patient and how long it stays, in milliseconds; a peer asks for no queue.
 type Visit = (u64, u64, u64, bool);
 
-fn wanted(port: u16) -> Wanted {
+fn wanted(port: u16) -> Wanted<'static> {
     Wanted {
         client: SocketAddr::from(([10, 0, 0, 7], port)),
         asked: SocketAddr::from(([10, 0, 0, 1], 1024)),
         until: None,
         has_waited: false,
+        preface: None,
     }
 }
 

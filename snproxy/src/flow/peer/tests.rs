@@ -47,8 +47,8 @@ async fn pair() -> (std::net::TcpStream, Client) {
     (peer, client)
 }
 
-async fn answered(shared: &Arc<Shared>, accepted: &Client) -> (Stated, Closed) {
-    carry_to_end(shared, shared.table.load_full(), accepted, true).await
+async fn answered(shared: &Arc<Shared>, mut accepted: Client) -> (Stated, Closed) {
+    carry_to_end(shared, shared.table.load_full(), &mut accepted, true).await
 }
 
 fn count(port: u16) -> String {
@@ -66,7 +66,7 @@ fn rest(mut peer: std::net::TcpStream) -> String {
 async fn a_silent_peer_has_a_minute() {
     let (_peer, accepted) = pair().await;
     let start = Instant::now();
-    let (_, closed) = answered(&shared(""), &accepted).await;
+    let (_, closed) = answered(&shared(""), accepted).await;
     assert_eq!(closed.end, End::Unused);
     assert!((SILENCE..SILENCE + LINE_LIMIT).contains(&start.elapsed()));
 }
@@ -76,7 +76,7 @@ async fn a_line_that_does_not_end_has_three_seconds() {
     let (mut peer, accepted) = pair().await;
     peer.write_all(&count(1024).as_bytes()[..20]).unwrap();
     let start = Instant::now();
-    let (_, closed) = answered(&shared(""), &accepted).await;
+    let (_, closed) = answered(&shared(""), accepted).await;
     assert_eq!(closed.end, End::Request);
     // No upper bound closer than this: a paused clock jumps while bytes are under way.
     assert!((LINE_LIMIT..SILENCE).contains(&start.elapsed()));
@@ -95,9 +95,8 @@ async fn only_pods_that_can_take_connections_are_counted() {
         peer.write_all(count(port).as_bytes()).unwrap();
     }
     peer.shutdown(Shutdown::Write).unwrap();
-    let (_, closed) = answered(&shared, &accepted).await;
+    let (_, closed) = answered(&shared, accepted).await;
     assert_eq!(closed.end, End::Unused);
-    drop(accepted);
     assert_eq!(rest(peer), "PODS=1\r\nPODS=1\r\nPODS=0\r\n");
 }
 
@@ -124,7 +123,7 @@ async fn each_line_is_answered_from_the_table_of_its_time() {
             answers
         }
     });
-    answered(&shared, &accepted).await;
+    answered(&shared, accepted).await;
     let answers = peer_side.await.unwrap();
     assert_eq!(answers, ["PODS=0\r\n", "PODS=1\r\n", "PODS=2\r\n"]);
 }
@@ -137,7 +136,7 @@ async fn a_line_that_came_before_the_drain_is_still_answered() {
         .unwrap();
     shared.waiting.close();
     let peer_side = tokio::task::spawn_blocking(move || rest(peer));
-    let (said, closed) = answered(&shared, &accepted).await;
+    let (said, closed) = answered(&shared, accepted).await;
     assert_eq!(closed.end, End::Busy);
     assert_eq!(said.cluster_port, ClusterPort::new(1024));
     assert_eq!(peer_side.await.unwrap(), "BUSY\r\n");
@@ -149,9 +148,8 @@ async fn a_drain_waits_for_no_peer_that_counts_without_end() {
     let (mut peer, accepted) = pair().await;
     peer.write_all(count(1024).repeat(2).as_bytes()).unwrap();
     shared.waiting.close();
-    let (_, closed) = answered(&shared, &accepted).await;
+    let (_, closed) = answered(&shared, accepted).await;
     assert_eq!(closed.end, End::Unused);
-    drop(accepted);
     assert_eq!(rest(peer), "PODS=0\r\n");
 }
 
@@ -163,8 +161,7 @@ async fn a_peer_that_takes_no_answers_is_given_up() {
         let lines = count(1024).repeat(1000);
         while peer.write_all(lines.as_bytes()).is_ok() {}
     });
-    let (_, closed) = answered(&shared, &accepted).await;
+    let (_, closed) = answered(&shared, accepted).await;
     assert_eq!(closed.end, End::Client);
-    drop(accepted);
     asks.await.unwrap();
 }

@@ -7,6 +7,7 @@ use super::*;
 const LIMIT: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
 const PING: Question<'_> = Question {
+    preface: b"",
     send: b"PING\r\n",
     expect: b"+PONG",
 };
@@ -24,7 +25,7 @@ fn checked(
         .enable_all()
         .build()
         .unwrap();
-    let checked = runtime.block_on(check(addr, Options::default(), question, limit));
+    let checked = runtime.block_on(check(addr, Options::default(), None, question, limit));
     serving.join().unwrap();
     checked
 }
@@ -46,6 +47,7 @@ fn an_answer_that_begins_as_expected_is_enough() {
     assert!(checked(PING, LIMIT, answering(b"+PONG")).is_ok());
     let long = vec![b'+'; 4 * MAX_ANSWER];
     let plus = Question {
+        preface: b"",
         send: b"",
         expect: b"++",
     };
@@ -102,6 +104,7 @@ fn silence_ends_at_the_limit_though_the_kernel_accepts() {
 #[test]
 fn a_connection_is_all_that_a_plain_check_asks_for() {
     let plain = Question {
+        preface: b"",
         send: b"PROXY UNKNOWN\r\n",
         expect: b"",
     };
@@ -120,7 +123,13 @@ fn where_nobody_listens_the_upstream_is_dead() {
         .build()
         .unwrap();
     let error = runtime
-        .block_on(check(addr, Options::default(), Question::default(), LIMIT))
+        .block_on(check(
+            addr,
+            Options::default(),
+            None,
+            Question::default(),
+            LIMIT,
+        ))
         .unwrap_err();
     assert_eq!(
         error.upstream_lives(Question::default()),

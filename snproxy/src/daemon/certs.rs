@@ -1,0 +1,308 @@
+//! Certificates of what is in force: read with the files, replaced while connections go on, and watched for their end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustls::{ClientConfig, ServerConfig};
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use crate::admin::api;
+use crate::conf::{CertSource, CertTexts, ClientTls, Conf, UpstreamTls};
+use crate::diag::{Diagnostic, Severity, Source, has_errors};
+use crate::discovery::certs::{self, Store};
+use crate::net::tls::{Certificate, Configs, certificates, client_config, server_config};
+
+use super::Daemon;
+use super::reload::Why;
+
+/// How often S3 is asked for newer certificates.
+const RENEWAL: Duration = Duration::from_mins(1);
+/// How long before its end a certificate is spoken of.
+const NOTICE: Duration = Duration::from_hours(14 * 24);
+/// How often.
+const NOTICES: Duration = Duration::from_hours(24);
+/// Configurations that nobody needs any more, and a connection of the last table may yet ask for.
+const MAX_OLD: usize = 64;
+
+/// The certificates of one look at the files.
+#[derive(Debug, Default)]
+pub struct Certs {
+    /// As they were read, good or bad.
+    seen: BTreeMap<CertSource, Result<CertTexts, Diagnostic>>,
+    clients: HashMap<Arc<ClientTls>, Built<ServerConfig>>,
+    upstreams: HashMap<Arc<UpstreamTls>, Built<ClientConfig>>,
+}
+
+#[derive(Debug)]
+struct Built<C> {
+    config: Arc<C>,
+    texts: CertTexts,
+}
+
+impl<C> Clone for Built<C> {
+    fn clone(&self) -> Self {
+        Self {
+            config: Arc::clone(&self.config),
+            texts: self.texts.clone(),
+        }
+    }
+}
+
+impl Certs {
+    /// Those that `conf` names, and what is wrong with them. A set that was good `before` goes on where it is bad now:
+    /// that is a warning. Blocks.
+    pub fn load(conf: &Conf, before: &Self, store: &Store) -> (Self, Vec<Diagnostic>) {
+        let now = SystemTime::now();
+        let mut certs = Self::default();
+        let mut found = Vec::new();
+        let kinds = || conf.ports.kinds().map(|(_, kind)| kind);
+        for tls in kinds().filter_map(|kind| kind.client_tls.as_ref()) {
+            if certs.clients.contains_key(tls) {
+                continue;
+            }
+            let texts = certs.read(&tls.certs, store);
+            let build = |texts: &CertTexts| server_config(texts, tls.verify, &tls.alpn, now);
+            let made = build_or_keep(texts, before.clients.get(tls), build, &mut found);
+            certs
+                .clients
+                .extend(made.map(|made| (Arc::clone(tls), made)));
+        }
+        for tls in kinds().filter_map(|kind| kind.upstream_tls.as_ref()) {
+            if certs.upstreams.contains_key(tls) {
+                continue;
+            }
+            let texts = certs.read(&tls.certs, store);
+            let build = |texts: &CertTexts| client_config(texts, tls.verify, &tls.alpn, now);
+            let made = build_or_keep(texts, before.upstreams.get(tls), build, &mut found);
+            certs
+                .upstreams
+                .extend(made.map(|made| (Arc::clone(tls), made)));
+        }
+        let problems = certs.seen.keys().filter_map(|source| store.problem(source));
+        found.extend(problems.map(as_warning));
+        keep_old(&mut certs.clients, &before.clients);
+        keep_old(&mut certs.upstreams, &before.upstreams);
+        let mut once = Vec::new();
+        for finding in found {
+            if !once.contains(&finding) {
+                once.push(finding);
+            }
+        }
+        (certs, once)
+    }
+
+    /// What the connections use.
+    pub fn configs(&self) -> Configs {
+        fn of<K: Clone + Eq + Hash, C>(built: &HashMap<K, Built<C>>) -> HashMap<K, Arc<C>> {
+            let built = built.iter();
+            built
+                .map(|(key, built)| (key.clone(), Arc::clone(&built.config)))
+                .collect()
+        }
+        Configs {
+            clients: of(&self.clients),
+            upstreams: of(&self.upstreams),
+        }
+    }
+
+    /// Files to watch.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        self.seen.keys().flat_map(certs::paths).collect()
+    }
+
+    /// Tells what was read apart from what is read at another time.
+    pub(super) fn fingerprint(&self) -> u64 {
+        fingerprint(&self.seen)
+    }
+
+    /// The same, as it is now. Blocks.
+    pub(super) fn fingerprint_now(&self, store: &Store) -> u64 {
+        let seen = self.seen.keys();
+        let seen = seen.map(|source| (source.clone(), store.read(source)));
+        fingerprint(&seen.collect())
+    }
+
+    fn read(&mut self, source: &CertSource, store: &Store) -> Result<CertTexts, Diagnostic> {
+        if let Some(seen) = self.seen.get(source) {
+            return seen.clone();
+        }
+        let texts = store.read(source);
+        self.seen.insert(source.clone(), texts.clone());
+        texts
+    }
+
+    /// Those in use, by the file they are in.
+    fn certificates(&self) -> Vec<Certificate> {
+        let is_used = |source: &CertSource| self.seen.contains_key(source);
+        let clients = self.clients.values().map(|built| &built.texts);
+        let upstreams = self.upstreams.values().map(|built| &built.texts);
+        let mut used: Vec<Certificate> = clients
+            .chain(upstreams)
+            .filter(|texts| is_used(&texts.source))
+            .flat_map(certificates)
+            .collect();
+        used.sort_by(|a, b| (&a.file, &a.subject).cmp(&(&b.file, &b.subject)));
+        used.dedup();
+        used
+    }
+}
+
+fn build_or_keep<C>(
+    texts: Result<CertTexts, Diagnostic>,
+    before: Option<&Built<C>>,
+    build: impl Fn(&CertTexts) -> Result<Arc<C>, Diagnostic>,
+    found: &mut Vec<Diagnostic>,
+) -> Option<Built<C>> {
+    let wrong = match texts {
+        // Its sessions are known to it.
+        Ok(texts) if before.is_some_and(|before| before.texts == texts) => return before.cloned(),
+        Ok(texts) => match build(&texts) {
+            Ok(config) => return Some(Built { config, texts }),
+            Err(wrong) => wrong,
+        },
+        Err(wrong) => wrong,
+    };
+    found.push(match before {
+        Some(_) => as_warning(wrong),
+        None => wrong,
+    });
+    before.cloned()
+}
+
+fn as_warning(wrong: Diagnostic) -> Diagnostic {
+    let message = format!("{}: the last good certificates stay in use", wrong.message);
+    Diagnostic::of_file(wrong.file, Severity::Warning, message)
+}
+
+fn keep_old<K: Clone + Eq + Hash, C>(
+    now: &mut HashMap<K, Built<C>>,
+    before: &HashMap<K, Built<C>>,
+) {
+    let most = now.len() + MAX_OLD;
+    for (key, built) in before {
+        if now.len() < most && !now.contains_key(key) {
+            now.insert(key.clone(), built.clone());
+        }
+    }
+}
+
+fn fingerprint(seen: &BTreeMap<CertSource, Result<CertTexts, Diagnostic>>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for (source, texts) in seen {
+        source.hash(&mut hasher);
+        match texts {
+            Ok(texts) => {
+                let texts = [&texts.ca, &texts.cert, &texts.key];
+                let text = |source: &Option<Source>| source.as_ref().map(|it| it.text.clone());
+                texts.map(text).hash(&mut hasher);
+            }
+            Err(wrong) => wrong.to_string().hash(&mut hasher),
+        }
+    }
+    hasher.finish()
+}
+
+/// When things about certificates were last done.
+#[derive(Default)]
+pub(super) struct CertTimes {
+    renewal: Option<JoinHandle<bool>>,
+    renewed: Option<Instant>,
+    noticed: Option<Instant>,
+}
+
+impl CertTimes {
+    /// Whether S3 had anything new; never without a renewal under way.
+    ///
+    /// Cancel safety: yes.
+    pub(super) async fn renewed(&mut self) -> bool {
+        let Some(renewal) = &mut self.renewal else {
+            return std::future::pending().await;
+        };
+        let is_news = renewal.await;
+        self.renewal = None;
+        is_news.unwrap_or(false)
+    }
+}
+
+impl Daemon {
+    /// Asks S3 where it is time, and speaks of certificates that come to their end.
+    pub(super) fn look_at_certs(&mut self, now: Instant) {
+        let certs = self.loaded.certs();
+        let times = &mut self.cert_times;
+        let is_due = |last: Option<Instant>, time| last.is_none_or(|last| now >= last + time);
+        if is_due(times.noticed, NOTICES) {
+            times.noticed = Some(now);
+            for certificate in ending(&certs.certificates(), SystemTime::now()) {
+                warn!("{certificate}");
+            }
+        }
+        let is_s3 = |source: &&CertSource| matches!(source, CertSource::S3 { .. });
+        let sources: Vec<CertSource> = certs.seen.keys().filter(is_s3).cloned().collect();
+        if sources.is_empty() || times.renewal.is_some() {
+            return;
+        }
+        // What was read at the start is as new as it gets.
+        let renewed = *times.renewed.get_or_insert(now);
+        if now >= renewed + RENEWAL {
+            times.renewed = Some(now);
+            let names = Arc::clone(&self.names);
+            let renew = move || names.certs.renew(&sources);
+            times.renewal = Some(tokio::task::spawn_blocking(renew));
+        }
+    }
+
+    pub(super) fn certs_renewed(&mut self, is_news: bool) {
+        if is_news {
+            self.reload(Why::Changed);
+        }
+    }
+
+    pub(super) fn certificates(&self) -> Vec<api::Certificate> {
+        let now = SystemTime::now();
+        let certs = self.loaded.certs();
+        let shown = |certificate: Certificate| api::Certificate {
+            expires: certificate.last_day(),
+            seconds_left: match certificate.not_after.duration_since(now) {
+                Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                Err(since) => {
+                    i64::try_from(since.duration().as_secs()).map_or(i64::MIN, |past| -past)
+                }
+            },
+            file: certificate.file.to_string_lossy().into_owned(),
+            subject: certificate.subject,
+        };
+        certs.certificates().into_iter().map(shown).collect()
+    }
+}
+
+/// What is said of those that end soon, or have.
+fn ending(certificates: &[Certificate], now: SystemTime) -> Vec<Diagnostic> {
+    let soon = certificates
+        .iter()
+        .filter(|certificate| certificate.not_after <= now + NOTICE);
+    soon.map(|certificate| {
+        let ends = if certificate.not_after < now {
+            "expired"
+        } else {
+            "expires"
+        };
+        let Certificate { subject, file, .. } = certificate;
+        let day = certificate.last_day();
+        let message = format!("the certificate of {subject} {ends} on {day}");
+        Diagnostic::of_file(file, Severity::Warning, message)
+    })
+    .collect()
+}
+
+/// What is wrong with the certificates of a configuration that nobody runs. Blocks.
+pub fn check(conf: &Conf) -> Vec<Diagnostic> {
+    let (certs, mut found) = Certs::load(conf, &Certs::default(), &Store::default());
+    if !has_errors(&found) {
+        found.extend(ending(&certs.certificates(), SystemTime::now()));
+    }
+    found
+}

@@ -1,0 +1,156 @@
+//! Certificates as texts: from files, which are read anew at each look, and from S3, where they are asked for now and then.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::files::read_file;
+use super::s3::{Etags, Fetched, fetch};
+use crate::conf::{CertSource, CertTexts};
+use crate::diag::{Diagnostic, Severity, Source};
+
+/// Largest file of certificates, in bytes: that of a system is 200 KiB.
+const MAX_FILE: usize = 1024 * 1024;
+/// In the order in which [`CertTexts`] has them.
+const NAMES: [&str; 3] = ["ca", "cert", "key"];
+
+/// What was fetched from S3 last: it stays true while the store cannot be asked.
+#[derive(Debug, Default)]
+pub struct Store(Mutex<BTreeMap<CertSource, Known>>);
+
+#[derive(Debug)]
+struct Known {
+    texts: CertTexts,
+    etags: Etags,
+    /// Why the last fetch failed.
+    problem: Option<Diagnostic>,
+}
+
+impl Store {
+    /// Reads a set. Blocks: on the file system, and for the first one of a bucket on its store.
+    ///
+    /// Errors: what cannot be read. A file that does not exist is no error here.
+    pub fn read(&self, source: &CertSource) -> Result<CertTexts, Diagnostic> {
+        let CertSource::S3 { bucket, prefix } = source else {
+            let [ca, cert, key] = NAMES.map(|name| {
+                let place = source.place_of(name);
+                place.map_or(Ok(None), |path| read_file(&path, MAX_FILE))
+            });
+            return Ok(CertTexts {
+                source: source.clone(),
+                ca: ca?,
+                cert: cert?,
+                key: key?,
+            });
+        };
+        if let Some(known) = self.lock().get(source) {
+            return Ok(known.texts.clone());
+        }
+        match fetched(source, bucket, prefix, None)? {
+            Some(known) => {
+                let texts = known.texts.clone();
+                self.lock().insert(source.clone(), known);
+                Ok(texts)
+            }
+            None => Err(problem(source, &"nothing was fetched")),
+        }
+    }
+
+    /// Asks S3 for the sets of these that are from there, and forgets the others; whether anything is new. Blocks.
+    pub fn renew(&self, sources: &[CertSource]) -> bool {
+        let known: Vec<(CertSource, Etags)> = {
+            let mut all = self.lock();
+            all.retain(|source, _| sources.contains(source));
+            let known = all.iter();
+            known
+                .map(|(source, known)| (source.clone(), known.etags.clone()))
+                .collect()
+        };
+        let mut is_news = false;
+        for (source, etags) in known {
+            let CertSource::S3 { bucket, prefix } = &source else {
+                continue;
+            };
+            let found = fetched(&source, bucket, prefix, Some(&etags));
+            let mut all = self.lock();
+            let Some(known) = all.get_mut(&source) else {
+                continue;
+            };
+            match found {
+                Ok(Some(new)) => {
+                    is_news |= new.texts != known.texts || known.problem.is_some();
+                    *known = new;
+                }
+                Ok(None) => is_news |= known.problem.take().is_some(),
+                Err(problem) => {
+                    is_news |= known.problem.as_ref() != Some(&problem);
+                    known.problem = Some(problem);
+                }
+            }
+        }
+        is_news
+    }
+
+    /// Why a set is not known to be the newest.
+    pub fn problem(&self, source: &CertSource) -> Option<Diagnostic> {
+        self.lock().get(source)?.problem.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<CertSource, Known>> {
+        // Each step leaves the map whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The files of a set, existing or not: what to watch.
+pub fn paths(source: &CertSource) -> Vec<PathBuf> {
+    match source {
+        CertSource::S3 { .. } => Vec::new(),
+        _ => NAMES
+            .iter()
+            .filter_map(|name| source.place_of(name))
+            .collect(),
+    }
+}
+
+/// What is in a bucket; `None`: as known.
+fn fetched(
+    source: &CertSource,
+    bucket: &str,
+    prefix: &str,
+    etags: Option<&Etags>,
+) -> Result<Option<Known>, Diagnostic> {
+    // Nobody else is on this thread, which may block.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| problem(source, &error))?;
+    let names = NAMES.map(|name| format!("{name}.pem"));
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let fetched = runtime.block_on(fetch(bucket, prefix, &names, etags));
+    match fetched.map_err(|error| problem(source, &error))? {
+        Fetched::NotModified => Ok(None),
+        Fetched::Changed { objects, etags } => {
+            let mut objects = objects.into_iter().zip(NAMES).map(|(bytes, name)| {
+                let place = source.place_of(name).unwrap_or_default();
+                bytes.map(|bytes| Source::decode(place, bytes))
+            });
+            let mut next = || objects.next().flatten();
+            let texts = CertTexts {
+                source: source.clone(),
+                ca: next(),
+                cert: next(),
+                key: next(),
+            };
+            Ok(Some(Known {
+                texts,
+                etags,
+                problem: None,
+            }))
+        }
+    }
+}
+
+fn problem(source: &CertSource, why: &impl ToString) -> Diagnostic {
+    Diagnostic::of_file(source.to_string(), Severity::Error, why.to_string())
+}
