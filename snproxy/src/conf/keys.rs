@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::etcd;
+use super::peer_tls;
 use super::port::PortConf;
 use super::port_keys::PORT_KEYS;
 use super::port_value::{limit, show_limit};
@@ -239,6 +240,20 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
         scope: Scope::Whole {
             apply: |draft, value, findings| set(&mut draft.conf.peers, peers(value, findings)),
             show: |conf| value::show_peers(&conf.peers),
+        },
+    },
+    Key {
+        name: "PEERTLS",
+        unset: Unset::Text("none"),
+        doc: "proxies speak TLS to each other on PORT, and each shows a certificate of the CA: certificates as for CLIENTTLS; options: `optional` (those that do not are served and called too), `verify=host` (the one that is called shows a certificate for its line of hosts.conf; else any of the CA does); see [TLS between hosts](#tls-between-hosts)",
+        scope: Scope::Whole {
+            apply: |draft, value, findings| {
+                let Conf {
+                    files, peer_tls, ..
+                } = &mut draft.conf;
+                peer_tls::read(value, &files.proxy, peer_tls, findings);
+            },
+            show: |conf| peer_tls::show(conf.peer_tls.as_deref()),
         },
     },
     Key {

@@ -12,6 +12,7 @@ mod etcd;
 pub(crate) mod fixture;
 mod hosts;
 mod keys;
+mod peer_tls;
 mod port;
 mod port_keys;
 mod port_value;
@@ -42,6 +43,7 @@ pub use check::default_pod_host;
 pub use etcd::{Endpoint, Etcd, MAX_ENDPOINTS, NoEndpoint};
 pub use hosts::{MAX_FILE as MAX_HOSTS_FILE, MAX_HOSTS};
 pub use keys::{explain, markdown_table};
+pub use peer_tls::PeerTls;
 pub use port::{
     Balance, Check, Fate, Lifetime, Network, OverLimit, Persist, PortConf, PortConfs, Rate,
     SourceMaxConn, SourceRate,
@@ -118,6 +120,8 @@ pub struct Conf {
     /// Silence before the first probe; `None`: off.
     pub keepalive: Option<Duration>,
     pub peers: Peers,
+    /// `None`: what proxies say to each other is plain.
+    pub peer_tls: Option<Arc<PeerTls>>,
     /// What holds for the connections of each port.
     pub ports: PortConfs,
     /// `None`: there is none.

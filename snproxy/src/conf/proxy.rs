@@ -235,6 +235,7 @@ fn unset(source: &Source) -> Draft<'_> {
             any: false,
             networks: Vec::new(),
         },
+        peer_tls: None,
         ports: PortConfs::new(stand_in()),
         etcd: None,
         admin: Admin::default(),
