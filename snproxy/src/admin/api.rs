@@ -34,6 +34,9 @@ pub struct Status {
     pub apps: Vec<App>,
     /// Those in use, by file.
     pub certificates: Vec<Certificate>,
+    /// What etcd said of the services of the apps.
+    #[serde(default)]
+    pub services: Vec<Service>,
     /// Those in which somebody waits.
     pub queues: Vec<Queue>,
 }
@@ -47,6 +50,21 @@ pub struct Certificate {
     pub expires: String,
     /// Negative: it has expired.
     pub seconds_left: i64,
+}
+
+/// A service of etcd.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Service {
+    pub key: String,
+    /// None: etcd never answered.
+    pub nodes: Option<usize>,
+    /// Keys that are no `ip:port`.
+    pub ignored: usize,
+    /// etcd's, of the last change.
+    pub revision: i64,
+    /// Time since etcd last answered, where it does not.
+    pub stale_ms: Option<u64>,
+    pub why_stale: Option<String>,
 }
 
 /// Connections that wait for a place.

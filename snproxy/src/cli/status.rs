@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-use crate::admin::api::Status;
+use crate::admin::api::{Service, Status};
 use crate::discovery::Root;
 
 use super::{DONE, client, health, routes};
@@ -114,6 +114,9 @@ fn print(status: &Status) {
     {
         println!("             and {more} pods more: --json has them all");
     }
+    for service in &status.services {
+        print_service(service);
+    }
     if !status.apps.is_empty() {
         println!();
         routes::print_apps(&status.apps);
@@ -131,5 +134,20 @@ fn print_certificates(status: &Status) {
             "certificate  {}: {}, until {} ({left})",
             certificate.file, certificate.subject, certificate.expires
         );
+    }
+}
+
+fn print_service(service: &Service) {
+    let nodes = match service.nodes {
+        Some(nodes) => format!("{nodes} nodes at revision {}", service.revision),
+        None => "nothing known yet".to_owned(),
+    };
+    let ignored = match service.ignored {
+        0 => String::new(),
+        ignored => format!(", {ignored} keys ignored"),
+    };
+    println!("service      {}: {nodes}{ignored}", service.key);
+    if let (Some(stale), Some(why)) = (service.stale_ms, &service.why_stale) {
+        println!("             STALE for {} s: {why}", stale / 1000);
     }
 }

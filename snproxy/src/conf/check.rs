@@ -64,6 +64,7 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
     conf.pod_host = default_pod_host(dialled.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
     conf.place_hosts();
     apps::resolve(&mut conf.apps, world, &mut all.apps);
+    apps::discover(&mut conf.apps, conf.etcd.as_deref(), world, &mut all.apps);
     conf.own = own(&conf, world);
     Some(conf)
 }

@@ -24,7 +24,7 @@ mod value;
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ use crate::diag::{Parsed, Severity, Source};
 use check::All;
 use text::Findings;
 
-pub use apps::{App, MAX_FILE as MAX_APPS_FILE, PortRange, Target};
+pub use apps::{App, MAX_FILE as MAX_APPS_FILE, MAX_NODES, PortRange, Srv, Target};
 pub use check::default_pod_host;
 pub use etcd::{Endpoint, Etcd, MAX_ENDPOINTS, NoEndpoint};
 pub use hosts::{MAX_FILE as MAX_HOSTS_FILE, MAX_HOSTS};
@@ -67,12 +67,20 @@ pub struct Sources {
 /// The addresses of a name, or why there are none.
 pub type Answer = io::Result<Vec<IpAddr>>;
 
+/// The nodes of a service, in the order of their keys; `None`: nobody knows yet.
+pub type Nodes = Option<Arc<[SocketAddr]>>;
+
+/// Who knows the nodes of services.
+pub type Discovered<'a> = dyn Fn(&Etcd, &[&str]) -> Vec<Nodes> + 'a;
+
 /// All of a parse that is not in the files: given, never fetched.
 pub struct World<'a> {
     /// Addresses of a name, in order of preference. May block: parse outside the runtime.
     pub resolve: &'a dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
     /// Addresses of the names of targets, in the same order: all at once, for there may be thousands.
     pub resolve_targets: &'a dyn Fn(&[&str]) -> Vec<Answer>,
+    /// The nodes of services, by their keys in etcd and in the same order. May block.
+    pub discovered: &'a Discovered<'a>,
     /// Whether an address belongs to this host; asked of no wildcard and no loopback address.
     pub is_local: &'a dyn Fn(IpAddr) -> bool,
     /// `net.ipv4.ip_local_port_range`, both ends included.

@@ -1,6 +1,7 @@
 mod cluster;
 mod hostile;
 mod refused;
+mod report;
 
 use std::fmt::Write;
 use std::fs;
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::diag::{Diagnostic, Source};
+
+use report::report;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/conf");
 
@@ -25,11 +28,24 @@ const RESOLVE: fn(&str) -> io::Result<Vec<IpAddr>> = |name| match name {
 
 const IS_LOCAL: fn(IpAddr) -> bool = |ip| ip.to_string() == "10.0.0.1";
 
+/// What etcd knows of services.
+const DISCOVERED: fn(&Etcd, &[&str]) -> Vec<Nodes> = |_, keys| {
+    let node = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let nodes = |key: &&str| match *key {
+        "/srv/known" => Some([node("10.0.0.7:6379"), node("[fd00::7]:6379")].into()),
+        "/srv/back" => Some([node("10.0.0.1:5001"), node("0.0.0.0:1")].into()),
+        "/srv/empty" => Some([].into()),
+        _ => None,
+    };
+    keys.iter().map(nodes).collect()
+};
+
 /// Host 10.0.0.1 with the kernel's default ports.
 fn world() -> World<'static> {
     World {
         resolve: &RESOLVE,
         resolve_targets: &|names| names.iter().copied().map(RESOLVE).collect(),
+        discovered: &DISCOVERED,
         is_local: &IS_LOCAL,
         ephemeral: Some((32768, 60999)),
         reserved: [32768, 50000, 50001].into_iter().collect(),
@@ -81,95 +97,6 @@ fn cases() -> Vec<PathBuf> {
     let mut cases: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     cases.sort();
     cases
-}
-
-fn report(parsed: &Parsed<Option<Conf>>) -> String {
-    let mut text = String::new();
-    let verdict = if parsed.has_errors() {
-        "refused"
-    } else {
-        "loads"
-    };
-    writeln!(text, "{verdict}").unwrap();
-    if let Some(conf) = &parsed.value {
-        for Explained {
-            key, value, origin, ..
-        } in explain(conf)
-        {
-            let derived = ["HOST", "PODHOST"].contains(&key);
-            if derived || origin != "default" {
-                writeln!(text, "{key} {value}  # {origin}").unwrap();
-            }
-        }
-        let this = conf.this_host.and_then(|at| conf.hosts.get(at));
-        let this = this.map_or(0, |host| host.line);
-        writeln!(text, "{} hosts, this one in line {this}", conf.hosts.len()).unwrap();
-        for other in conf.other_hosts() {
-            let addr = other.addr().unwrap();
-            writeln!(text, "{}: other host at {addr}", other.line).unwrap();
-        }
-        for mapping in conf.mappings.iter().take(8) {
-            let Mapping {
-                cluster_port,
-                host_port,
-                max_conn,
-                send_proxy,
-                line,
-                col,
-            } = mapping;
-            writeln!(
-                text,
-                "{line}:{col} {cluster_port}:{host_port}:{max_conn}:{send_proxy}"
-            )
-            .unwrap();
-        }
-        writeln!(text, "{} mappings", conf.mappings.len()).unwrap();
-        conf.apps.iter().for_each(|app| report_app(&mut text, app));
-    }
-    for found in &parsed.diagnostics {
-        writeln!(text, "\n{found}").unwrap();
-    }
-    for found in &parsed.diagnostics {
-        writeln!(text, "\n{}", found.block()).unwrap();
-    }
-    text
-}
-
-fn report_app(text: &mut String, app: &App) {
-    let App {
-        name,
-        ports,
-        targets,
-        line,
-        col,
-    } = app;
-    writeln!(text, "{line}:{col} app {name:?}").unwrap();
-    for PortRange {
-        first,
-        last,
-        line,
-        col,
-    } in ports
-    {
-        writeln!(text, "{line}:{col}   ports {first}-{last}").unwrap();
-    }
-    for target in targets {
-        let Target {
-            host,
-            addrs,
-            port,
-            weight,
-            max_conn,
-            send_proxy,
-            line,
-            col,
-        } = target;
-        writeln!(
-            text,
-            "{line}:{col}   target {host} port {port} at {addrs:?}, weight {weight}, max_conn {max_conn}, {send_proxy}"
-        )
-        .unwrap();
-    }
 }
 
 #[test]

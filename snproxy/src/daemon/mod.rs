@@ -12,6 +12,7 @@ mod notify;
 mod pods;
 mod reload;
 mod report;
+mod services;
 mod source_ports;
 mod start;
 mod steer;
@@ -46,6 +47,7 @@ pub use world::{Names, control_socket_of, parse};
 use certs::CertTimes;
 use pods::Pods;
 use reload::{Loaded, Why};
+use services::Followed;
 use source_ports::Watched;
 use steer::Steerer;
 use targets::Renewal;
@@ -77,6 +79,7 @@ struct Daemon {
     watch: Watch,
     renewal: Renewal,
     cert_times: CertTimes,
+    followed: Followed,
     set_log_level: SetLogLevel,
     draining: bool,
     tide: Tide,
@@ -163,11 +166,13 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         watch,
         renewal: Renewal::default(),
         cert_times: CertTimes::default(),
+        followed: Followed::default(),
         set_log_level,
         draining: false,
         tide: Tide::default(),
         source_ports: Watched::default(),
     };
+    daemon.follow_services(&good.conf);
     drop(good);
     daemon.look_around();
     let (crowded, mut crowds) = mpsc::channel(16);
@@ -185,6 +190,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
             _ = tick.tick() => daemon.tick(),
             () = daemon.watch.changed() => daemon.reload(Why::Changed),
             looked = daemon.loaded.looked() => daemon.loaded(looked),
+            () = daemon.followed.changed() => daemon.reload(Why::Nodes),
             changed = daemon.renewal.done() => daemon.targets_renewed(changed),
             is_news = daemon.cert_times.renewed() => daemon.certs_renewed(is_news),
             () = shared.health_changed.notified() => daemon.health_changed(),

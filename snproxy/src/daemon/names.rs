@@ -26,10 +26,12 @@ impl Daemon {
     }
 }
 
-/// Whether a host or a target is written as a name.
+/// Whether a host or a target is written as a name, or targets are those of a service.
 pub(super) fn has_names(conf: &Conf) -> bool {
     let mut targets = conf.apps.iter().flat_map(|app| &app.targets);
-    conf.hosts.iter().any(HostAddr::is_name) || targets.any(Target::is_name)
+    conf.hosts.iter().any(HostAddr::is_name)
+        || conf.apps.iter().any(|app| app.srv.is_some())
+        || targets.any(Target::is_name)
 }
 
 /// Whether the names of `conf` are to be resolved again.
@@ -99,6 +101,7 @@ mod tests {
         let world = World {
             resolve: &resolve,
             resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
+            discovered: &|_, keys| vec![None; keys.len()],
             is_local: &|_| false,
             ephemeral: None,
             reserved: PortSet::new(),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::admin::api;
 use crate::conf::{self, Conf, Sources, default_pod_host};
@@ -22,7 +22,7 @@ use super::certs::Certs;
 use super::names::{changed_names, has_names};
 use super::notify;
 use super::steer::{chain, max_listeners, wanted_listeners};
-use super::world::Names;
+use super::world::{Names, parse_again};
 
 /// A set of files that may be put in force.
 pub struct Good {
@@ -48,12 +48,21 @@ impl Good {
 /// Why the configuration is looked at; the last one comes first where several wait.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Why {
+    /// Services may have other nodes than what is in force has.
+    Nodes,
     /// Names in what is in force may have other addresses by now, whatever the files say.
     Names,
     /// The files may have changed.
     Changed,
     /// Somebody asked for it.
     Asked,
+}
+
+impl Why {
+    /// Whether the files are read; if not, what they last said is looked at anew.
+    fn is_of_files(self) -> bool {
+        matches!(self, Self::Changed | Self::Asked)
+    }
 }
 
 /// What one look at the files came to.
@@ -198,7 +207,7 @@ fn judge(
         };
     }
     let seen = |certs: &Certs| texts ^ certs.fingerprint();
-    match parse(Arc::new(sources), seen, names, certs) {
+    match parse(Arc::new(sources), seen, names, certs, super::parse) {
         Ok(good) => Found::Good(good),
         Err((diagnostics, looked)) => {
             let certs = looked.as_deref().unwrap_or(certs);
@@ -222,11 +231,12 @@ fn parse(
     seen: impl Fn(&Certs) -> u64,
     names: &Names,
     before: &Certs,
+    parse: fn(&Sources, &Names) -> Parsed<Option<Conf>>,
 ) -> Result<Box<Good>, Wrong> {
     let Parsed {
         value,
         mut diagnostics,
-    } = super::parse(&sources, names);
+    } = parse(&sources, names);
     let Some(conf) = value.filter(|_| !has_errors(&diagnostics)) else {
         return Err((diagnostics, None));
     };
@@ -254,22 +264,26 @@ impl Daemon {
             return;
         }
         let names = Arc::clone(&self.names);
-        let found: Box<dyn FnOnce() -> Found + Send> = if why == Why::Names {
-            let Some((sources, seen)) = self.loaded.named() else {
-                return;
-            };
-            let certs = Arc::clone(&self.loaded.certs);
-            // A set that was good and is not any more stays as it was.
-            Box::new(move || {
-                parse(sources, |_| seen, &names, &certs).map_or(Found::Same, Found::Good)
-            })
-        } else {
+        let found: Box<dyn FnOnce() -> Found + Send> = if why.is_of_files() {
             // What could not even be read is news whatever it is.
             let is_news = why == Why::Asked || self.loaded.unreadable;
             let last = (!is_news).then_some(self.loaded.seen);
             let (root, had_mappings) = (self.root.clone(), self.loaded.had_mappings);
             let certs = Arc::clone(&self.loaded.certs);
             Box::new(move || judge(&root, &names, last, had_mappings, &certs))
+        } else {
+            let Some((sources, seen)) = self.loaded.named() else {
+                return;
+            };
+            let look = match why {
+                Why::Nodes => parse_again,
+                _ => super::parse,
+            };
+            // A set that was good and is not any more stays as it was.
+            let certs = Arc::clone(&self.loaded.certs);
+            Box::new(move || {
+                parse(sources, |_| seen, &names, &certs, look).map_or(Found::Same, Found::Good)
+            })
         };
         let look = move || {
             let found = found();
@@ -288,10 +302,15 @@ impl Daemon {
 
     /// Takes note of what a look came to.
     pub(super) fn loaded(&mut self, Looked(why, found): Looked) {
-        if why != Why::Names {
+        if why.is_of_files() {
             self.loaded.unreadable = matches!(found, Found::Unreadable(_));
         }
-        if why != Why::Changed || !matches!(found, Found::Same) {
+        let asked_for_names = match why {
+            Why::Nodes => false,
+            Why::Names | Why::Asked => true,
+            Why::Changed => !matches!(found, Found::Same),
+        };
+        if asked_for_names {
             self.loaded.resolved = Instant::now();
         }
         match found {
@@ -311,7 +330,7 @@ impl Daemon {
                 self.keep(diagnostics);
             }
             Found::Good(good) => {
-                if why != Why::Names {
+                if why.is_of_files() {
                     self.loaded.seen = good.seen;
                     self.watch.set(&good.paths(&self.root));
                     self.loaded.certs = Arc::clone(&good.certs);
@@ -325,8 +344,8 @@ impl Daemon {
         }
         match self.loaded.again.pop_last() {
             // Nobody waits for the outcome.
-            Some(Why::Names) => self.reload(Why::Names),
-            Some(why) => return self.reload(why),
+            Some(why) if why.is_of_files() => return self.reload(why),
+            Some(why) => self.reload(why),
             None => {}
         }
         self.answer_callers();
@@ -337,7 +356,7 @@ impl Daemon {
     fn take(&mut self, mut good: Box<Good>, why: Why) {
         let restart = self.keep_what_needs_a_restart(Arc::make_mut(&mut good.conf));
         good.diagnostics.extend(restart);
-        let nothing_new = why == Why::Names
+        let nothing_new = !why.is_of_files()
             && self.loaded.waiting.is_none()
             && good.conf == self.shared.table.load().conf;
         if !nothing_new {
@@ -410,6 +429,7 @@ impl Daemon {
         }
         self.steerer.keep_alive(keepalive);
         self.names.targets.keep(&table.conf);
+        self.follow_services(&table.conf);
         let table = Arc::new(table);
         self.shared.table.store(Arc::clone(&table));
         self.shared.limits.look_again();
@@ -421,19 +441,23 @@ impl Daemon {
         for found in &diagnostics {
             // Nobody touched the files: what was said of them needs no second time.
             let is_known = || self.loaded.diagnostics.contains(found) || !is_of_the_files;
-            if why != Why::Names || !is_known() {
+            if why.is_of_files() || !is_known() {
                 warn!("{found}");
             }
         }
         let ports = self.steerer.port_counts();
-        info!(
-            generation,
-            mappings,
-            steered = ports.steer,
-            refused = ports.refuse,
-            addresses,
-            "configuration in force"
-        );
+        if why == Why::Nodes {
+            debug!(generation, "nodes in force");
+        } else {
+            info!(
+                generation,
+                mappings,
+                steered = ports.steer,
+                refused = ports.refuse,
+                addresses,
+                "configuration in force"
+            );
+        }
         self.loaded.in_force = seen;
         self.loaded.named = named;
         self.loaded.had_mappings = had_mappings;

@@ -81,6 +81,7 @@ impl Daemon {
             pods: pods.collect(),
             apps: apps(&table),
             certificates: self.certificates(),
+            services: self.names.services.status(),
             queues: self.queues(),
         }
     }
@@ -271,6 +272,6 @@ fn health(upstream: &Upstream, now: Instant) -> api::Health {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

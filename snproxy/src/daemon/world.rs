@@ -16,6 +16,7 @@ use crate::net::own::is_own;
 use crate::sys::privileges;
 
 use super::control_socket;
+use super::services::Services;
 use super::targets::Targets;
 
 /// Longest wait for the addresses of one name.
@@ -32,6 +33,8 @@ pub struct Names {
     pub(super) targets: Targets,
     /// Certificates as they last were where they come from.
     pub(super) certs: Store,
+    /// The services of the apps file.
+    pub(super) services: Services,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +45,16 @@ struct Known {
 }
 
 impl Names {
+    /// The addresses that a name last had, asked for only where there were none.
+    fn known(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let known = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(addrs) = known.addrs.get(name) {
+            return Ok(addrs.clone());
+        }
+        drop(known);
+        self.resolve(name)
+    }
+
     fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         let mut known = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let resting = known.silent.is_some_and(|at| at.elapsed() < NAME_REST);
@@ -98,10 +111,24 @@ fn ask(name: &str) -> io::Result<Vec<IpAddr>> {
 
 /// Parses a set of files as this host sees it. May block on name resolution.
 pub fn parse(sources: &Sources, names: &Names) -> Parsed<Option<Conf>> {
+    parse_with(sources, names, &|name| names.resolve(name))
+}
+
+/// The same with the addresses that names of hosts had before: nodes of services come and go many times a second.
+pub(super) fn parse_again(sources: &Sources, names: &Names) -> Parsed<Option<Conf>> {
+    parse_with(sources, names, &|name| names.known(name))
+}
+
+fn parse_with(
+    sources: &Sources,
+    names: &Names,
+    resolve: &dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
+) -> Parsed<Option<Conf>> {
     let sysctl = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
     let world = World {
-        resolve: &|name| names.resolve(name),
+        resolve,
         resolve_targets: &|asked| names.targets.resolve(asked),
+        discovered: &|etcd, keys| names.services.nodes(etcd, keys),
         is_local: &is_own,
         ephemeral: sysctl("ip_local_port_range").and_then(|text| pair(&text)),
         reserved: sysctl("ip_local_reserved_ports").map_or_else(PortSet::new, |text| ports(&text)),
@@ -114,6 +141,7 @@ pub fn control_socket_of(proxy: &Source) -> Option<PathBuf> {
     let world = World {
         resolve: &|_| Ok(vec![Ipv4Addr::LOCALHOST.into()]),
         resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
+        discovered: &|_, keys| vec![None; keys.len()],
         is_local: &|_| true,
         ephemeral: None,
         reserved: PortSet::new(),

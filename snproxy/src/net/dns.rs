@@ -56,13 +56,24 @@ async fn all(
     limit: Duration,
 ) -> Vec<io::Result<Found>> {
     let deadline = Instant::now() + limit;
-    let asked = names.iter().map(async |name| {
-        // Those whose turn comes too late may still stand in /etc/hosts.
-        timeout_at(deadline, one(hosts, resolver, name))
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-    });
+    // Made beforehand: with a closure in it the stream could not be part of a task.
+    let mut asked = Vec::with_capacity(names.len());
+    for name in names {
+        asked.push(one_by(deadline, hosts, resolver, name));
+    }
     stream::iter(asked).buffered(AT_ONCE).collect().await
+}
+
+async fn one_by(
+    deadline: Instant,
+    hosts: &HashMap<String, Vec<IpAddr>>,
+    resolver: &Resolver,
+    name: &str,
+) -> io::Result<Found> {
+    // Those whose turn comes too late may still stand in /etc/hosts.
+    timeout_at(deadline, one(hosts, resolver, name))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 async fn one(

@@ -12,6 +12,8 @@ pub(super) enum Known {
     Name,
     Ports,
     Targets,
+    Srv,
+    Key,
     Addr,
     Weight,
     MaxConn,
@@ -25,6 +27,12 @@ pub(super) const OF_APP: Names = &[
     ("Name", Known::Name),
     ("Ports", Known::Ports),
     ("Targets", Known::Targets),
+    ("Srv", Known::Srv),
+];
+pub(super) const OF_SRV: Names = &[
+    ("Key", Known::Key),
+    ("MaxConn", Known::MaxConn),
+    ("SendProxy", Known::SendProxy),
 ];
 pub(super) const OF_TARGET: Names = &[
     ("Addr", Known::Addr),

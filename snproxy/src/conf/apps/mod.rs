@@ -5,6 +5,7 @@
 mod fields;
 mod json;
 mod read;
+mod srv;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -17,6 +18,8 @@ use crate::addr::PortSet;
 use crate::diag::{Severity, printable};
 
 pub(super) use read::read;
+pub(super) use srv::discover;
+pub use srv::{MAX_NODES, Srv};
 
 /// Largest apps file, in bytes.
 pub const MAX_FILE: usize = 4 * 1024 * 1024;
@@ -46,8 +49,10 @@ pub struct App {
     pub name: Box<str>,
     /// At least one; no port is in two of them, of whichever app.
     pub ports: Vec<PortRange>,
-    /// At least one; no two with the same address as written.
+    /// At least one, unless `srv` names them; no two with the same address as written.
     pub targets: Vec<Target>,
+    /// The service whose nodes the targets are; `None`: they stand in the file.
+    pub srv: Option<Srv>,
     pub line: u32,
     pub col: u32,
 }
@@ -187,14 +192,19 @@ pub(super) fn claimed_elsewhere(conf: &Conf, findings: &mut Findings<'_>) {
     }
 }
 
-/// Targets whose connections would come back to us: an error where the address is written, and where a name has it, an
-/// address that is left out.
+/// Targets whose connections would come back to us: an error where the address is written, and where a name has it or
+/// etcd names it, an address that is left out.
 pub(super) fn loops(conf: &mut Conf, steered: &PortSet, findings: &mut Findings<'_>) {
     let targets = conf.apps.iter().flat_map(|app| &app.targets);
     let addrs = targets.flat_map(|target| target.addrs.iter().copied());
     let returning: HashSet<IpAddr> = addrs.filter(|ip| conf.comes_back(*ip)).collect();
     let proxy_port = conf.port;
-    for target in conf.apps.iter_mut().flat_map(|app| &mut app.targets) {
+    let targets = conf.apps.iter_mut().flat_map(|app| {
+        let is_discovered = app.srv.is_some();
+        let targets = app.targets.iter_mut();
+        targets.map(move |target| (is_discovered, target))
+    });
+    for (is_discovered, target) in targets {
         let port = target.port;
         let what = if port == proxy_port {
             "PORT"
@@ -208,11 +218,15 @@ pub(super) fn loops(conf: &mut Conf, steered: &PortSet, findings: &mut Findings<
             continue;
         };
         let back = "its connections would come back to this proxy";
-        if target.is_name() {
-            let message = format_args!(
-                "`{}` resolves to {ip}, and port {port} there is {what}: {back}; the address is left out",
-                target.host
-            );
+        if is_discovered || target.is_name() {
+            let message = if is_discovered {
+                format!("port {port} at {ip} is {what}: {back}; the node is left out")
+            } else {
+                format!(
+                    "`{}` resolves to {ip}, and port {port} there is {what}: {back}; the address is left out",
+                    target.host
+                )
+            };
             findings.at(Severity::Warning, target.line, target.col, message);
             target.addrs = target
                 .addrs

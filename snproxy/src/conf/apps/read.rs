@@ -1,5 +1,7 @@
 //! From the text of an apps file to apps.
 
+mod service;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
@@ -169,6 +171,7 @@ impl Reader<'_, '_> {
         let mut name = None;
         let mut ranges = None;
         let mut targets = None;
+        let mut srv = None;
         let mut settings: Vec<Setting<'_>> = Vec::new();
         for member in members {
             if let Some(key) = port_key(member.name.text()) {
@@ -179,23 +182,32 @@ impl Reader<'_, '_> {
                 Some(Known::Name) => name = self.name(member.value),
                 Some(Known::Ports) => ranges = Some(self.ranges(member.value)),
                 Some(Known::Targets) => targets = Some(self.targets(member.value)),
+                Some(Known::Srv) => srv = self.srv(member.value),
                 _ => {}
             }
         }
-        for (field, known) in OF_APP {
-            if !fields.has(*known) {
-                let message = format_args!("the app has no `{field}`");
-                self.findings.error(place, message);
-            }
+        let mut missing = |message| self.findings.error(place, message);
+        if !fields.has(Known::Name) {
+            missing("the app has no `Name`");
+        }
+        if !fields.has(Known::Ports) {
+            missing("the app has no `Ports`");
+        }
+        match (fields.has(Known::Targets), fields.has(Known::Srv)) {
+            (false, false) => missing("the app has no `Targets`"),
+            (true, true) => missing("the app has both `Targets` and `Srv`: who names its targets?"),
+            _ => {}
         }
         let name = name?;
         let ports = self.claim(&name, ranges?);
         self.set(&ports, settings);
-        let targets = targets.filter(|targets| !targets.is_empty())?;
-        (!ports.is_empty()).then_some(App {
+        let targets = targets.unwrap_or_default();
+        let has_targets = !targets.is_empty() || srv.is_some();
+        (!ports.is_empty() && has_targets).then_some(App {
             name: name.into(),
             ports,
             targets,
+            srv,
             line: place.line,
             col: place.col,
         })

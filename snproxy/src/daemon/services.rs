@@ -1,0 +1,350 @@
+//! Nodes of services: read from etcd once, then followed; what was last known goes on while etcd is away.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{timeout, timeout_at};
+use tracing::{info, warn};
+
+use crate::admin::api;
+use crate::conf::{Conf, Etcd, Nodes};
+use crate::diag::printable;
+use crate::net::etcd::{Client, EtcdError, Event, Follow, KeyValue, News, Snapshot};
+
+use super::Daemon;
+
+/// Longest wait of a parse for services that are new: what is not known by then comes later.
+const NEW_LIMIT: Duration = Duration::from_secs(2);
+/// For how long changes are gathered after one that was passed on at once.
+const BURST: Duration = Duration::from_millis(50);
+/// Nodes that came or went which one line of the log lists.
+const MAX_SAID: usize = 8;
+
+/// What is known of services, by their keys.
+#[derive(Debug, Default)]
+pub(super) struct Services(Mutex<HashMap<Box<str>, Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By key, the service's own part cut off.
+    by_key: BTreeMap<Vec<u8>, SocketAddr>,
+    nodes: Nodes,
+    /// Keys that are no `ip:port`.
+    ignored: HashSet<Vec<u8>>,
+    revision: i64,
+    /// Which etcd said so.
+    cluster: String,
+    /// Since when etcd does not answer, and why.
+    lost: Option<(Instant, String)>,
+}
+
+impl Services {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The nodes of services, in their order. Blocks while those that nobody asked for yet are asked for.
+    pub(super) fn nodes(&self, etcd: &Etcd, keys: &[&str]) -> Vec<Nodes> {
+        let new: Vec<&str> = {
+            let known = self.lock();
+            let is_new = |key: &&&str| !known.contains_key(**key);
+            keys.iter().filter(is_new).copied().collect()
+        };
+        if !new.is_empty() {
+            self.ask(etcd, &new);
+        }
+        let known = self.lock();
+        let nodes = |key: &&str| known.get(*key).and_then(|known| known.nodes.clone());
+        keys.iter().map(nodes).collect()
+    }
+
+    /// Asks for services, all of them within a limit. Blocks.
+    fn ask(&self, etcd: &Etcd, keys: &[&str]) {
+        // Of its own: the first look comes before there is one, and later ones must not wait for it.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let Ok(runtime) = runtime else { return };
+        let client = Client::new(etcd, None);
+        let ask = async {
+            for key in keys {
+                // The others would fail as well.
+                self.take_all(key, client.read(&prefix(key)).await?);
+            }
+            Ok::<_, EtcdError>(())
+        };
+        let asked = runtime.block_on(async { timeout(NEW_LIMIT, ask).await });
+        let why = match asked {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => chain(&error),
+            Err(_) => format!("no answer within {NEW_LIMIT:?}"),
+        };
+        warn!(%why, "etcd does not answer: services have no nodes until it does");
+        let mut known = self.lock();
+        for key in keys {
+            let known = known.entry((*key).into()).or_default();
+            if known.nodes.is_none() {
+                known.lost = Some((Instant::now(), why.clone()));
+            }
+        }
+    }
+
+    /// What is to be followed from; `None`: it is to be read first.
+    fn snapshot(&self, key: &str) -> Option<Snapshot> {
+        let known = self.lock();
+        let known = known.get(key).filter(|known| known.nodes.is_some())?;
+        Some(Snapshot {
+            kvs: Vec::new(),
+            revision: known.revision,
+            cluster: known.cluster.clone(),
+        })
+    }
+
+    /// Takes note of what etcd said; true where the nodes are others now.
+    fn take(&self, key: &str, news: News) -> bool {
+        match news {
+            News::All(read) => self.take_all(key, read),
+            News::Changed(changes) => {
+                let revision = changes.revision;
+                self.change(key, revision, |known, prefix| {
+                    for event in &changes.events {
+                        known.apply(prefix, event);
+                    }
+                })
+            }
+            News::Lost(error) => {
+                let why = chain(&error);
+                let mut known = self.lock();
+                let known = known.entry(key.into()).or_default();
+                if known.lost.is_none() {
+                    warn!(service = key, %why, "etcd does not answer: the nodes known last go on");
+                }
+                let since = known.lost.take().map(|(since, _)| since);
+                known.lost = Some((since.unwrap_or_else(Instant::now), why));
+                false
+            }
+        }
+    }
+
+    fn take_all(&self, key: &str, read: Snapshot) -> bool {
+        self.change(key, read.revision, |known, prefix| {
+            known.by_key.clear();
+            known.cluster = read.cluster;
+            let ignored = std::mem::take(&mut known.ignored);
+            for kv in read.kvs {
+                known.put(prefix, &kv, &ignored);
+            }
+        })
+    }
+
+    fn change(&self, key: &str, revision: i64, apply: impl FnOnce(&mut Known, &str)) -> bool {
+        let mut known = self.lock();
+        let known = known.entry(key.into()).or_default();
+        apply(known, &prefix(key));
+        known.revision = revision;
+        if let Some((since, _)) = known.lost.take() {
+            info!(service = key, away = ?since.elapsed(), "etcd answers again");
+        }
+        let nodes: Arc<[SocketAddr]> = known.by_key.values().copied().collect();
+        let before = known.nodes.replace(Arc::clone(&nodes));
+        if before.as_ref() == Some(&nodes) {
+            return false;
+        }
+        let before = before.unwrap_or_default();
+        info!(
+            service = key,
+            nodes = nodes.len(),
+            came = list(&nodes, &before),
+            left = list(&before, &nodes),
+            revision,
+            "nodes"
+        );
+        true
+    }
+
+    /// Forgets all services but these.
+    fn keep(&self, keys: &HashSet<&str>) {
+        self.lock().retain(|key, _| keys.contains(&**key));
+    }
+
+    pub(super) fn status(&self) -> Vec<api::Service> {
+        let known = self.lock();
+        let mut services: Vec<api::Service> = known
+            .iter()
+            .map(|(key, known)| api::Service {
+                key: key.to_string(),
+                nodes: known.nodes.as_ref().map(|nodes| nodes.len()),
+                ignored: known.ignored.len(),
+                revision: known.revision,
+                stale_ms: known
+                    .lost
+                    .as_ref()
+                    .map(|(since, _)| super::report::millis(since.elapsed())),
+                why_stale: known.lost.as_ref().map(|(_, why)| why.clone()),
+            })
+            .collect();
+        services.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        services
+    }
+}
+
+impl Known {
+    fn apply(&mut self, prefix: &str, event: &Event) {
+        match event {
+            Event::Put(kv) => self.put(prefix, kv, &HashSet::new()),
+            Event::Delete { key, .. } => {
+                self.by_key.remove(own(prefix, key));
+                self.ignored.remove(own(prefix, key));
+            }
+        }
+    }
+
+    /// Takes a key; one that is no address is said once, unless it was among `ignored` already.
+    fn put(&mut self, prefix: &str, kv: &KeyValue, ignored: &HashSet<Vec<u8>>) {
+        let own = own(prefix, &kv.key);
+        if let Some(node) = node(own) {
+            // What it was registered with is nothing to us: a refreshed key changes nothing.
+            self.by_key.insert(own.to_vec(), node);
+            return;
+        }
+        if self.ignored.insert(own.to_vec()) && !ignored.contains(own) {
+            let key = String::from_utf8_lossy(&kv.key);
+            warn!(key = %printable(&key), "ignored: expected ip:port after the key of the service");
+        }
+    }
+}
+
+/// Where the keys of a service's nodes begin.
+fn prefix(key: &str) -> String {
+    format!("{key}/")
+}
+
+/// A key without the part that is the service's.
+fn own<'a>(prefix: &str, key: &'a [u8]) -> &'a [u8] {
+    key.strip_prefix(prefix.as_bytes()).unwrap_or(key)
+}
+
+fn node(key: &[u8]) -> Option<SocketAddr> {
+    let node: SocketAddr = std::str::from_utf8(key).ok()?.parse().ok()?;
+    let node = SocketAddr::new(node.ip().to_canonical(), node.port());
+    (node.port() > 0).then_some(node)
+}
+
+/// Nodes of one list that the other one has not, for the log.
+fn list(nodes: &[SocketAddr], other: &[SocketAddr]) -> Option<String> {
+    let other: HashSet<&SocketAddr> = other.iter().collect();
+    let only = nodes.iter().filter(|node| !other.contains(node));
+    let count = only.clone().count();
+    let said: Vec<String> = only.take(MAX_SAID).map(ToString::to_string).collect();
+    let mut said = said.join(" ");
+    if let Some(more) = count.checked_sub(MAX_SAID).filter(|more| *more > 0) {
+        let _ = write!(said, " and {more} more");
+    }
+    (count > 0).then_some(said)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.extend([": ", &error.to_string()]);
+        cause = error.source();
+    }
+    text
+}
+
+/// The services that are followed, each by a task.
+#[derive(Default)]
+pub(super) struct Followed {
+    etcd: Option<(Arc<Etcd>, Arc<Client>)>,
+    tasks: HashMap<Box<str>, JoinHandle<()>>,
+    changed: Arc<Notify>,
+}
+
+impl Followed {
+    /// Returns when a service has other nodes.
+    ///
+    /// Cancel safety: yes.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.tasks.values().for_each(JoinHandle::abort);
+    }
+}
+
+impl Daemon {
+    /// Follows the services of `conf`, and no others.
+    pub(super) fn follow_services(&mut self, conf: &Conf) {
+        let services = conf.apps.iter().filter_map(|app| app.srv.as_ref());
+        let keys: HashSet<&str> = services.map(|srv| &*srv.key).collect();
+        self.names.services.keep(&keys);
+        let followed = &mut self.followed;
+        let is_same = followed.etcd.as_ref().map(|(etcd, _)| etcd) == conf.etcd.as_ref();
+        followed.tasks.retain(|key, task| {
+            let stays = is_same && keys.contains(&**key);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        let Some(etcd) = conf.etcd.as_ref().filter(|_| !keys.is_empty()) else {
+            followed.etcd = None;
+            return;
+        };
+        if !is_same {
+            let client = Arc::new(Client::new(etcd, None));
+            followed.etcd = Some((Arc::clone(etcd), client));
+        }
+        let Some((_, client)) = &followed.etcd else {
+            return;
+        };
+        for key in keys {
+            if followed.tasks.contains_key(key) {
+                continue;
+            }
+            let prefix = prefix(key);
+            let follow = match self.names.services.snapshot(key) {
+                Some(read) => Follow::from(Arc::clone(client), &prefix, &read),
+                None => Follow::new(Arc::clone(client), &prefix),
+            };
+            let names = Arc::clone(&self.names);
+            let changed = Arc::clone(&followed.changed);
+            let service: Box<str> = key.into();
+            let task = tokio::spawn(async move {
+                keep_up(follow, &names.services, &service, &changed).await;
+            });
+            followed.tasks.insert(key.into(), task);
+        }
+    }
+}
+
+/// Takes note of all that becomes of one service; the first change is passed on at once, those that come right after it
+/// together.
+async fn keep_up(mut follow: Follow, services: &Services, service: &str, changed: &Notify) {
+    loop {
+        if !services.take(service, follow.next().await) {
+            continue;
+        }
+        changed.notify_one();
+        let end = tokio::time::Instant::now() + BURST;
+        let mut more = false;
+        while let Ok(news) = timeout_at(end, follow.next()).await {
+            more |= services.take(service, news);
+        }
+        if more {
+            changed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
