@@ -63,6 +63,15 @@ impl PortSet {
 
     /// Both ends included; nothing where they are turned around.
     pub fn insert_range(&mut self, first: u16, last: u16) {
+        self.change_range(first, last, |word, bits| *word |= bits);
+    }
+
+    /// As [`insert_range`](Self::insert_range).
+    pub fn remove_range(&mut self, first: u16, last: u16) {
+        self.change_range(first, last, |word, bits| *word &= !bits);
+    }
+
+    fn change_range(&mut self, first: u16, last: u16, change: impl Fn(&mut u64, u64)) {
         if first > last {
             return;
         }
@@ -70,11 +79,11 @@ impl PortSet {
         let until = u64::MAX >> (63 - (last & 63));
         match &mut self.0[usize::from(first >> 6)..=usize::from(last >> 6)] {
             [] => {}
-            [word] => *word |= from & until,
+            [word] => change(word, from & until),
             [head, middle @ .., tail] => {
-                *head |= from;
-                middle.fill(u64::MAX);
-                *tail |= until;
+                change(head, from);
+                middle.iter_mut().for_each(|word| change(word, u64::MAX));
+                change(tail, until);
             }
         }
     }
@@ -235,6 +244,14 @@ mod tests {
             let mut set = PortSet::new();
             set.insert_range(first, last);
             assert!(set == (first..=last).collect(), "{first}-{last}: {set}");
+            let mut rest = PortSet::new();
+            rest.insert_range(0, u16::MAX);
+            rest.remove_range(first, last);
+            let is_out = |port: &u16| !(first..=last).contains(port);
+            assert!(
+                rest == (0..=u16::MAX).filter(is_out).collect(),
+                "{first}-{last}: {rest}"
+            );
         }
     }
 

@@ -20,6 +20,8 @@ pub struct Status {
     pub port: u16,
     pub ports: PortCounts,
     pub hosts: HostCounts,
+    /// None without ETCD.
+    pub directory: Option<Directory>,
     pub connections: Connections,
     /// Ended connections by end.
     pub ends: BTreeMap<String, u64>,
@@ -95,6 +97,28 @@ pub struct PortCounts {
 pub struct HostCounts {
     pub up: usize,
     pub down: usize,
+}
+
+/// The cluster directory.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Directory {
+    /// `current`, `stale` where etcd is not reached, `unread` where it never was.
+    pub state: String,
+    /// Time since etcd was last reached, where it is not.
+    pub lost_ms: Option<u64>,
+    pub cluster: String,
+    /// The member of etcd that is asked.
+    pub etcd: String,
+    /// Other hosts that publish what they serve.
+    pub hosts: usize,
+    /// Ports that these serve.
+    pub ports: usize,
+    /// Nobody but those can serve a port: one that nobody publishes is refused.
+    pub complete: bool,
+    /// Where this host is reached, as it tells the others; none: it tells nothing.
+    pub published_as: Option<String>,
+    /// Whether all that it serves is there.
+    pub published: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -255,9 +279,9 @@ pub struct Candidate {
 pub struct Routes {
     /// What the pods of this host are dialled at, by address.
     pub upstreams: Vec<Upstream>,
-    /// The other hosts, in the order of hosts.conf.
+    /// The other hosts, in the order of hosts.conf, then those that only the cluster directory names.
     pub hosts: Vec<Host>,
-    /// What they answered, by port and host; what is too old to be used is left out.
+    /// What they answered, or published, by port and host; what is too old to be used is left out.
     pub routes: Vec<Route>,
     pub apps: Vec<App>,
 }
@@ -280,6 +304,8 @@ pub struct Host {
     pub retry_ms: Option<u64>,
     /// Whether it says how many pods it has; one that does not counts as one pod.
     pub counts_pods: bool,
+    /// Whether the cluster directory says what it serves.
+    pub published: bool,
 }
 
 /// What one host answered for one port.
@@ -292,8 +318,8 @@ pub struct Route {
     pub answer: String,
     /// Pods that take connections there, as far as known.
     pub pods: u16,
-    /// Time since the answer.
-    pub age_ms: u64,
+    /// Time since the answer; none: it is from the cluster directory.
+    pub age_ms: Option<u64>,
     /// Live connections of this host's clients by way of that host.
     pub live: u32,
 }

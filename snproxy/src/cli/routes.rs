@@ -76,19 +76,20 @@ fn print_upstreams(routes: &Routes) {
 
 fn print_hosts(routes: &Routes) {
     if routes.hosts.is_empty() {
-        println!("no other host in hosts.conf");
+        println!("no other host");
         return;
     }
     println!("{:<24} {:<24} STATE", "HOST", "ADDRESS");
     for host in &routes.hosts {
         let state = match host.retry_ms {
             Some(retry) => format!("down, tried again in {:.1} s", seconds(retry)),
+            None if host.published => "up, in the cluster directory".to_owned(),
             None if host.counts_pods => "up".to_owned(),
             None => "up, does not count its pods".to_owned(),
         };
         println!("{:<24} {:<24} {state}", host.name, host.address);
     }
-    println!("\n{:<6} WHAT OTHER HOSTS ANSWERED", "PORT");
+    println!("\n{:<6} WHAT OTHER HOSTS ANSWERED OR PUBLISHED", "PORT");
     for routes in routes.routes.chunk_by(|a, b| a.port == b.port) {
         let mut said: Vec<String> = routes
             .iter()
@@ -113,10 +114,13 @@ fn said(route: &Route) -> String {
         live,
         ..
     } = route;
-    let age = seconds(route.age_ms);
+    let source = match route.age_ms {
+        Some(age) => format!("{:.1} s ago", seconds(age)),
+        None => "published".to_owned(),
+    };
     match pods {
-        0 => format!("{host} {answer} ({age:.1} s ago, {live} live)"),
-        1 => format!("{host} {answer} with 1 pod ({age:.1} s ago, {live} live)"),
-        _ => format!("{host} {answer} with {pods} pods ({age:.1} s ago, {live} live)"),
+        0 => format!("{host} {answer} ({source}, {live} live)"),
+        1 => format!("{host} {answer} with 1 pod ({source}, {live} live)"),
+        _ => format!("{host} {answer} with {pods} pods ({source}, {live} live)"),
     }
 }

@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-use crate::admin::api::{Service, Status};
+use crate::admin::api::{Directory, Service, Status};
 use crate::discovery::Root;
 
 use super::{DONE, client, health, routes};
@@ -43,6 +43,9 @@ fn print(status: &Status) {
             "other hosts  {} up, {} down",
             status.hosts.up, status.hosts.down
         );
+    }
+    if let Some(directory) = &status.directory {
+        print_directory(directory);
     }
     println!(
         "connections  {} live, {} waiting, {} in all",
@@ -150,4 +153,19 @@ fn print_service(service: &Service) {
     if let (Some(stale), Some(why)) = (service.stale_ms, &service.why_stale) {
         println!("             STALE for {} s: {why}", stale / 1000);
     }
+}
+
+fn print_directory(directory: &Directory) {
+    let lost = directory.lost_ms.map_or_else(String::new, |lost| {
+        format!(", etcd not reached for {:.1} s", health::seconds(lost))
+    });
+    let own = match (&directory.published_as, directory.published) {
+        (None, _) => "nothing of this host is published".to_owned(),
+        (Some(own), true) => format!("this host is published as {own}"),
+        (Some(own), false) => format!("this host is not yet published as {own}"),
+    };
+    println!(
+        "directory    {}{lost}: cluster {} at {}, {} other hosts with {} ports; {own}",
+        directory.state, directory.cluster, directory.etcd, directory.hosts, directory.ports
+    );
 }

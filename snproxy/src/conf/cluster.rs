@@ -59,6 +59,16 @@ impl Conf {
             || peers.networks.iter().any(|network| network.contains(&ip))
     }
 
+    /// By which name and where the other hosts reach this one, as the cluster directory tells them; `None`: they do not, or
+    /// it cannot be told from the files.
+    pub fn published_as(&self) -> Option<(Box<str>, SocketAddr)> {
+        let this = self.this_host.and_then(|at| self.hosts.get(at));
+        let this = this.filter(|host| host.is_local && host.port == self.port);
+        let listed = this.and_then(|host| Some((host.name.clone(), host.ip()?)));
+        let (name, ip) = listed.unwrap_or_else(|| (self.host.to_string().into(), self.host));
+        (self.port > 0 && !ip.is_unspecified()).then(|| (name, SocketAddr::new(ip, self.port)))
+    }
+
     /// Works out all that follows from HOST, PORT and the hosts.
     pub fn place_hosts(&mut self) {
         self.this_host = this_host(self);

@@ -9,7 +9,7 @@ use super::port_keys::PORT_KEYS;
 use super::port_value::{limit, show_limit};
 use super::text::{Field, Findings};
 use super::value::{
-    self, NONE, admin, choice, cluster_ports, duration, keepalive, peers, proxy_port,
+    self, NONE, admin, choice, cluster, cluster_ports, duration, keepalive, peers, proxy_port,
     show_cluster_ports, show_duration, show_proxy_port, show_workers, unless_off, workers,
 };
 use super::{Conf, Explained, Origin};
@@ -193,7 +193,7 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
     Key {
         name: "UNMAPPED",
         unset: Unset::Text("auto"),
-        doc: "a cluster port without a pod on this host: `steer` takes its connections to other hosts, `refuse` turns them away, `auto` steers it where there are other hosts and else leaves it alone",
+        doc: "a cluster port without a pod on this host: `steer` takes its connections to other hosts, `refuse` turns them away, `auto` steers it where other hosts may serve it, refuses it where the cluster directory says that none does, and else leaves it alone",
         scope: Scope::Whole {
             apply: |draft, value, findings| set(&mut draft.conf.unmapped, choice(value, findings)),
             show: |conf| conf.unmapped.to_string(),
@@ -236,7 +236,7 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
     Key {
         name: "PEERS",
         unset: Unset::Text("hosts"),
-        doc: "who may use PORT: `hosts` (the addresses of hosts.conf), `any`, networks, or several of these; this host always may",
+        doc: "who may use PORT: `hosts` (the addresses of hosts.conf and of the cluster directory), `any`, networks, or several of these; this host always may",
         scope: Scope::Whole {
             apply: |draft, value, findings| set(&mut draft.conf.peers, peers(value, findings)),
             show: |conf| value::show_peers(&conf.peers),
@@ -266,6 +266,15 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
                 etcd::read(value, &files.proxy, etcd, findings);
             },
             show: |conf| etcd::show(conf.etcd.as_deref()),
+        },
+    },
+    Key {
+        name: "CLUSTER",
+        unset: Unset::Text("default"),
+        doc: "name of the cluster: with ETCD its hosts publish what they serve under `/snproxy/<CLUSTER>/hosts/`",
+        scope: Scope::Whole {
+            apply: |draft, value, findings| set(&mut draft.conf.cluster, cluster(value, findings)),
+            show: |conf| conf.cluster.to_string(),
         },
     },
     Key {

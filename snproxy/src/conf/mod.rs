@@ -134,6 +134,8 @@ pub struct Conf {
     pub ports: PortConfs,
     /// `None`: there is none.
     pub etcd: Option<Arc<Etcd>>,
+    /// The hosts of one cluster directory.
+    pub cluster: Box<str>,
     pub admin: Admin,
     pub log_level: LogLevel,
     pub log_format: LogFormat,

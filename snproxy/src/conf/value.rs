@@ -31,6 +31,9 @@ const MAX_KEEPALIVE: Duration = Duration::from_secs(32767);
 /// Longest path of a unix socket: `sun_path` less its NUL.
 const MAX_SOCKET_PATH: usize = 107;
 
+/// Longest name of a cluster.
+const MAX_CLUSTER: usize = 64;
+
 /// Most worker threads.
 const MAX_WORKERS: u16 = 1024;
 
@@ -361,6 +364,19 @@ pub(super) fn show_peers(peers: &Peers) -> String {
     let named = named.map(|(_, name)| name.to_owned());
     let networks = peers.networks.iter().map(ToString::to_string);
     named.chain(networks).collect::<Vec<_>>().join(",")
+}
+
+/// Name of a cluster: part of a key of etcd, in which a slash would make another folder.
+pub(super) fn cluster(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Box<str>> {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if value.text.len() > MAX_CLUSTER || !value.text.chars().all(is_good) {
+        let expected = format_args!(
+            "expected a name of at most {MAX_CLUSTER} letters, digits, `-`, `.` and `_`, found {value}"
+        );
+        findings.error(value.place, expected);
+        return None;
+    }
+    Some(value.text.into())
 }
 
 /// `unix:/path`.

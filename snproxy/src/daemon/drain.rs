@@ -30,6 +30,7 @@ impl Daemon {
         self.draining = true;
         self.answer_callers();
         let conf = Arc::clone(&self.shared.table.load().conf);
+        self.leave_directory().await;
         // New connections are refused from here on; those already queued would be reset by closing the
         // listener, so they are accepted first.
         self.steerer.detach();

@@ -259,6 +259,9 @@ impl Look<'_> {
             why.push("its proxy is not reached".to_owned());
         }
         if let Some(answers) = &self.answers {
+            let told = answers.told();
+            let said = told.as_ref().and_then(|told| told.of(at));
+            let is_told = said.is_some_and(|said| said.is_sure);
             why.push(match answers.standing(at, self.now) {
                 peers::Standing::Unknown => "unknown: asked first".to_owned(),
                 peers::Standing::Serves(pods) => format!("serves it, pods {pods}"),
@@ -266,6 +269,9 @@ impl Look<'_> {
                 peers::Standing::NotHere => "does not serve it".to_owned(),
                 peers::Standing::Silent => "silent just now".to_owned(),
             });
+            if is_told {
+                why.push("says the cluster directory".to_owned());
+            }
             why.push(format!("{} connections of ours", answers.live(Some(at))));
         }
         api::Candidate {

@@ -3,6 +3,7 @@
 mod aside;
 mod certs;
 mod crowd;
+mod directory;
 mod drain;
 mod explain;
 mod gone;
@@ -45,6 +46,7 @@ pub use start::{Start, StartError};
 pub use world::{Names, control_socket_of, parse};
 
 use certs::CertTimes;
+use directory::Directory;
 use pods::Pods;
 use reload::{Loaded, Why};
 use services::Followed;
@@ -84,6 +86,7 @@ struct Daemon {
     draining: bool,
     tide: Tide,
     source_ports: Watched,
+    directory: Directory,
 }
 
 struct Signals {
@@ -171,10 +174,12 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         draining: false,
         tide: Tide::default(),
         source_ports: Watched::default(),
+        directory: Directory::default(),
     };
     daemon.follow_services(&good.conf);
     drop(good);
     daemon.look_around();
+    daemon.follow_directory();
     let (crowded, mut crowds) = mpsc::channel(16);
     let accepting = daemon.workers.accept(&listener, &crowded);
     drop(listener);
@@ -194,6 +199,7 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
             changed = daemon.renewal.done() => daemon.targets_renewed(changed),
             is_news = daemon.cert_times.renewed() => daemon.certs_renewed(is_news),
             () = shared.health_changed.notified() => daemon.health_changed(),
+            told = daemon.directory.told() => daemon.directory_told(told),
             Some(port) = crowds.recv() => daemon.set_aside(port),
             Some(question) = asked.recv() => daemon.answer(question),
             _ = signals.hangup.recv() => {
@@ -219,6 +225,7 @@ impl Daemon {
         self.look_at_certs(Instant::now());
         self.control.retry(&self.started_with);
         self.look_around();
+        self.look_at_directory(Instant::now());
         if self.tide.has_ebbed(self.shared.live.now()) {
             memory::trim();
         }
@@ -243,6 +250,8 @@ impl Daemon {
     fn health_changed(&mut self) {
         self.part_with_down(&self.shared.table.load());
         self.steer();
+        let table = self.shared.table.load_full();
+        self.directory.publish(&table, Instant::now());
         // A pod that is back has places.
         self.shared.limits.look_again();
     }

@@ -380,7 +380,10 @@ impl Daemon {
         // Whatever waited is of the past: this set came later.
         self.loaded.waiting = None;
         let old = self.shared.table.load_full();
-        let table = Table::build(Arc::clone(&good.conf), Some(&old), Instant::now());
+        let further = self.directory.further(&good.conf);
+        let conf = Arc::clone(&good.conf);
+        let table = Table::build_among(conf, &further, Some(&old), Instant::now());
+        self.directory.show_to(&table);
         // Who listens where, as it is now and with the ports of the new set.
         self.steerer.look(&table.conf);
         let refusal = self
@@ -438,6 +441,7 @@ impl Daemon {
         self.part_with_down(&table);
         drop(table);
         self.steer();
+        self.follow_directory();
         for found in &diagnostics {
             // Nobody touched the files: what was said of them needs no second time.
             let is_known = || self.loaded.diagnostics.contains(found) || !is_of_the_files;

@@ -58,6 +58,7 @@ impl Daemon {
                 up,
                 down: others.len() - up,
             },
+            directory: self.directory.state(&table),
             connections: api::Connections {
                 live: shared.live.now().saturating_sub(waiting),
                 waiting,
@@ -173,7 +174,9 @@ impl Daemon {
             up: upstream.is_up(),
             health: health(upstream, now),
         });
-        let hosts = peers.list().iter().map(|peer| api::Host {
+        let view = peers.view();
+        let publishes = |at| view.as_ref().is_some_and(|view| view.publishes(at));
+        let hosts = peers.list().iter().zip(0..).map(|(peer, at)| api::Host {
             name: peer.name.to_string(),
             address: peer.addr().to_string(),
             up: peer.is_up(),
@@ -183,9 +186,19 @@ impl Daemon {
                 .next()
                 .map(|next| millis(next.saturating_duration_since(now))),
             counts_pods: !peers.is_plain(peer, now),
+            published: publishes(at),
         });
         let mut routes = Vec::new();
-        for (port, answers) in peers.remembered() {
+        for (port, _) in peers.remembered() {
+            // What the directory says of it by now.
+            let Some(answers) = peers.answers_as_they_are(port) else {
+                continue;
+            };
+            let told = answers.told();
+            let is_told = |at| {
+                let said = told.as_ref().and_then(|told| told.of(at));
+                said.is_some_and(|said| said.is_sure)
+            };
             for remembered in answers.remembered(now) {
                 let (answer, pods) = match remembered.standing {
                     Standing::Unknown if remembered.live == 0 => continue,
@@ -200,7 +213,7 @@ impl Daemon {
                     host: peers.list()[remembered.peer].name.to_string(),
                     answer: answer.to_owned(),
                     pods,
-                    age_ms: millis(remembered.age),
+                    age_ms: (!is_told(remembered.peer)).then(|| millis(remembered.age)),
                     live: remembered.live,
                 });
             }

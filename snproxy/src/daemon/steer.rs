@@ -250,7 +250,8 @@ impl Steerer {
             self.owners.keys().copied().collect()
         };
         let one_by_one = matches!(self.mechanism, Mechanism::Listeners(_));
-        Plan::build(&table.conf, table, &taken, one_by_one)
+        let listeners = one_by_one.then(|| max_listeners(table.conf.steering));
+        Plan::build(&table.conf, table, &taken, listeners)
     }
 
     /// Tells the kernel what differs from `table`'s plan. A failure is kept, and retried by the next call.

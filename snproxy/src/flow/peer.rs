@@ -127,7 +127,7 @@ impl Caller<'_> {
 
     fn check(&self, table: &Table) -> Result<(), End> {
         let said = &self.shared.strangers;
-        strangers::check(said, &table.conf, self.addr.ip(), self.asked.ip())
+        strangers::check(said, table, self.addr.ip(), self.asked.ip())
     }
 
     /// The next request; who lets us wait for it does so in the waiting room.

@@ -4,6 +4,7 @@
 
 pub mod balance;
 pub mod dial_from;
+pub mod directory;
 mod draft;
 pub mod health;
 pub mod load;
@@ -92,6 +93,16 @@ struct Row {
 impl Table {
     /// The table of `conf`; loads, health and answers of what `old` knows already are kept.
     pub fn build(conf: Arc<Conf>, old: Option<&Self>, now: Instant) -> Self {
+        Self::build_among(conf, &[], old, now)
+    }
+
+    /// The same among further hosts than those of hosts.conf: where their proxies are dialled, and by which names.
+    pub fn build_among(
+        conf: Arc<Conf>,
+        further: &[(Box<str>, SocketAddr)],
+        old: Option<&Self>,
+        now: Instant,
+    ) -> Self {
         let mut draft = Draft::new(&conf, old, now);
         let mut mappings: Vec<&Mapping> = conf.mappings.iter().collect();
         // Stable: within a cluster port the order of the file stays, which `ordered` follows.
@@ -121,22 +132,29 @@ impl Table {
             .iter()
             .flat_map(|old| old.departed.iter().map(|(identity, _)| identity))
             .collect();
-        let crosses = conf
-            .ports
-            .kinds()
-            .any(|(_, kind)| kind.locality != Locality::Only);
+        let crosses = crosses(&conf);
         let others = conf
             .other_hosts()
-            .filter(|_| crosses)
             .filter_map(|host| Some((&*host.name, host.addr()?)));
+        let further = further.iter().map(|(name, addr)| (&**name, *addr));
         let this = conf.this_host.and_then(|at| conf.hosts.get(at));
-        let identity = this.map_or(0, |host| balance::name(&host.name, host.port));
-        let peers = Peers::build(others, old.map(|old| &old.peers), now);
+        let identity = match (this, conf.published_as()) {
+            (Some(host), _) => balance::name(&host.name, host.port),
+            (None, Some((name, addr))) => balance::name(&name, addr.port()),
+            (None, None) => 0,
+        };
+        let all = others.chain(further).filter(|_| crosses);
+        let peers = Peers::build(all, old.map(|old| &old.peers), now);
+        // Of the same configuration it is the same generation, among other hosts.
+        let generation = match old {
+            Some(old) if Arc::ptr_eq(&old.conf, &conf) => old.generation,
+            _ => old.map_or(0, |old| old.generation) + 1,
+        };
         Self {
             conf,
             peers,
             identity,
-            generation: old.map_or(0, |old| old.generation) + 1,
+            generation,
             upstreams,
             pods,
             services,
@@ -151,6 +169,27 @@ impl Table {
                 })
                 .collect(),
         }
+    }
+
+    /// Whether it was built among these hosts beside those of hosts.conf.
+    pub fn has_further(&self, further: &[(Box<str>, SocketAddr)]) -> bool {
+        let listed = self
+            .conf
+            .other_hosts()
+            .filter(|host| host.addr().is_some())
+            .count();
+        let list = self.peers.list();
+        // None with `LOCALITY only` for all ports.
+        let have = list
+            .iter()
+            .skip(listed)
+            .map(|peer| (&*peer.name, peer.addr()));
+        list.is_empty() && !self.crosses()
+            || have.eq(further.iter().map(|(name, addr)| (&**name, *addr)))
+    }
+
+    fn crosses(&self) -> bool {
+        crosses(&self.conf)
     }
 
     /// The service of a cluster port, if any pod here is mapped to it.
@@ -266,6 +305,12 @@ impl Table {
             .chain(of_targets)
             .chain(self.departed.iter().cloned())
     }
+}
+
+/// Whether the clients of some port may be carried to other hosts.
+fn crosses(conf: &Conf) -> bool {
+    let mut kinds = conf.ports.kinds();
+    kinds.any(|(_, kind)| kind.locality != Locality::Only)
 }
 
 #[cfg(test)]

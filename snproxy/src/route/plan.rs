@@ -28,6 +28,10 @@ pub enum Reason {
     PodsDown,
     /// No pod of this host is mapped to it.
     NotMapped,
+    /// No host of the cluster serves it.
+    Unserved,
+    /// Another host serves it, and there are no more listeners.
+    NoListener,
 }
 
 impl fmt::Display for Reason {
@@ -42,6 +46,8 @@ impl fmt::Display for Reason {
             Self::OtherHosts => "other hosts may serve it",
             Self::PodsDown => "all pods are down",
             Self::NotMapped => "not mapped",
+            Self::Unserved => "no host serves it",
+            Self::NoListener => "another host serves it, and no listener is left",
         })
     }
 }
@@ -70,19 +76,38 @@ impl Plan {
     }
 
     /// The rules, first match first; `taken` are the ports that are left to other local programs.
-    /// `one_by_one`: each steered port costs a listener, so that `auto` steers none that is not mapped.
-    pub fn build(conf: &Conf, table: &Table, taken: &PortSet, one_by_one: bool) -> Self {
-        let others =
-            |port| !table.peers.is_empty() && conf.of_port(port).locality != Locality::Only;
-        let not_mapped = |others: bool| match conf.unmapped {
+    /// `listeners`: each steered port costs one, and there are no more than that; `None`: they cost nothing.
+    pub fn build(conf: &Conf, table: &Table, taken: &PortSet, listeners: Option<usize>) -> Self {
+        let view = table.peers.view();
+        let complete = view.as_ref().filter(|view| view.is_complete);
+        let crosses = |port| conf.of_port(port).locality != Locality::Only;
+        let others = |port| {
+            let may_serve = match complete {
+                Some(view) => view.serves(port),
+                None => !table.peers.is_empty(),
+            };
+            may_serve && crosses(port)
+        };
+        // What was known last holds here: nobody listens on all ports in case that somebody serves one.
+        let is_served = |port| view.as_ref().is_some_and(|view| view.serves(port)) && crosses(port);
+        let mut left = listeners.map(|most| most.saturating_sub(table.services().count()));
+        let mut not_mapped = |port| match conf.unmapped {
             Unmapped::Refuse => (Action::Refuse, Reason::NotMapped),
-            Unmapped::Auto if others && !one_by_one => (Action::Steer, Reason::OtherHosts),
-            Unmapped::Steer if others => (Action::Steer, Reason::OtherHosts),
+            Unmapped::Steer if others(port) => (Action::Steer, Reason::OtherHosts),
             Unmapped::Steer => (Action::Steer, Reason::NotMapped),
-            // Not refused by us: without a listener the kernel does that by itself, at the first SYN too.
-            // The ephemeral ports are cluster ports by default, and a program that has just
-            // got one must be reachable at once.
-            Unmapped::Auto => (Action::Pass, Reason::NotMapped),
+            Unmapped::Auto => match &mut left {
+                None if others(port) => (Action::Steer, Reason::OtherHosts),
+                Some(0) if is_served(port) => (Action::Pass, Reason::NoListener),
+                Some(left) if is_served(port) => {
+                    *left -= 1;
+                    (Action::Steer, Reason::OtherHosts)
+                }
+                _ if complete.is_some() && crosses(port) => (Action::Refuse, Reason::Unserved),
+                // Not refused by us: without a listener the kernel does that by itself, at the first SYN too.
+                // The ephemeral ports are cluster ports by default, and a program that has just
+                // got one must be reachable at once.
+                _ => (Action::Pass, Reason::NotMapped),
+            },
         };
         let yielded = |port| taken.contains(port);
         let mut host_ports: PortSet = if conf.host.is_unspecified() || conf.host == conf.pod_host {
@@ -114,7 +139,7 @@ impl Plan {
                     Some(service) if service.alive() => (Action::Steer, Reason::Mapped),
                     Some(_) if others(port) => (Action::Steer, Reason::OtherHosts),
                     Some(_) => (Action::Refuse, Reason::PodsDown),
-                    None => not_mapped(others(port)),
+                    None => not_mapped(port),
                 }
             };
             let is_limited = action == Action::Steer && conf.of_port(port).port_rate.is_some();

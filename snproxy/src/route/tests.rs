@@ -316,7 +316,7 @@ fn the_rules_of_the_plan_in_their_order() {
         .upstream
         .report(false, Instant::now());
     let taken: PortSet = [1002, 1003].into_iter().collect();
-    let plan = Plan::build(&conf, &table, &taken, false);
+    let plan = Plan::build(&conf, &table, &taken, None);
     check_lot(&plan, 999, Action::Pass, Reason::Foreign);
     check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
     check_lot(&plan, 1001, Action::Refuse, Reason::PodsDown);
@@ -333,7 +333,7 @@ fn a_pods_own_port_at_a_steered_address_is_never_steered() {
         "1000:1005:1:false",
     );
     let table = Table::build(Arc::clone(&same), None, Instant::now());
-    let plan = Plan::build(&same, &table, &[1005].into_iter().collect(), false);
+    let plan = Plan::build(&same, &table, &[1005].into_iter().collect(), None);
     check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
     check_lot(&plan, 1005, Action::Pass, Reason::PodListens);
 }
@@ -342,7 +342,8 @@ fn a_pods_own_port_at_a_steered_address_is_never_steered() {
 fn check_unmapped(hosts: &str, keys: &str, one_by_one: bool, action: Action, reason: Reason) {
     let conf = conf_among(hosts, &format!("CLUSTERPORTS 1000-1009\n{keys}"), "");
     let table = Table::build(Arc::clone(&conf), None, Instant::now());
-    let plan = Plan::build(&conf, &table, &PortSet::new(), one_by_one);
+    let listeners = one_by_one.then_some(100);
+    let plan = Plan::build(&conf, &table, &PortSet::new(), listeners);
     check_lot(&plan, 1004, action, reason);
 }
 
@@ -385,7 +386,7 @@ fn the_other_rules_stand_above_the_other_hosts() {
         "1000:1005:1:false",
     );
     let table = Table::build(Arc::clone(&conf), None, Instant::now());
-    let plan = Plan::build(&conf, &table, &[1003].into_iter().collect(), false);
+    let plan = Plan::build(&conf, &table, &[1003].into_iter().collect(), None);
     check_lot(&plan, 999, Action::Pass, Reason::Foreign);
     check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
     check_lot(&plan, 1003, Action::Pass, Reason::Conflict);
@@ -399,7 +400,7 @@ fn a_port_whose_pods_are_down_is_refused_only_where_no_other_host_can_serve_it()
         let conf = conf_among(hosts, keys, "1024:30000:1:false");
         let table = Table::build(Arc::clone(&conf), None, Instant::now());
         table.upstreams()[0].0.report(false, Instant::now());
-        let Lot { action, reason } = Plan::build(&conf, &table, &PortSet::new(), false).lot(1024);
+        let Lot { action, reason } = Plan::build(&conf, &table, &PortSet::new(), None).lot(1024);
         (action, reason)
     };
     let refused = (Action::Refuse, Reason::PodsDown);

@@ -3,6 +3,7 @@
 //! Every decoder reads from the start of a stream, never past its slice, never panics, and says
 //! [`Invalid`] on the first byte that cannot belong to what it decodes.
 
+pub mod directory;
 pub mod peer;
 pub mod proxy;
 pub mod proxy_v1;

@@ -2,13 +2,14 @@
 //!
 //! Answers age: one is true for a while, then nothing is known. A changed hosts.conf forgets all of them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
+use super::directory::view::{Said, Told, View};
 use super::service::Upstream;
 
 /// How long an answer is true.
@@ -23,6 +24,8 @@ const STALE_NO: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Time between two looks for stale answers of one port.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long what a connection met with counts for more than what its host published.
+const MET_FOR: Duration = Duration::from_secs(1);
 /// How long a proxy that does not count its pods is not asked to.
 const PLAIN_FOR: Duration = Duration::from_mins(1);
 /// Answers that are remembered (24 bytes each): 65,536 ports of four other hosts, or 2,600 ports of a hundred.
@@ -45,12 +48,18 @@ pub struct Peers {
     /// By cluster port; made when first asked for. Read by every connection, so without a lock.
     answers: Box<[ArcSwapOption<Answers>]>,
     count: AtomicUsize,
+    /// What they publish; `None`: no directory was read.
+    view: ArcSwapOption<View>,
+    /// Their addresses, sorted.
+    ips: Box<[IpAddr]>,
 }
 
 /// What the other hosts answered for one port, and what we sent where.
 #[derive(Debug)]
 pub struct Answers {
     start: Instant,
+    /// What the directory says, as it was when somebody last asked.
+    told: ArcSwapOption<Told>,
     used: AtomicU64,
     looked: AtomicU64,
     cells: Box<[Cell]>,
@@ -143,8 +152,13 @@ impl Peers {
             })
             .collect();
         let ports = if list.is_empty() { 0 } else { 65_536 };
+        let mut ips: Vec<IpAddr> = list.iter().map(|peer| peer.addr().ip()).collect();
+        ips.sort_unstable();
+        ips.dedup();
         Arc::new(Self {
             list,
+            view: ArcSwapOption::empty(),
+            ips: ips.into(),
             start: now,
             answers: (0..ports).map(|_| ArcSwapOption::empty()).collect(),
             count: AtomicUsize::new(0),
@@ -169,6 +183,7 @@ impl Peers {
             }
             let new = Arc::new(Answers {
                 start: self.start,
+                told: ArcSwapOption::empty(),
                 used: AtomicU64::new(now),
                 looked: AtomicU64::new(0),
                 cells: self.list.iter().map(|_| Cell::default()).collect(),
@@ -183,7 +198,59 @@ impl Peers {
             new
         });
         answers.used.store(now, Relaxed);
+        self.tell(port, &answers);
         Some(answers)
+    }
+
+    /// The answers for a port that are remembered; none is made, and none becomes younger by it.
+    pub fn answers_as_they_are(&self, port: u16) -> Option<Arc<Answers>> {
+        let answers = self.answers.get(usize::from(port))?.load_full()?;
+        self.tell(port, &answers);
+        Some(answers)
+    }
+
+    /// Enters what the directory says by now.
+    fn tell(&self, port: u16, answers: &Answers) {
+        if let Some(view) = &*self.view.load() {
+            let old = answers.told.load();
+            let told = view.told(port, old.as_ref());
+            if !old.as_ref().is_some_and(|old| Arc::ptr_eq(old, &told)) {
+                answers.told.store(Some(told));
+            }
+        }
+    }
+
+    /// From now on the directory says this of the hosts of this list.
+    pub fn set_view(&self, view: Option<Arc<View>>) {
+        let is_off = view.is_none();
+        self.view.store(view);
+        if is_off {
+            for answers in self.answers.iter().filter_map(|slot| slot.load_full()) {
+                answers.told.store(None);
+            }
+        }
+    }
+
+    pub fn view(&self) -> Option<Arc<View>> {
+        self.view.load_full()
+    }
+
+    /// Whether another host may serve a port, as far as is known.
+    pub fn may_serve(&self, port: u16) -> bool {
+        match &*self.view.load() {
+            Some(view) if view.is_complete => view.serves(port),
+            _ => !self.list.is_empty(),
+        }
+    }
+
+    /// Whether one of the hosts is at this address.
+    pub fn has(&self, ip: IpAddr) -> bool {
+        self.ips.binary_search(&ip.to_canonical()).is_ok()
+    }
+
+    /// The number of the host that is dialled there.
+    pub fn number(&self, addr: SocketAddr) -> Option<usize> {
+        self.list.iter().position(|peer| peer.addr() == addr)
     }
 
     /// Ports with answers, ascending.
@@ -247,6 +314,41 @@ impl Answers {
 
     /// What is known of this host now.
     pub fn standing(&self, peer: usize, now: Instant) -> Standing {
+        self.standing_by(self.told().as_deref(), peer, now)
+    }
+
+    /// What the directory says of the port; `None` without one.
+    pub fn told(&self) -> Option<Arc<Told>> {
+        self.told.load_full()
+    }
+
+    /// What is known of this host now, `told` being what the directory says.
+    pub fn standing_by(&self, told: Option<&Told>, peer: usize, now: Instant) -> Standing {
+        let Some(Said { serves, is_sure }) = told.and_then(|told| told.of(peer)) else {
+            return self.answered(peer, now);
+        };
+        let published = match serves {
+            None => Standing::NotHere,
+            Some(serves) if serves.is_full => Standing::Busy,
+            Some(serves) => Standing::Serves(serves.pods),
+        };
+        let (_, _, age) = self.entry(peer, now);
+        match self.answered(peer, now) {
+            // It is on its way into the directory, or over.
+            met @ (Standing::Busy | Standing::Silent | Standing::NotHere)
+                if is_sure && age <= MET_FOR =>
+            {
+                met
+            }
+            _ if is_sure => published,
+            // Only that it served the port is of use: what it did not serve it may by now.
+            Standing::Unknown if serves.is_some() => published,
+            answered => answered,
+        }
+    }
+
+    /// What the host itself answered.
+    fn answered(&self, peer: usize, now: Instant) -> Standing {
         let (kind, pods, age) = self.entry(peer, now);
         match kind {
             Kind::Busy if age <= BUSY_FOR => Standing::Busy,
@@ -269,7 +371,7 @@ impl Answers {
             Answer::Took => (Kind::Serves, known),
             // That it has pods says nothing of free places.
             Answer::Pods(pods @ 1..)
-                if matches!(self.standing(peer, now), Standing::Busy | Standing::Silent) =>
+                if matches!(self.answered(peer, now), Standing::Busy | Standing::Silent) =>
             {
                 return self.keep_time(peer, pods);
             }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::conf::{Locality, PortConf};
 
 use super::balance::{self, Draw, weighted};
+use super::directory::view::Told;
 use super::load::Permit;
 use super::peers::{Answers, Peer, Peers, Share, Standing};
 use super::service::{Asker, Exhausted, Pod, Service, Tried};
@@ -24,6 +25,8 @@ pub struct Search<'t> {
     service: Option<Service<'t>>,
     peers: &'t Peers,
     answers: Arc<Answers>,
+    /// What the directory says of the port.
+    told: Option<Arc<Told>>,
     conf: &'t PortConf,
     /// What the other hosts know this one by.
     identity: u64,
@@ -104,6 +107,7 @@ impl<'t> Search<'t> {
             service,
             called: vec![false; peers.list().len()],
             peers,
+            told: answers.told(),
             answers,
             conf,
             identity,
@@ -129,13 +133,24 @@ impl<'t> Search<'t> {
         if !self.answers.begin_look(now) {
             return Vec::new();
         }
-        let worth_it =
-            |(_, peer): &(usize, &Arc<Peer>)| peer.is_up() && !self.peers.is_plain(peer, now);
+        let worth_it = |(at, peer): &(usize, &Arc<Peer>)| {
+            peer.is_up() && !self.peers.is_plain(peer, now) && !self.is_told(*at)
+        };
         let peers = self.peers.list().iter().enumerate().filter(worth_it);
         peers
             .map(|(at, _)| at)
             .filter(|at| self.answers.begin_question(*at, now))
             .collect()
+    }
+
+    fn standing(&self, host: usize, now: Instant) -> Standing {
+        self.answers.standing_by(self.told.as_deref(), host, now)
+    }
+
+    /// Whether a host says by itself what it serves.
+    fn is_told(&self, host: usize) -> bool {
+        let said = self.told.as_ref().and_then(|told| told.of(host));
+        said.is_some_and(|said| said.is_sure)
     }
 
     /// There was time to answer: from now on hosts that did not are candidates.
@@ -213,7 +228,7 @@ impl<'t> Search<'t> {
             .iter()
             .position(|peer| peer.addr() == kept && peer.is_up())?;
         let may_serve = matches!(
-            self.answers.standing(at, now),
+            self.standing(at, now),
             Standing::Serves(_) | Standing::Unknown
         );
         (may_serve && !self.called[at]).then(|| self.call(at))
@@ -232,7 +247,7 @@ impl<'t> Search<'t> {
             let weight = if self.called[at] || !peer.is_up() {
                 0
             } else {
-                match self.answers.standing(at, now) {
+                match self.standing(at, now) {
                     Standing::Serves(pods) => u32::from(pods),
                     Standing::Busy => {
                         self.note(Over::Busy);
@@ -241,8 +256,9 @@ impl<'t> Search<'t> {
                     Standing::Silent => 0,
                     Standing::NotHere => {
                         // A pod may just have come.
-                        unanswered |=
-                            self.answers.is_doubtful(at, now) && !self.peers.is_plain(peer, now);
+                        unanswered |= self.answers.is_doubtful(at, now)
+                            && !self.peers.is_plain(peer, now)
+                            && !self.is_told(at);
                         0
                     }
                     Standing::Unknown if self.waited || self.peers.is_plain(peer, now) => 1,
@@ -311,16 +327,16 @@ impl<'t> Search<'t> {
         }
         if self.doubts < MAX_DOUBTS {
             let slow = |at: &usize| {
-                let is_silent = self.answers.standing(*at, now) == Standing::Silent;
+                let is_silent = self.standing(*at, now) == Standing::Silent;
                 is_silent && self.peers.list()[*at].is_up()
             };
             let served = |at: &usize| {
-                let standing = self.answers.standing(*at, now);
+                let standing = self.standing(*at, now);
                 matches!(standing, Standing::Serves(_)) && !self.peers.list()[*at].is_up()
             };
             let new = |at: &usize| {
                 let health = self.peers.list()[*at].upstream.health();
-                health.failed_within(DOUBT, now)
+                health.failed_within(DOUBT, now) && !self.is_told(*at)
             };
             let hosts = (0..self.called.len()).filter(|at| !self.called[*at]);
             let doubtful = hosts
@@ -334,7 +350,8 @@ impl<'t> Search<'t> {
             }
         }
         // Whoever is away may have had it.
-        if self.peers.list().iter().any(|peer| !peer.is_up()) {
+        let is_away = |(at, peer): (usize, &Arc<Peer>)| !peer.is_up() && !self.is_told(at);
+        if self.peers.list().iter().enumerate().any(is_away) {
             self.note(Over::NoUpstream);
         }
         Choice::Over(self.over)

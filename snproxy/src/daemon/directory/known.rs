@@ -1,0 +1,309 @@
+//! What is known of the other hosts from the directory, and how far that is to be believed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use crate::admin::api;
+use crate::conf::Conf;
+use crate::net::etcd::{Changes, Event, News, Snapshot};
+use crate::route::Table;
+use crate::route::directory::own::Offer;
+use crate::route::directory::view::{Freshness, View};
+use crate::route::directory::{Directory, Touched, Unusable};
+use crate::wire::Invalid;
+use crate::wire::directory::Key;
+
+use super::{STALE_AFTER, TTL};
+
+/// Most keys of which it is said that they could not be read.
+const MAX_SAID: usize = 16;
+
+pub(super) struct Known {
+    prefix: String,
+    own: Option<SocketAddr>,
+    directory: Directory,
+    /// Nothing was read yet.
+    is_unread: bool,
+    /// Since when etcd is not reached.
+    lost: Option<Instant>,
+    is_stale: bool,
+    /// When it was reached again after it had been away for long.
+    back: Option<Instant>,
+    /// Hosts that published until then; they go away, rather than to be asked.
+    left: BTreeMap<SocketAddr, Instant>,
+    publishing: BTreeSet<SocketAddr>,
+    /// What the last view does not show yet.
+    touched: Mutex<Touched>,
+    /// Keys that could not be read, as said.
+    said: BTreeSet<String>,
+}
+
+impl Known {
+    pub(super) fn new(prefix: String, own: Option<SocketAddr>) -> Self {
+        Self {
+            prefix,
+            own,
+            directory: Directory::default(),
+            is_unread: true,
+            lost: None,
+            is_stale: false,
+            back: None,
+            left: BTreeMap::new(),
+            publishing: BTreeSet::new(),
+            touched: Mutex::new(Touched::ALL),
+            said: BTreeSet::new(),
+        }
+    }
+
+    /// Takes note of what etcd says; true where the routes are to follow.
+    pub(super) fn note(&mut self, news: News, now: Instant) -> bool {
+        let touched = match news {
+            News::Lost(error) => {
+                if self.lost.is_none() && self.is_unread {
+                    warn!(%error, "the cluster directory cannot be read: other hosts are asked instead");
+                }
+                self.lost.get_or_insert(now);
+                return false;
+            }
+            News::All(snapshot) => {
+                self.is_reached(now);
+                self.read(&snapshot, now);
+                Touched::ALL
+            }
+            News::Changed(changes) => {
+                let was_stale = self.is_reached(now);
+                let mut touched = self.change(&changes, now);
+                touched.hosts |= was_stale;
+                touched
+            }
+        };
+        self.touch(touched)
+    }
+
+    fn touch(&mut self, touched: Touched) -> bool {
+        if touched.hosts {
+            self.note_publishing();
+        }
+        let all = self
+            .touched
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.add(touched);
+        !touched.is_nothing()
+    }
+
+    /// True where it was stale before.
+    fn is_reached(&mut self, now: Instant) -> bool {
+        self.lost = None;
+        let was_stale = std::mem::take(&mut self.is_stale);
+        if was_stale {
+            self.back = Some(now);
+            info!("the cluster directory is current again");
+        }
+        was_stale
+    }
+
+    /// Now, while hosts that are not there may just not have been able to say so.
+    fn away(&self, now: Instant) -> Option<Instant> {
+        let back = self.back?;
+        (now.saturating_duration_since(back) < TTL).then_some(now)
+    }
+
+    fn read(&mut self, snapshot: &Snapshot, now: Instant) {
+        let mut keys = Vec::new();
+        for kv in &snapshot.kvs {
+            match self.key(&kv.key) {
+                Ok(key) => keys.push((key, kv.value.as_slice())),
+                Err(error) => self.say(&kv.key, &error.into()),
+            }
+        }
+        let away = self.away(now);
+        let unusable = self.directory.replace(keys, away);
+        for (key, error) in unusable {
+            self.say(key.encode().as_bytes(), &error);
+        }
+        if std::mem::take(&mut self.is_unread) {
+            let hosts = self.directory.hosts().count();
+            info!(hosts, "the cluster directory is read");
+        }
+    }
+
+    fn change(&mut self, changes: &Changes, now: Instant) -> Touched {
+        let away = self.away(now);
+        let mut all = Touched::default();
+        for event in &changes.events {
+            let key = match self.key(event.key()) {
+                Ok(key) => key,
+                Err(error) => {
+                    self.say(event.key(), &error.into());
+                    continue;
+                }
+            };
+            let touched = match event {
+                Event::Put(kv) => {
+                    let (touched, read) = self.directory.put(key, &kv.value);
+                    if let Err(error) = read {
+                        self.say(event.key(), &error);
+                    }
+                    touched
+                }
+                Event::Delete { .. } => self.directory.delete(key, away),
+            };
+            all.add(touched);
+        }
+        all
+    }
+
+    fn key(&self, key: &[u8]) -> Result<Key, Invalid> {
+        let text = str::from_utf8(key).map_err(|_| Invalid("text"))?;
+        let rest = text.strip_prefix(&self.prefix);
+        Key::decode(rest.ok_or(Invalid("prefix"))?)
+    }
+
+    /// Says of a key, once, that it is of no use.
+    fn say(&mut self, key: &[u8], error: &Unusable) {
+        let key = String::from_utf8_lossy(key);
+        let key = crate::diag::printable(&key).into_owned();
+        if self.said.len() < MAX_SAID && self.said.insert(key.clone()) {
+            warn!(key, %error, "a key of the cluster directory is of no use; its host is asked instead");
+        }
+    }
+
+    fn note_publishing(&mut self) {
+        let now = Instant::now();
+        let publishing: BTreeSet<_> = self.directory.hosts().map(|(addr, _)| addr).collect();
+        for addr in self.publishing.difference(&publishing) {
+            self.left.insert(*addr, now);
+        }
+        self.left.retain(|addr, _| !publishing.contains(addr));
+        self.publishing = publishing;
+    }
+
+    /// What time brings; true where the routes are to follow.
+    pub(super) fn look(&mut self, table: &Table, now: Instant) -> bool {
+        let mut touched = self.directory.drop_missing(TTL, now);
+        let is_lost = |since: Instant| now.saturating_duration_since(since) >= STALE_AFTER;
+        if !self.is_stale && !self.is_unread && self.lost.is_some_and(is_lost) {
+            self.is_stale = true;
+            touched.hosts = true;
+            warn!(
+                "etcd is not reached: the cluster directory goes on as it was, and other hosts are asked too"
+            );
+        }
+        self.left
+            .retain(|_, since| now.saturating_duration_since(*since) < TTL);
+        let was_complete = table.peers.view().is_some_and(|view| view.is_complete);
+        let view = table.peers.view();
+        let is_complete = view.is_some_and(|view| self.is_complete(&view, table, now));
+        self.touch(touched) || was_complete != is_complete
+    }
+
+    /// Hosts that left the directory lately.
+    pub(super) fn left(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.left.keys().copied()
+    }
+
+    pub(super) fn is_current(&self, now: Instant) -> bool {
+        !self.is_unread && self.lost.is_none() && self.away(now).is_none()
+    }
+
+    /// Whether etcd has this of this host, and nothing else.
+    pub(super) fn has_own(&self, offer: &Offer) -> bool {
+        let host = self.own.and_then(|own| self.directory.host(own));
+        host.is_some_and(|host| host.offers(offer))
+    }
+
+    /// Where the configuration dials a host: by another of its addresses, maybe.
+    fn dialled_at(conf: &Conf, addr: SocketAddr) -> SocketAddr {
+        let same = conf
+            .other_hosts()
+            .find(|host| host.port == addr.port() && host.addrs.contains(&addr.ip()));
+        same.and_then(|host| host.addr()).unwrap_or(addr)
+    }
+
+    /// Hosts that only the directory names, this one left out.
+    pub(super) fn further(&self, conf: &Conf) -> Vec<(Box<str>, SocketAddr)> {
+        let listed: BTreeSet<_> = conf.other_hosts().filter_map(|host| host.addr()).collect();
+        let this = conf.this_host.and_then(|at| conf.hosts.get(at));
+        let is_this = |addr: SocketAddr| {
+            Some(addr) == self.own
+                || (addr.port() == conf.port && conf.comes_back(addr.ip()))
+                || this
+                    .is_some_and(|this| this.port == addr.port() && this.addrs.contains(&addr.ip()))
+        };
+        let hosts = self.directory.hosts();
+        let further = hosts.filter(|(addr, _)| {
+            !is_this(*addr) && !listed.contains(&Self::dialled_at(conf, *addr))
+        });
+        further
+            .filter_map(|(addr, host)| Some((host.name()?.into(), addr)))
+            .collect()
+    }
+
+    /// Has the connections of a table see what is known; nothing, as long as nothing was read.
+    pub(super) fn show_to(&self, table: &Table, now: Instant) {
+        if self.is_unread {
+            return table.peers.set_view(None);
+        }
+        let list = table.peers.list().iter().zip(0..);
+        let numbers: HashMap<_, usize> = list.map(|(peer, at)| (peer.addr(), at)).collect();
+        let number = |addr| numbers.get(&Self::dialled_at(&table.conf, addr)).copied();
+        let freshness = if self.is_stale {
+            Freshness::Stale
+        } else {
+            Freshness::Current
+        };
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = table.peers.view();
+        let before = before.as_deref().map(|before| (before, *touched));
+        let mut view = View::build(
+            &self.directory,
+            table.peers.list().len(),
+            number,
+            freshness,
+            before,
+        );
+        *touched = Touched::default();
+        view.is_complete = self.is_complete(&view, table, now);
+        table.peers.set_view(Some(Arc::new(view)));
+    }
+
+    /// Whether nobody can serve a port but who says so: all hosts publish, but for those that are away.
+    fn is_complete(&self, view: &View, table: &Table, now: Instant) -> bool {
+        let is_away = |addr: &SocketAddr, at: usize| {
+            let health = table.peers.list()[at].upstream.health();
+            let for_long = |since| now.saturating_duration_since(since) >= TTL;
+            self.left.contains_key(addr)
+                || (!health.is_up() && health.since().is_some_and(for_long))
+        };
+        let mut peers = table.peers.list().iter().zip(0..);
+        !self.is_unread
+            && !self.is_stale
+            && !view.has_missing()
+            && peers.all(|(peer, at)| view.publishes(at) || is_away(&peer.addr(), at))
+    }
+
+    /// The part of the status that is known here.
+    pub(super) fn state(&self, table: &Table) -> api::Directory {
+        let view = table.peers.view();
+        let state = match (self.is_unread, self.is_stale) {
+            (true, _) => "unread",
+            (false, true) => "stale",
+            (false, false) => "current",
+        };
+        let lost = self.lost.filter(|_| self.is_stale || self.is_unread);
+        let lost = lost.map(|lost| u64::try_from(lost.elapsed().as_millis()).unwrap_or(u64::MAX));
+        api::Directory {
+            state: state.to_owned(),
+            lost_ms: lost,
+            hosts: view.as_ref().map_or(0, |view| view.len()),
+            ports: view.as_ref().map_or(0, |view| view.served().len()),
+            complete: view.is_some_and(|view| view.is_complete),
+            ..api::Directory::default()
+        }
+    }
+}

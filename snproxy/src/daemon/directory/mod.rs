@@ -1,0 +1,336 @@
+//! The cluster directory: what this host serves goes there, what the others serve comes from there.
+//!
+//! Both are tasks of their own, for etcd may be slow or away; the daemon takes what they bring. Nothing is awaited here
+//! but at the end, when this host leaves the directory.
+
+mod known;
+mod publish;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep_until, timeout};
+use tracing::{info, warn};
+
+use crate::conf::{Conf, Etcd};
+use crate::net::etcd::{Client, Follow, News};
+use crate::route::Table;
+use crate::route::directory::own::{Fullness, Offer, offer};
+
+use super::Daemon;
+use known::Known;
+use publish::Publisher;
+
+/// How long a host that does not say that it is there stays in the directory.
+const TTL: Duration = Duration::from_secs(10);
+/// Time without etcd after which what it said counts as stale: shorter than the change of its leader takes it is not.
+const STALE_AFTER: Duration = Duration::from_secs(3);
+/// Shortest time between two changes of the routes: a burst of changes is one.
+const PACE: Duration = Duration::from_millis(100);
+/// Changes that wait for the daemon; then the task that brings them does.
+const WAITING: usize = 64;
+/// How long what etcd has of this host may differ from what was said, as it does while that is on its way.
+const ODD_FOR: Duration = Duration::from_secs(3);
+/// Longest wait for etcd at the end; the lease ends by itself as well.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Where etcd's keys of a cluster begin.
+fn prefix(cluster: &str) -> String {
+    format!("/snproxy/{cluster}/hosts/")
+}
+
+/// Which directory, and who this host is in it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Place {
+    etcd: Arc<Etcd>,
+    cluster: Box<str>,
+    /// `None`: this host is not reached by others, and publishes nothing.
+    own: Option<(Box<str>, SocketAddr)>,
+}
+
+impl Place {
+    /// `None`: there is no directory.
+    fn of(conf: &Conf) -> Option<Self> {
+        Some(Self {
+            etcd: Arc::clone(conf.etcd.as_ref()?),
+            cluster: conf.cluster.clone(),
+            own: conf.published_as(),
+        })
+    }
+}
+
+/// The tasks that talk with etcd, and what they brought.
+#[derive(Default)]
+pub(super) struct Directory {
+    running: Option<Running>,
+    fullness: Fullness,
+}
+
+struct Running {
+    place: Place,
+    client: Arc<Client>,
+    news: mpsc::Receiver<News>,
+    following: JoinHandle<()>,
+    publisher: Option<Publisher>,
+    offer: watch::Sender<Offer>,
+    known: Known,
+    /// When the routes are next changed by what came.
+    due: Option<Instant>,
+    applied: Option<Instant>,
+    /// Since when etcd has something else of this host than what it said.
+    odd: Option<Instant>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Told {
+    News(News),
+    /// It is time to change the routes.
+    Due,
+}
+
+impl Directory {
+    /// What etcd says, or that it is time to take it into the routes; never without a directory.
+    ///
+    /// Cancel safety: yes.
+    pub(super) async fn told(&mut self) -> Told {
+        let Some(running) = &mut self.running else {
+            return std::future::pending().await;
+        };
+        let due = running.due;
+        let wait = async {
+            match due {
+                Some(due) => sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(news) = running.news.recv() => Told::News(news),
+            () = wait => Told::Due,
+        }
+    }
+
+    /// Hosts that only the directory names, for a table of this configuration.
+    pub(super) fn further(&self, conf: &Conf) -> Vec<(Box<str>, SocketAddr)> {
+        let running = self.running.as_ref();
+        running.map_or_else(Vec::new, |running| running.known.further(conf))
+    }
+
+    /// Has the connections of a table see what is known.
+    pub(super) fn show_to(&self, table: &Table) {
+        match &self.running {
+            Some(running) => running.known.show_to(table, Instant::now()),
+            None => table.peers.set_view(None),
+        }
+    }
+
+    /// Says what this host serves, where that is other than before.
+    pub(super) fn publish(&mut self, table: &Table, now: Instant) {
+        let Some(running) = &self.running else { return };
+        if running.publisher.is_none() {
+            return;
+        }
+        let offered = offer(table, &mut self.fullness, now);
+        running.offer.send_if_modified(|offer| {
+            let is_new = *offer != offered;
+            *offer = offered;
+            is_new
+        });
+    }
+
+    /// For `snproxy status`.
+    pub(super) fn state(&self, table: &Table) -> Option<crate::admin::api::Directory> {
+        let running = self.running.as_ref()?;
+        let own = running.place.own.as_ref();
+        let published = running.publisher.as_ref().is_some_and(Publisher::is_there);
+        Some(crate::admin::api::Directory {
+            cluster: running.place.cluster.to_string(),
+            etcd: running.client.member(),
+            published_as: own.map(|(_, addr)| addr.to_string()),
+            published,
+            ..running.known.state(table)
+        })
+    }
+
+    /// Begins, ends or begins anew to talk with etcd, by what the configuration says.
+    fn follow(&mut self, conf: &Conf) {
+        let place = Place::of(conf);
+        if self.running.as_ref().map(|running| &running.place) == place.as_ref() {
+            return;
+        }
+        self.running = place.map(Running::begin);
+    }
+}
+
+impl Running {
+    fn begin(place: Place) -> Self {
+        let client = Arc::new(Client::new(&place.etcd, None));
+        let prefix = prefix(&place.cluster);
+        let (bring, news) = mpsc::channel(WAITING);
+        let mut follow = Follow::new(Arc::clone(&client), &prefix);
+        let following =
+            tokio::spawn(async move { while bring.send(follow.next().await).await.is_ok() {} });
+        let (offer, offered) = watch::channel(Offer::new());
+        let publisher = match &place.own {
+            Some((name, addr)) => Some(Publisher::begin(&client, &prefix, name, *addr, offered)),
+            None => {
+                warn!(
+                    "this host is read from the cluster directory by nobody: HOST is a wildcard and hosts.conf does not \
+                     name it, or PORT is `none`"
+                );
+                None
+            }
+        };
+        let own = place.own.as_ref().map(|(_, addr)| *addr);
+        Self {
+            known: Known::new(prefix, own),
+            place,
+            client,
+            news,
+            following,
+            publisher,
+            offer,
+            due: None,
+            applied: None,
+            odd: None,
+        }
+    }
+
+    /// The routes are to follow, soon.
+    fn is_changed(&mut self, now: Instant) {
+        let earliest = self.applied.map_or(now, |applied| applied + PACE);
+        self.due.get_or_insert(earliest.max(now));
+    }
+
+    /// Says all anew where etcd has lost it, or somebody else wrote it.
+    fn mend(&mut self, now: Instant) {
+        let Some(publisher) = &self.publisher else {
+            return;
+        };
+        let is_odd = publisher.is_there()
+            && self.known.is_current(now)
+            && !self.known.has_own(&self.offer.borrow());
+        if !is_odd {
+            self.odd = None;
+            return;
+        }
+        let since = *self.odd.get_or_insert(now);
+        if now.saturating_duration_since(since) >= ODD_FOR {
+            self.odd = None;
+            warn!(
+                "what the cluster directory has of this host is not what it said, which it says again: \
+                 does another snproxy publish at the same address?"
+            );
+            publisher.say_again();
+        }
+    }
+}
+
+impl Daemon {
+    /// Follows the directory of the configuration in force.
+    pub(super) fn follow_directory(&mut self) {
+        let table = self.shared.table.load_full();
+        let was_on = self.directory.running.is_some();
+        self.directory.follow(&table.conf);
+        match &mut self.directory.running {
+            Some(running) => {
+                if running.applied.is_none() {
+                    running.is_changed(Instant::now());
+                }
+            }
+            None if was_on => self.route_by_directory(),
+            None => {}
+        }
+        self.directory.publish(&table, Instant::now());
+    }
+
+    /// Takes note of what etcd says.
+    pub(super) fn directory_told(&mut self, told: Told) {
+        let now = Instant::now();
+        match told {
+            Told::Due => self.route_by_directory(),
+            Told::News(news) => {
+                if let Some(running) = &mut self.directory.running
+                    && running.known.note(news, now)
+                {
+                    running.is_changed(now);
+                }
+            }
+        }
+    }
+
+    /// What time brings, without a word from etcd.
+    pub(super) fn look_at_directory(&mut self, now: Instant) {
+        let table = self.shared.table.load_full();
+        self.directory.publish(&table, now);
+        let Some(running) = &mut self.directory.running else {
+            return;
+        };
+        running.mend(now);
+        if running.known.look(&table, now) {
+            running.is_changed(now);
+        }
+        let left: Vec<SocketAddr> = running.known.left().collect();
+        for at in left.into_iter().filter_map(|addr| table.peers.number(addr)) {
+            // Whether it went or only publishes no more.
+            if table.peers.list()[at].is_up() {
+                let from = table.conf.dial_from;
+                crate::flow::questions::probe(&self.shared, &table.peers, at, from);
+            }
+        }
+    }
+
+    /// Brings the table and the kernel to what is known.
+    fn route_by_directory(&mut self) {
+        let now = Instant::now();
+        let old = self.shared.table.load_full();
+        if let Some(running) = &mut self.directory.running {
+            running.due = None;
+            running.applied = Some(now);
+        }
+        let before = old.peers.view();
+        let further = self.directory.further(&old.conf);
+        let table = if old.has_further(&further) {
+            old
+        } else {
+            let new = Table::build_among(Arc::clone(&old.conf), &further, Some(&old), now);
+            Arc::new(new)
+        };
+        self.directory.show_to(&table);
+        let after = table.peers.view();
+        self.shared.table.store(Arc::clone(&table));
+        let said = |view: &Option<Arc<crate::route::directory::view::View>>| {
+            let view = view.as_ref()?;
+            Some((view.is_complete, view.served().clone()))
+        };
+        if said(&before) != said(&after) {
+            self.steerer.bring(&table);
+        }
+        self.shared.limits.look_again();
+        self.shared.answered.notify_waiters();
+    }
+
+    /// Leaves the directory, so that nobody sends anybody here any more.
+    pub(super) async fn leave_directory(&mut self) {
+        let Some(running) = &mut self.directory.running else {
+            return;
+        };
+        let Some(publisher) = running.publisher.take() else {
+            return;
+        };
+        match timeout(FAREWELL, publisher.end(&running.client)).await {
+            Ok(Ok(())) => info!("left the cluster directory"),
+            Ok(Err(error)) => warn!(%error, "leave the cluster directory"),
+            Err(_) => warn!("leave the cluster directory: etcd does not answer"),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The directory as connections see it: the hosts by their numbers, swapped whole with each change.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Directory, Host, Touched, blocks};
+use crate::addr::PortSet;
+use crate::wire::directory::{BLOCK, BLOCKS, Serves, block_of, first_of};
+
+/// How far the directory is to be believed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Freshness {
+    /// As etcd has it.
+    Current,
+    /// As etcd last had it: it is not reached.
+    Stale,
+}
+
+/// What the hosts of one list of peers publish.
+#[derive(Debug)]
+pub struct View {
+    pub freshness: Freshness,
+    /// Nobody but those that publish can serve a port.
+    pub is_complete: bool,
+    /// By number of the host.
+    hosts: Arc<[Option<Arc<Host>>]>,
+    /// Ports that some host serves.
+    served: PortSet,
+    /// By block: what of it is older has another number.
+    versions: [u64; BLOCKS as usize],
+}
+
+/// What the directory says of one port.
+#[derive(Debug)]
+pub struct Told {
+    version: u64,
+    freshness: Freshness,
+    hosts: Arc<[Option<Arc<Host>>]>,
+    /// By number of the host, ascending; who is not there does not serve it.
+    serve: Box<[(u16, Serves)]>,
+}
+
+/// What the directory says of a port and a host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Said {
+    /// `None`: the host does not serve it.
+    pub serves: Option<Serves>,
+    /// Nobody needs to ask the host.
+    pub is_sure: bool,
+}
+
+impl View {
+    /// The view of the hosts whose numbers `number` tells, of `count` in all; what was not touched since `before` is taken
+    /// from it.
+    pub fn build(
+        directory: &Directory,
+        count: usize,
+        number: impl Fn(SocketAddr) -> Option<usize>,
+        freshness: Freshness,
+        before: Option<(&Self, Touched)>,
+    ) -> Self {
+        let mut hosts = vec![None; count];
+        for (addr, host) in directory.hosts() {
+            if let Some(slot) = number(addr).and_then(|at| hosts.get_mut(at)) {
+                *slot = Some(Arc::clone(host));
+            }
+        }
+        let same = |before: &&(&Self, Touched)| {
+            !before.1.hosts && before.0.freshness == freshness && before.0.hosts.len() == count
+        };
+        let (mut served, mut versions, touched) = match before.as_ref().filter(same) {
+            Some((before, touched)) => (before.served.clone(), before.versions, touched.blocks),
+            None => (PortSet::new(), [0; BLOCKS as usize], u64::MAX),
+        };
+        let newest = before.map_or(0, |(before, _)| {
+            before.versions.iter().copied().max().unwrap_or(0)
+        });
+        for block in blocks(touched) {
+            versions[usize::from(block)] = newest + 1;
+            served.remove_range(first_of(block), first_of(block) + (BLOCK - 1));
+            let runs = hosts
+                .iter()
+                .flatten()
+                .filter_map(|host| host.blocks.get(&block));
+            for run in runs.flatten() {
+                served.insert_range(run.first, run.last);
+            }
+        }
+        Self {
+            freshness,
+            is_complete: false,
+            hosts: hosts.into(),
+            served,
+            versions,
+        }
+    }
+
+    /// Whether some host serves the port.
+    pub fn serves(&self, port: u16) -> bool {
+        self.served.contains(port)
+    }
+
+    /// Ports that other hosts serve.
+    pub fn served(&self) -> &PortSet {
+        &self.served
+    }
+
+    /// Whether the host of this number publishes what it serves.
+    pub fn publishes(&self, host: usize) -> bool {
+        self.hosts.get(host).is_some_and(Option::is_some)
+    }
+
+    /// Whether a host was there before etcd was away and has not come back.
+    pub fn has_missing(&self) -> bool {
+        self.hosts.iter().flatten().any(|host| host.is_missing())
+    }
+
+    /// How many hosts publish.
+    pub fn len(&self) -> usize {
+        self.hosts.iter().flatten().count()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is said of a port; `old` if that is still so.
+    pub fn told(&self, port: u16, old: Option<&Arc<Told>>) -> Arc<Told> {
+        let version = self.versions[usize::from(block_of(port))];
+        if let Some(old) = old.filter(|old| old.version == version) {
+            return Arc::clone(old);
+        }
+        let serve = (0..).zip(self.hosts.iter()).filter_map(|(at, host)| {
+            let serves = host.as_ref()?.serves(port)?;
+            Some((at, serves))
+        });
+        Arc::new(Told {
+            version,
+            freshness: self.freshness,
+            serve: serve.collect(),
+            hosts: Arc::clone(&self.hosts),
+        })
+    }
+}
+
+impl Told {
+    /// `None`: the host does not publish.
+    pub fn of(&self, host: usize) -> Option<Said> {
+        let publishes = self.hosts.get(host)?.as_ref()?;
+        let at = self
+            .serve
+            .binary_search_by_key(&host, |(at, _)| usize::from(*at));
+        Some(Said {
+            serves: at.ok().map(|at| self.serve[at].1),
+            is_sure: self.freshness == Freshness::Current && !publishes.is_missing(),
+        })
+    }
+}
