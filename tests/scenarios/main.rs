@@ -7,6 +7,7 @@ mod cli;
 mod cluster;
 mod conflict;
 mod container;
+mod directory;
 mod drain;
 mod fidelity;
 mod fixture;
