@@ -55,11 +55,16 @@ impl<'a> fmt::MakeWriter<'a> for Writer {
 
 /// Starts logging to standard error; `LOG_LEVEL` of the environment goes before LOGLEVEL of the file.
 pub(super) fn init(conf: &Conf) -> Log {
+    start(conf.log_level, conf.log_format)
+}
+
+/// The same without a configuration.
+pub(super) fn start(log_level: LogLevel, log_format: LogFormat) -> Log {
     let fixed = from_environment();
-    let (filter, handle) = reload::Layer::new(fixed.unwrap_or_else(|| level(conf.log_level)));
+    let (filter, handle) = reload::Layer::new(fixed.unwrap_or_else(|| level(log_level)));
     let background = Arc::new(OnceLock::new());
     let format = fmt::layer().with_writer(Writer(Arc::clone(&background)));
-    let format = match conf.log_format {
+    let format = match log_format {
         LogFormat::Text => {
             let colour = io::IsTerminal::is_terminal(&io::stderr());
             format.with_ansi(colour).with_target(false).boxed()

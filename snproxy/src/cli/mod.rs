@@ -13,6 +13,7 @@ mod health;
 mod log;
 mod owner;
 mod ports;
+mod register;
 mod reload;
 mod routes;
 mod run;
@@ -114,6 +115,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Keep the key of a node in etcd for as long as the node takes connections
+    Register(register::Node),
     /// Make the running proxy read its files again
     Reload {
         /// Print the answer as JSON
@@ -134,7 +137,11 @@ pub fn main() -> ExitCode {
         }
     };
     names::ask_only_what_is_built_in();
-    if !matches!(cli.command, None | Some(Command::Apps { .. })) {
+    let serves = matches!(
+        cli.command,
+        None | Some(Command::Apps { .. } | Command::Register(_))
+    );
+    if !serves {
         signal::die_of_broken_pipes();
     }
     let result = execute(cli);
@@ -166,6 +173,7 @@ fn execute(cli: Cli) -> anyhow::Result<u8> {
     };
     match cli.command {
         None | Some(Command::Apps { .. }) => run::run(root),
+        Some(Command::Register(node)) => register::register(node),
         Some(Command::Check { explain }) => Ok(check::check(&root, explain)),
         Some(Command::Status { json }) => status::status(&root, json),
         Some(Command::Ports { json }) => ports::ports(&root, json),

@@ -4,11 +4,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::keys::beside;
-use super::text::{Field, Findings, is_blank};
-use super::value::{NONE, host_name, number};
-use crate::diag::printable;
+use super::text::{Field, Findings, Lines, MAX_LINE, is_blank};
+use super::value::{NONE, duration, host_name, number};
+use crate::diag::{Severity, Source, printable};
 
 /// Most members of one etcd that are asked.
 pub const MAX_ENDPOINTS: usize = 16;
@@ -96,6 +97,50 @@ impl FromStr for Endpoint {
             host: host.into(),
             port,
         })
+    }
+}
+
+impl Etcd {
+    /// From the value of ETCD; paths that are not absolute are of the working folder.
+    ///
+    /// Errors: what is wrong with it, as one line each.
+    pub fn parse(text: &str) -> Result<Arc<Self>, String> {
+        parsed(text, |value, findings| {
+            let mut etcd = None;
+            read(value, Path::new(""), &mut etcd, findings);
+            etcd
+        })
+    }
+}
+
+/// A duration in the form of proxy.conf.
+///
+/// Errors: what is wrong with it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    parsed(text, duration)
+}
+
+fn parsed<T>(
+    text: &str,
+    read: impl FnOnce(Field<'_>, &mut Findings<'_>) -> Option<T>,
+) -> Result<T, String> {
+    let source = Source {
+        path: PathBuf::new(),
+        text: text.to_owned(),
+    };
+    let mut findings = Findings::new(&source);
+    let value = Lines::new(&source, MAX_LINE)
+        .next(&mut findings)
+        .and_then(|value| read(value, &mut findings));
+    let errors = findings.finish();
+    let errors = errors
+        .iter()
+        .filter(|found| found.severity == Severity::Error);
+    let errors: Vec<&str> = errors.map(|found| found.message.as_str()).collect();
+    match value {
+        Some(value) if errors.is_empty() => Ok(value),
+        _ if errors.is_empty() => Err("there is nothing".to_owned()),
+        _ => Err(errors.join("; ")),
     }
 }
 
@@ -189,7 +234,6 @@ pub(super) fn show(etcd: Option<&Etcd>) -> String {
 mod tests {
     use super::*;
     use crate::conf::proxy;
-    use crate::diag::Source;
 
     /// ETCD of a proxy.conf, and what was found wrong with it.
     fn said(value: &str) -> (String, Vec<String>) {

@@ -40,7 +40,7 @@ use text::Findings;
 
 pub use apps::{App, MAX_FILE as MAX_APPS_FILE, MAX_NODES, PortRange, Srv, Target};
 pub use check::default_pod_host;
-pub use etcd::{Endpoint, Etcd, MAX_ENDPOINTS, NoEndpoint};
+pub use etcd::{Endpoint, Etcd, MAX_ENDPOINTS, NoEndpoint, parse_duration};
 pub use hosts::{MAX_FILE as MAX_HOSTS_FILE, MAX_HOSTS};
 pub use keys::{explain, markdown_table};
 pub use peer_tls::PeerTls;

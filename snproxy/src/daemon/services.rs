@@ -81,7 +81,7 @@ impl Services {
         let asked = runtime.block_on(async { timeout(NEW_LIMIT, ask).await });
         let why = match asked {
             Ok(Ok(())) => return,
-            Ok(Err(error)) => chain(&error),
+            Ok(Err(error)) => error.why(),
             Err(_) => format!("no answer within {NEW_LIMIT:?}"),
         };
         warn!(%why, "etcd does not answer: services have no nodes until it does");
@@ -118,7 +118,7 @@ impl Services {
                 })
             }
             News::Lost(error) => {
-                let why = chain(&error);
+                let why = error.why();
                 let mut known = self.lock();
                 let known = known.entry(key.into()).or_default();
                 if known.lost.is_none() {
@@ -246,16 +246,6 @@ fn list(nodes: &[SocketAddr], other: &[SocketAddr]) -> Option<String> {
         let _ = write!(said, " and {more} more");
     }
     (count > 0).then_some(said)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.extend([": ", &error.to_string()]);
-        cause = error.source();
-    }
-    text
 }
 
 /// The services that are followed, each by a task.

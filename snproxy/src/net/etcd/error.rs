@@ -1,5 +1,6 @@
 //! Why etcd gave no answer, or not the one that was asked for.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,6 +68,17 @@ impl From<u32> for Code {
 }
 
 impl EtcdError {
+    /// With its causes, as one line.
+    pub fn why(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.extend([": ", &error.to_string()]);
+            cause = error.source();
+        }
+        text
+    }
+
     /// Whether another member may do better.
     pub(super) fn is_of_member(&self) -> bool {
         match self {

@@ -32,7 +32,7 @@ pub use read::Snapshot;
 pub use watch::{Changes, Watch};
 
 /// Longest wait for what one member does: connect, shake hands, and answer.
-const CALL_LIMIT: Duration = Duration::from_secs(3);
+const CALL_LIMIT: Duration = Duration::from_secs(2);
 
 /// A key and its value.
 #[derive(Clone, Debug, Eq, PartialEq)]

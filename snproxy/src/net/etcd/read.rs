@@ -69,6 +69,20 @@ impl Client {
         }
     }
 
+    /// One key; `None`: it is not there.
+    pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, EtcdError> {
+        let question = Range {
+            key: key.into(),
+            end: Bytes::default(),
+            limit: Number(1),
+            revision: Number(0),
+            serializable: false,
+            count_only: false,
+        };
+        let answer: Ranged = self.call("/v3/kv/range", &question).await?;
+        Ok(answer.kvs.into_iter().next().map(KeyValue::from))
+    }
+
     /// Sets a key; under a lease it goes with it. Gives the revision of the change.
     pub async fn put(&self, key: &str, value: &[u8], lease: Option<i64>) -> Result<i64, EtcdError> {
         let question = Put {
