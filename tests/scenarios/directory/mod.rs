@@ -11,6 +11,8 @@ use snproxy_tests::{Host, Net, Pod, eventually};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
+/// Longer than a lease, and than etcd takes to start.
+const PATIENCE: Duration = Duration::from_secs(40);
 const PORT: u16 = 1024;
 const FIRST_POD: u16 = 30000;
 
@@ -44,7 +46,7 @@ fn start(hosts: &[Host]) {
 #[track_caller]
 fn knows(host: &Host, others: usize) {
     let what = format!("{} knows {others} hosts", host.name());
-    eventually(SOON, &what, || {
+    eventually(PATIENCE, &what, || {
         let directory = directory(host);
         directory["state"] == "current"
             && directory["hosts"] == others

@@ -59,7 +59,7 @@ fn sixty_thousand_ports_of_one_host_are_published_and_read() {
     // One pod more or less is one block.
     let before = etcd.revision(&net);
     let written = Instant::now();
-    c.mappings(&mappings.replace("1025:30000:9:false\n", ""));
+    c.mappings(&mappings.replace("\n1025:30000:9:false\n", "\n"));
     eventually(SOON, "it is refused", || a.is_refused(1025));
     print_figure(
         "directory: one of 60,000 ports goes, from the mappings to the other host",

@@ -33,13 +33,19 @@ pub(super) struct Known {
     is_stale: bool,
     /// When it was reached again after it had been away for long.
     back: Option<Instant>,
-    /// Hosts that published until then; they go away, rather than to be asked.
-    left: BTreeMap<SocketAddr, Instant>,
-    publishing: BTreeSet<SocketAddr>,
+    /// Hosts that published until then: gone most likely, back in a moment, or without ETCD from now on.
+    left: BTreeMap<SocketAddr, Left>,
+    /// By address, with their names.
+    publishing: BTreeMap<SocketAddr, Box<str>>,
     /// What the last view does not show yet.
     touched: Mutex<Touched>,
     /// Keys that could not be read, as said.
     said: BTreeSet<String>,
+}
+
+struct Left {
+    name: Box<str>,
+    since: Instant,
 }
 
 impl Known {
@@ -53,7 +59,7 @@ impl Known {
             is_stale: false,
             back: None,
             left: BTreeMap::new(),
-            publishing: BTreeSet::new(),
+            publishing: BTreeMap::new(),
             touched: Mutex::new(Touched::ALL),
             said: BTreeSet::new(),
         }
@@ -174,12 +180,17 @@ impl Known {
     }
 
     fn note_publishing(&mut self) {
-        let now = Instant::now();
-        let publishing: BTreeSet<_> = self.directory.hosts().map(|(addr, _)| addr).collect();
-        for addr in self.publishing.difference(&publishing) {
-            self.left.insert(*addr, now);
+        let since = Instant::now();
+        let hosts = self.directory.hosts();
+        let publishing: BTreeMap<_, Box<str>> = hosts
+            .filter_map(|(addr, host)| Some((addr, host.name()?.into())))
+            .collect();
+        for (addr, name) in std::mem::take(&mut self.publishing) {
+            if !publishing.contains_key(&addr) {
+                self.left.insert(addr, Left { name, since });
+            }
         }
-        self.left.retain(|addr, _| !publishing.contains(addr));
+        self.left.retain(|addr, _| !publishing.contains_key(addr));
         self.publishing = publishing;
     }
 
@@ -194,8 +205,10 @@ impl Known {
                 "etcd is not reached: the cluster directory goes on as it was, and other hosts are asked too"
             );
         }
+        let before = self.left.len();
         self.left
-            .retain(|_, since| now.saturating_duration_since(*since) < TTL);
+            .retain(|_, left| now.saturating_duration_since(left.since) < TTL);
+        touched.hosts |= self.left.len() != before;
         let was_complete = table.peers.view().is_some_and(|view| view.is_complete);
         let view = table.peers.view();
         let is_complete = view.is_some_and(|view| self.is_complete(&view, table, now));
@@ -225,7 +238,7 @@ impl Known {
         same.and_then(|host| host.addr()).unwrap_or(addr)
     }
 
-    /// Hosts that only the directory names, this one left out.
+    /// Hosts that only the directory names, this one left out; those that just left are there until it is certain.
     pub(super) fn further(&self, conf: &Conf) -> Vec<(Box<str>, SocketAddr)> {
         let listed: BTreeSet<_> = conf.other_hosts().filter_map(|host| host.addr()).collect();
         let this = conf.this_host.and_then(|at| conf.hosts.get(at));
@@ -235,13 +248,18 @@ impl Known {
                 || this
                     .is_some_and(|this| this.port == addr.port() && this.addrs.contains(&addr.ip()))
         };
-        let hosts = self.directory.hosts();
-        let further = hosts.filter(|(addr, _)| {
-            !is_this(*addr) && !listed.contains(&Self::dialled_at(conf, *addr))
+        let there = self.directory.all().map(|(addr, host)| {
+            let name = host
+                .called()
+                .map_or_else(|| addr.ip().to_string(), str::to_owned);
+            (addr, name.into_boxed_str())
         });
-        further
-            .filter_map(|(addr, host)| Some((host.name()?.into(), addr)))
-            .collect()
+        let left = self.left.iter();
+        let left = left.map(|(addr, left)| (*addr, left.name.clone()));
+        let mut all: BTreeMap<SocketAddr, Box<str>> = left.collect();
+        all.extend(there);
+        all.retain(|addr, _| !is_this(*addr) && !listed.contains(&Self::dialled_at(conf, *addr)));
+        all.into_iter().map(|(addr, name)| (name, addr)).collect()
     }
 
     /// Has the connections of a table see what is known; nothing, as long as nothing was read.

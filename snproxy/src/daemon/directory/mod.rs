@@ -33,7 +33,7 @@ const PACE: Duration = Duration::from_millis(100);
 /// Changes that wait for the daemon; then the task that brings them does.
 const WAITING: usize = 64;
 /// How long what etcd has of this host may differ from what was said, as it does while that is on its way.
-const ODD_FOR: Duration = Duration::from_secs(3);
+const ODD_FOR: Duration = Duration::from_secs(1);
 /// Longest wait for etcd at the end; the lease ends by itself as well.
 const FAREWELL: Duration = Duration::from_millis(500);
 

@@ -133,9 +133,11 @@ impl Words {
         loop {
             let wanted = offer.borrow_and_update().clone();
             let began = Instant::now();
+            self.shared.is_there.store(false, Relaxed);
             self.bring(&wanted, lease, &mut beat).await?;
+            self.shared.is_there.store(true, Relaxed);
             *wait = FIRST_WAIT;
-            if !self.shared.is_there.swap(true, Relaxed) && std::mem::take(has_failed) {
+            if std::mem::take(has_failed) {
                 info!("published in the cluster directory again");
             }
             // So that a burst of changes is few writes.

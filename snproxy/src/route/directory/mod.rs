@@ -101,6 +101,11 @@ impl Host {
         (run.first <= port).then_some(run.serves)
     }
 
+    /// Its name, even if what else it wrote cannot be read; `None`: it did not say.
+    pub fn called(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     /// Whether it publishes this, and nothing else.
     pub fn offers(&self, offer: &Offer) -> bool {
         self.name().is_some() && self.blocks == *offer
@@ -240,6 +245,11 @@ impl Directory {
     pub fn hosts(&self) -> impl Iterator<Item = (SocketAddr, &Arc<Host>)> {
         let hosts = self.hosts.iter().map(|(addr, host)| (*addr, host));
         hosts.filter(|(_, host)| host.name().is_some())
+    }
+
+    /// All hosts that have something there, whether it can be read or not.
+    pub fn all(&self) -> impl Iterator<Item = (SocketAddr, &Host)> {
+        self.hosts.iter().map(|(addr, host)| (*addr, &**host))
     }
 
     /// What is there of one host.
