@@ -18,4 +18,10 @@ pub mod admin;
 
 pub mod daemon;
 
+mod proxy;
+
 pub mod cli;
+
+pub use proxy::{
+    Builder, Error, Policy, Proxy, SendProxy, Service, Stats, Upstream, UpstreamStats,
+};

@@ -1,6 +1,5 @@
 //! An apps file alone: `snproxy apps`, and every command that is given one in the place of a proxy.conf.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use anyhow::bail;
 
 use crate::diag::Source;
 use crate::discovery::Root;
+use crate::proxy::every_address;
 
 /// Stands for the file that nobody wrote, in what is said of it.
 const NOWHERE: &str = "snproxy apps";
@@ -66,15 +66,6 @@ pub(super) fn root(
         path: PathBuf::from(NOWHERE),
         text,
     }))
-}
-
-/// All addresses of this host: of both families where there are two.
-fn every_address() -> IpAddr {
-    let both = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    match TcpListener::bind((both, 0)) {
-        Ok(_) => both,
-        Err(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    }
 }
 
 /// The key of a line that is not for some ports only.

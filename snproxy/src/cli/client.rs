@@ -23,11 +23,26 @@ const MAX_CONF: u64 = 1 << 20;
 /// Longest wait for an answer; a reload may have to resolve names.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// The configuration of a proxy of which nothing is known but where it is asked.
+pub(super) fn root_at(admin: &str) -> anyhow::Result<Root> {
+    if admin.contains(char::is_control) {
+        bail!("--admin {admin:?}: expected a socket such as unix:/run/snproxy/32767.sock");
+    }
+    let source = |path: &str, text: String| Source {
+        path: path.into(),
+        text,
+    };
+    Ok(Root::Said {
+        conf: source("--admin", format!("HOST 127.0.0.1\nADMIN {admin}\n")),
+        apps: source("--admin", "{\"Apps\":[]}".to_owned()),
+    })
+}
+
 /// The JSON answer of the proxy that runs with this configuration.
 pub(super) fn ask(root: &Root, method: &Method, path: &str) -> anyhow::Result<Bytes> {
     // Only this file says where: the others may be what is wrong.
     let said = match root {
-        Root::Apps(said) => said.clone(),
+        Root::Apps(said) | Root::Said { conf: said, .. } => said.clone(),
         Root::Conf(conf) => {
             let mut text = Vec::new();
             let file = File::open(conf).with_context(|| conf.display().to_string())?;
@@ -36,7 +51,7 @@ pub(super) fn ask(root: &Root, method: &Method, path: &str) -> anyhow::Result<By
         }
     };
     let socket = daemon::control_socket_of(&said)
-        .with_context(|| format!("{root}: no usable ADMIN or PORT"))?;
+        .with_context(|| format!("{root}: no usable ADMIN or PORT, or ADMIN is none"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

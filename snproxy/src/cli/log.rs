@@ -53,14 +53,17 @@ impl<'a> fmt::MakeWriter<'a> for Writer {
     }
 }
 
-/// Starts logging to standard error; `LOG_LEVEL` of the environment goes before LOGLEVEL of the file.
-pub(super) fn init(conf: &Conf) -> Log {
-    start(conf.log_level, conf.log_format)
+/// Starts logging to standard error; what is `said`, else `LOG_LEVEL` of the environment, goes before LOGLEVEL of the file.
+pub(super) fn init(conf: &Conf, said: Option<&str>) -> Log {
+    start(conf.log_level, conf.log_format, said)
 }
 
 /// The same without a configuration.
-pub(super) fn start(log_level: LogLevel, log_format: LogFormat) -> Log {
-    let fixed = from_environment();
+pub(super) fn start(log_level: LogLevel, log_format: LogFormat, said: Option<&str>) -> Log {
+    let fixed = match said {
+        Some(said) => fixed("--loglevel ", said),
+        None => from_environment(),
+    };
     let (filter, handle) = reload::Layer::new(fixed.unwrap_or_else(|| level(log_level)));
     let background = Arc::new(OnceLock::new());
     let format = fmt::layer().with_writer(Writer(Arc::clone(&background)));
@@ -102,16 +105,22 @@ fn level(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// `LOG_LEVEL=debug|info|warn|error`; anything else is said and left.
+/// `LOG_LEVEL=debug|info|warn|error`.
 fn from_environment() -> Option<LevelFilter> {
-    let text = std::env::var("LOG_LEVEL")
-        .ok()
-        .filter(|text| !text.is_empty())?;
-    let parsed = text.parse().ok();
-    if parsed.is_none() {
-        eprintln!(
-            "LOG_LEVEL={text}: not a level (error, warn, info, debug, trace); LOGLEVEL counts"
-        );
+    let text = std::env::var("LOG_LEVEL").ok()?;
+    fixed("LOG_LEVEL=", &text)
+}
+
+/// A level, also by the names that other loggers have; anything else is said and left.
+fn fixed(place: &str, text: &str) -> Option<LevelFilter> {
+    let level = match text.to_ascii_lowercase().as_str() {
+        "" => return None,
+        "warning" => Some(LevelFilter::WARN),
+        "fatal" | "panic" => Some(LevelFilter::ERROR),
+        level => level.parse().ok(),
+    };
+    if level.is_none() {
+        eprintln!("{place}{text}: not a level (error, warn, info, debug, trace); LOGLEVEL counts");
     }
-    parsed
+    level
 }

@@ -5,11 +5,13 @@
     reason = "answers to the user go to standard output"
 )]
 
+mod ambassador;
 mod apps;
 mod check;
 mod client;
 mod explain;
 mod health;
+mod keys;
 mod log;
 mod owner;
 mod ports;
@@ -18,7 +20,9 @@ mod reload;
 mod routes;
 mod run;
 mod status;
+mod words;
 
+use std::env;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -53,9 +57,13 @@ struct Cli {
     #[arg(long, global = true, value_name = "FILE")]
     conf: Option<PathBuf>,
 
-    /// With an apps file: a line of proxy.conf, such as "IDLETIMEOUT 5m"
+    /// With an apps file or an ambassador: a line of proxy.conf, such as "IDLETIMEOUT 5m"
     #[arg(long, global = true, value_name = "KEY VALUE")]
     set: Vec<String>,
+
+    /// Where the running proxy is asked, in place of what the configuration says: `unix:/path`
+    #[arg(long, global = true, value_name = "SOCKET")]
+    admin: Option<String>,
 
     /// The proxy.conf to use, as the Simplenetes proxy takes it
     #[arg(value_name = "FILE", conflicts_with = "conf")]
@@ -79,6 +87,8 @@ enum Command {
         #[arg(long, value_name = "HOW", default_value = "auto")]
         steering: String,
     },
+    #[command(flatten)]
+    Ambassador(ambassador::Command),
     /// Check a configuration and say all that is wrong with it
     Check {
         /// Print every key with its value in effect, where that comes from and what it means
@@ -125,9 +135,30 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it is for a proxy that runs.
+    fn asks(&self) -> bool {
+        match self {
+            Self::Status { .. }
+            | Self::Ports { .. }
+            | Self::Routes { .. }
+            | Self::Explain { .. }
+            | Self::Reload { .. } => true,
+            Self::Apps { .. } | Self::Ambassador(_) | Self::Register(_) | Self::Check { .. } => {
+                false
+            }
+        }
+    }
+
+    /// Whether it runs until it is ended.
+    fn serves(&self) -> bool {
+        !self.asks() && !matches!(self, Self::Check { .. })
+    }
+}
+
 /// Runs one command; the number is the process' exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(words::of(env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { BAD_USAGE } else { DONE };
@@ -137,11 +168,11 @@ pub fn main() -> ExitCode {
         }
     };
     names::ask_only_what_is_built_in();
-    let serves = matches!(
-        cli.command,
-        None | Some(Command::Apps { .. } | Command::Register(_))
-    );
-    if !serves {
+    if cli
+        .command
+        .as_ref()
+        .is_some_and(|command| !command.serves())
+    {
         signal::die_of_broken_pipes();
     }
     let result = execute(cli);
@@ -152,34 +183,56 @@ pub fn main() -> ExitCode {
 }
 
 fn execute(cli: Cli) -> anyhow::Result<u8> {
-    let conf = cli.conf.or(cli.file);
-    let conf = conf.unwrap_or_else(|| PathBuf::from(DEFAULT_CONF));
-    let root = match &cli.command {
+    let root = || root(&cli);
+    match &cli.command {
+        None | Some(Command::Apps { .. }) => run::run(root()?, run::Options::default()),
+        Some(Command::Ambassador(command)) => {
+            ambassador::run(command, cli.admin.as_deref(), &cli.set)
+        }
+        Some(Command::Register(node)) => register::register(node),
+        Some(Command::Check { explain }) => Ok(check::check(&root()?, *explain)),
+        Some(Command::Status { json }) => status::status(&root()?, *json),
+        Some(Command::Ports { json }) => ports::ports(&root()?, *json),
+        Some(Command::Routes { json }) => routes::routes(&root()?, *json),
+        Some(Command::Explain { port, from, json }) => {
+            explain::explain(&root()?, *port, *from, *json)
+        }
+        Some(Command::Reload { json }) => reload::reload(&root()?, *json),
+    }
+}
+
+/// The set of files that a command is about.
+fn root(cli: &Cli) -> anyhow::Result<Root> {
+    let conf = cli.conf.as_ref().or(cli.file.as_ref());
+    let conf = conf.cloned().unwrap_or_else(|| PathBuf::from(DEFAULT_CONF));
+    let admin = cli.admin.as_deref();
+    match &cli.command {
+        Some(command)
+            if command.asks()
+                && let Some(admin) = admin =>
+        {
+            client::root_at(admin)
+        }
         Some(Command::Apps {
             config_file,
             max_workers,
             steering,
         }) => {
             let mut settings = vec![format!("STEERING {steering}")];
-            settings.extend(cli.set);
-            apps::root(config_file, *max_workers, &settings)?
+            settings.extend(admin.map(|admin| format!("ADMIN {admin}")));
+            settings.extend(cli.set.iter().cloned());
+            apps::root(config_file, *max_workers, &settings)
         }
-        _ if apps::is_apps(&conf) => apps::root(&conf, apps::MAX_WORKERS, &cli.set)?,
+        _ if admin.is_some() => bail!(
+            "--admin is for commands that ask: set ADMIN in {}",
+            conf.display()
+        ),
+        _ if apps::is_apps(&conf) => apps::root(&conf, apps::MAX_WORKERS, &cli.set),
         _ if !cli.set.is_empty() => bail!(
             "--set is for an apps file: set the key in {}",
             conf.display()
         ),
-        _ => Root::Conf(conf),
-    };
-    match cli.command {
-        None | Some(Command::Apps { .. }) => run::run(root),
-        Some(Command::Register(node)) => register::register(node),
-        Some(Command::Check { explain }) => Ok(check::check(&root, explain)),
-        Some(Command::Status { json }) => status::status(&root, json),
-        Some(Command::Ports { json }) => ports::ports(&root, json),
-        Some(Command::Routes { json }) => routes::routes(&root, json),
-        Some(Command::Explain { port, from, json }) => explain::explain(&root, port, from, json),
-        Some(Command::Reload { json }) => reload::reload(&root, json),
+        _ => Ok(Root::Conf(conf)),
     }
 }
 

@@ -75,7 +75,7 @@ fn ttl(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs until TERM or INT, and takes the key away then.
-pub(super) fn register(node: Node) -> anyhow::Result<u8> {
+pub(super) fn register(node: &Node) -> anyhow::Result<u8> {
     let mut etcd = node.dsc.join(",");
     if let Some(certs) = &node.dsc_certs {
         etcd.extend([" ", certs]);
@@ -98,10 +98,10 @@ pub(super) fn register(node: Node) -> anyhow::Result<u8> {
         eprintln!("snproxy: --srv: expected the key of a service, such as /srv/redis");
         return Ok(BAD_USAGE);
     }
-    log::start(LogLevel::Info, LogFormat::Text);
+    log::start(LogLevel::Info, LogFormat::Text, None);
     let registration = Registration {
         key: format!("{srv}/{}", node.addr),
-        value: node.value.into_bytes(),
+        value: node.value.clone().into_bytes(),
         addr: node.addr,
         ttl: node.ttl,
         check: node.check,

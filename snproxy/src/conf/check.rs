@@ -142,6 +142,7 @@ fn own_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
 /// Findings that take the whole configuration, and what follows from them.
 pub(super) fn across(conf: &mut Conf, world: &World<'_>, all: &mut All<'_>) {
     waits(conf, all);
+    apart(conf, all);
     if let Some(this) = conf.this_host.and_then(|at| conf.hosts.get(at))
         && this.port != conf.port
     {
@@ -170,12 +171,33 @@ fn waits(conf: &Conf, all: &mut All<'_>) {
         |kind: &PortConf| kind.client_proxy.mode == ProxyMode::Require && kind.proxy_wait.is_zero();
     let message =
         "CLIENTPROXY require needs a PROXYWAIT: with 0 no client has time to send its header";
+    at_fault("CLIENTPROXY", in_vain, message, conf, all);
+}
+
+/// Ports of an address of their own, which only ordinary sockets can have: what is steered is of HOST.
+fn apart(conf: &Conf, all: &mut All<'_>) {
+    if conf.steering == Steering::Listeners {
+        return;
+    }
+    let is_apart = |kind: &PortConf| kind.bind.is_some_and(|ip| ip != conf.host);
+    let message = "BIND needs `STEERING listeners`: steered ports are those of HOST";
+    at_fault("BIND", is_apart, message, conf, all);
+}
+
+/// An error at each place where `key` was said for a kind of ports with which something is wrong.
+fn at_fault(
+    key: &str,
+    is_wrong: impl Fn(&PortConf) -> bool,
+    message: &str,
+    conf: &Conf,
+    all: &mut All<'_>,
+) {
     let mut said = HashSet::new();
-    for (port, _) in conf.ports.kinds().filter(|(_, kind)| in_vain(kind)) {
+    for (port, _) in conf.ports.kinds().filter(|(_, kind)| is_wrong(kind)) {
         // In the order in which they came into force.
         let origins = conf.origins.iter().rev();
         let mut origins = origins.filter(|origin| origin.holds_for(port));
-        let Some(origin) = origins.find(|origin| origin.key == "CLIENTPROXY") else {
+        let Some(origin) = origins.find(|origin| origin.key == key) else {
             continue;
         };
         let Some((file, line)) = origin.place.rsplit_once(':') else {
@@ -212,11 +234,11 @@ fn steered(conf: &Conf) -> PortSet {
 /// Mappings whose connections would come back to us.
 fn loops(conf: &Conf, steered: &PortSet, all: &mut All<'_>) {
     let pod_host = conf.pod_host;
-    if !conf.comes_back(pod_host) {
-        return;
-    }
     for mapping in &conf.mappings {
         let port = mapping.host_port.get();
+        if !conf.comes_back(pod_host, port) {
+            continue;
+        }
         let what = if port == conf.port {
             "PORT"
         } else if steered.contains(port) {

@@ -28,10 +28,16 @@ impl Conf {
         self.others.iter().filter_map(|at| self.hosts.get(*at))
     }
 
-    /// Whether this proxy serves at an address that it dials: a connection there may come back.
-    pub fn comes_back(&self, ip: IpAddr) -> bool {
+    /// Address on which a port is served.
+    pub fn served_at(&self, port: u16) -> IpAddr {
+        let apart = self.of_port(port).bind.filter(|_| port != self.port);
+        apart.unwrap_or(self.host)
+    }
+
+    /// Whether this proxy would serve a port at an address that it dials: a connection there may come back.
+    pub fn comes_back(&self, ip: IpAddr, port: u16) -> bool {
         let is_own = || self.own.binary_search(&ip).is_ok();
-        match self.host {
+        match self.served_at(port) {
             IpAddr::V4(host) if host.is_unspecified() => ip.is_ipv4() && is_own(),
             // One socket for both families.
             IpAddr::V6(host) if host.is_unspecified() => is_own(),
@@ -45,7 +51,7 @@ impl Conf {
         let mut targets = self.apps.iter().flat_map(|app| &app.targets);
         mappings.any(|mapping| mapping.host_port.get() == port)
             || targets.any(|target| {
-                target.port == port && target.addrs.iter().any(|ip| self.comes_back(*ip))
+                target.port == port && target.addrs.iter().any(|ip| self.comes_back(*ip, port))
             })
     }
 

@@ -12,7 +12,7 @@ use super::value::{
     self, NONE, admin, choice, cluster, cluster_ports, duration, keepalive, peers, proxy_port,
     show_cluster_ports, show_duration, show_proxy_port, show_workers, unless_off, workers,
 };
-use super::{Conf, Explained, Origin};
+use super::{AdminSocket, Conf, Explained, Origin};
 use crate::diag::printable;
 
 /// Values read so far; those of the two addresses are not yet resolved.
@@ -56,6 +56,30 @@ pub(super) enum Scope {
 /// All of them, in the order of the README.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
     WHOLE_KEYS.iter().chain(PORT_KEYS)
+}
+
+/// A key as it is declared.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyDoc {
+    pub name: &'static str,
+    /// `None`: it follows from other values.
+    pub default: Option<&'static str>,
+    pub doc: &'static str,
+    /// Whether it is for each port, not for the process.
+    pub of_port: bool,
+}
+
+/// The keys, in the order of the README.
+pub fn key_docs() -> impl Iterator<Item = KeyDoc> {
+    all().map(|key| KeyDoc {
+        name: key.name,
+        default: match key.unset {
+            Unset::Text(text) => Some(text),
+            Unset::Derived(_) => None,
+        },
+        doc: key.doc,
+        of_port: matches!(key.scope, Scope::Ports { .. }),
+    })
 }
 
 /// The key of this name, in any case of letters.
@@ -280,12 +304,15 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
     Key {
         name: "ADMIN",
         unset: Unset::Derived("`unix:/run/snproxy/<PORT>.sock`"),
-        doc: "where the running proxy is asked: `unix:/path`",
+        doc: "where the running proxy is asked: `unix:/path`, or `none`",
         scope: Scope::Whole {
             apply: |draft, value, findings| set(&mut draft.conf.admin, admin(value, findings)),
             show: |conf| match &conf.admin.socket {
-                Some(socket) => format!("unix:{}", path(socket)),
-                None => format!("unix:/run/snproxy/{}.sock", show_proxy_port(conf.port)),
+                AdminSocket::At(socket) => format!("unix:{}", path(socket)),
+                AdminSocket::OfPort => {
+                    format!("unix:/run/snproxy/{}.sock", show_proxy_port(conf.port))
+                }
+                AdminSocket::None => NONE.to_owned(),
             },
         },
     },

@@ -42,7 +42,7 @@ pub use apps::{App, MAX_FILE as MAX_APPS_FILE, MAX_NODES, PortRange, Srv, Target
 pub use check::default_pod_host;
 pub use etcd::{Endpoint, Etcd, MAX_ENDPOINTS, NoEndpoint, parse_duration};
 pub use hosts::{MAX_FILE as MAX_HOSTS_FILE, MAX_HOSTS};
-pub use keys::{explain, markdown_table};
+pub use keys::{KeyDoc, explain, key_docs, markdown_table};
 pub use peer_tls::PeerTls;
 pub use port::{
     Balance, Check, Fate, Lifetime, Network, OverLimit, Persist, PortConf, PortConfs, Rate,
@@ -365,8 +365,18 @@ pub enum ProxyMode {
 /// Where the running proxy is asked.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Admin {
-    /// Path of the unix socket; `None`: the daemon's default.
-    pub socket: Option<PathBuf>,
+    pub socket: AdminSocket,
+}
+
+/// The unix socket at which the running proxy is asked.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum AdminSocket {
+    /// One per PORT, where the daemon keeps them.
+    #[default]
+    OfPort,
+    At(PathBuf),
+    /// Nobody is answered.
+    None,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,6 +1,7 @@
 //! What holds for the connections of a port: every key of it may be said for all ports or for some.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,8 @@ pub(super) const MAX_KINDS: usize = 4096;
 /// The settings of one port.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PortConf {
+    /// Address on which it is served; `None`: HOST.
+    pub bind: Option<IpAddr>,
     pub balance: Balance,
     pub locality: Locality,
     /// `None`: off.

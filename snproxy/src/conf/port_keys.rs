@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::keys::{Key, Scope, Unset, set};
 use super::port_value::{
-    balance, check, count, fate, lifetime, limit, locality, over_limit, percent, persist,
-    port_rate, show_check, show_fate, show_lifetime, show_limit, show_persist, show_port_rate,
-    show_source_max_conn, show_source_rate, source_max_conn, source_rate,
+    balance, bind, check, count, fate, lifetime, limit, locality, over_limit, percent, persist,
+    port_rate, show_bind, show_check, show_fate, show_lifetime, show_limit, show_persist,
+    show_port_rate, show_source_max_conn, show_source_rate, source_max_conn, source_rate,
 };
 use super::tls::{client_tls, show_client_tls, show_upstream_tls, upstream_tls};
 use super::value::{
@@ -29,6 +29,10 @@ macro_rules! port_keys {
 }
 
 port_keys! {
+    "BIND" "host"
+    "address on which a port is served, with `STEERING listeners` only; `host`: that of HOST"
+    bind: bind, |value: &_| show_bind(*value);
+
     "BALANCE" "p2c"
     "who is tried first: the policies of [Balancing](#balancing); `sh` and `mh` take `port` (the client's port counts too) and `strict` (no other pod where this one is out)"
     balance: balance, ToString::to_string;

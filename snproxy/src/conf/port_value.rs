@@ -6,6 +6,7 @@
 )]
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::port::{
@@ -20,6 +21,9 @@ const MAX_CHECK_BYTES: usize = 256;
 /// Every address is a source of its own.
 const EACH: Network = Network { v4: 32, v6: 128 };
 
+/// What stands for the address of HOST.
+const HOST: &str = "host";
+
 /// The parts of a value between blanks.
 fn words(value: Field<'_>) -> impl Iterator<Item = Field<'_>> {
     value.split(is_blank)
@@ -27,6 +31,22 @@ fn words(value: Field<'_>) -> impl Iterator<Item = Field<'_>> {
 
 pub(super) fn expected(what: impl fmt::Display, found: Field<'_>, findings: &mut Findings<'_>) {
     findings.error(found.place, format_args!("expected {what}, found {found}"));
+}
+
+/// An address of this host; the inner `None` is that of HOST.
+pub(super) fn bind(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Option<IpAddr>> {
+    if value.text.eq_ignore_ascii_case(HOST) {
+        return Some(None);
+    }
+    let address = value.text.parse().ok();
+    if address.is_none() {
+        expected("an address such as 127.0.0.1, or host", value, findings);
+    }
+    address.map(Some)
+}
+
+pub(super) fn show_bind(bind: Option<IpAddr>) -> String {
+    bind.map_or_else(|| HOST.to_owned(), |ip| ip.to_string())
 }
 
 /// A policy, and for those that hash what they hash.

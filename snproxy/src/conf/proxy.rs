@@ -278,6 +278,7 @@ fn unset(source: &Source) -> Draft<'_> {
 /// Filled by the defaults of the keys.
 fn stand_in() -> PortConf {
     PortConf {
+        bind: None,
         balance: Balance {
             policy: Policy::P2c,
             port: false,

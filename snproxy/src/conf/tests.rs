@@ -165,7 +165,7 @@ fn defaults_are_those_of_the_table() {
         ports.client_proxy.mode_of("192.0.2.1".parse().unwrap()),
         ProxyMode::Detect
     );
-    assert_eq!(conf.admin.socket, None);
+    assert_eq!(conf.admin.socket, AdminSocket::OfPort);
     assert_eq!(
         (conf.log_level, conf.log_format),
         (LogLevel::Info, LogFormat::Text)

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use super::text::{Field, Findings, is_blank};
 use super::{
-    Admin, BpfLog, ClientProxy, Conflict, Locality, LogFormat, LogLevel, Mechanism, OverLimit,
-    Peers, Policy, ProxyMode, SendProxy, Steering, Unmapped, Workers, World,
+    Admin, AdminSocket, BpfLog, ClientProxy, Conflict, Locality, LogFormat, LogLevel, Mechanism,
+    OverLimit, Peers, Policy, ProxyMode, SendProxy, Steering, Unmapped, Workers, World,
 };
 use crate::addr::PortSet;
 
@@ -381,12 +381,16 @@ pub(super) fn cluster(value: Field<'_>, findings: &mut Findings<'_>) -> Option<B
 
 /// `unix:/path`.
 pub(super) fn admin(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Admin> {
+    if value.text.eq_ignore_ascii_case(NONE) {
+        let socket = AdminSocket::None;
+        return Some(Admin { socket });
+    }
     let path = value
         .text
         .strip_prefix("unix:")
         .filter(|path| path.starts_with('/'));
     let Some(path) = path else {
-        let expected = "expected a socket such as unix:/run/snproxy/32767.sock";
+        let expected = "expected a socket such as unix:/run/snproxy/32767.sock, or none";
         findings.error(value.place, format_args!("{expected}, found {value}"));
         return None;
     };
@@ -396,7 +400,7 @@ pub(super) fn admin(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Adm
         return None;
     }
     Some(Admin {
-        socket: Some(PathBuf::from(path)),
+        socket: AdminSocket::At(PathBuf::from(path)),
     })
 }
 

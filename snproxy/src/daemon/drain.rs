@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::admin::Asked;
 use crate::net::listener;
 
-use super::{Daemon, Signals, notify};
+use super::{Command, Daemon};
 
 /// How long connections that are cut may take to be gone and counted.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -20,11 +20,11 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 const QUEUE_GRACE: Duration = Duration::from_millis(50);
 
 impl Daemon {
-    /// Ends within DRAINTIMEOUT, or at once on a second INT.
+    /// Ends within DRAINTIMEOUT, or at once when it is told to.
     pub(super) async fn drain(
         &mut self,
         accepting: Vec<JoinHandle<()>>,
-        signals: &mut Signals,
+        commands: &mut mpsc::Receiver<Command>,
         asked: &mut mpsc::Receiver<Asked>,
     ) {
         self.draining = true;
@@ -54,7 +54,8 @@ impl Daemon {
             limit_seconds = conf.drain_timeout.as_secs(),
             "draining: no new connections; INT ends at once"
         );
-        notify::stopping(conf.drain_timeout + 2 * LAST_MOMENT, live.now());
+        self.manager
+            .stopping(conf.drain_timeout + 2 * LAST_MOMENT, live.now());
         let mut cutting = false;
         loop {
             tokio::select! {
@@ -70,13 +71,16 @@ impl Daemon {
                     let _ = timeout(LAST_MOMENT, live.none_left()).await;
                     break;
                 }
-                _ = signals.interrupt.recv() => {
-                    warn!(connections = live.now(), "interrupted: ending at once");
-                    // By reset: the end of a process is a FIN, which a client takes for a whole answer.
-                    live.cut_now();
-                    let _ = timeout(LAST_MOMENT, live.none_left()).await;
-                    break;
-                }
+                command = commands.recv() => match command {
+                    Some(Command::End) | None => {
+                        warn!(connections = live.now(), "interrupted: ending at once");
+                        // By reset: the end of a process is a FIN, which a client takes for a whole answer.
+                        live.cut_now();
+                        let _ = timeout(LAST_MOMENT, live.none_left()).await;
+                        break;
+                    }
+                    Some(command) => self.execute(command),
+                },
                 Some(question) = asked.recv() => self.answer(question),
             }
         }

@@ -28,21 +28,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use anyhow::bail;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
+use crate::admin::api;
 use crate::admin::{self, Asked};
-use crate::conf::Conf;
+use crate::conf::{AdminSocket, Conf};
 use crate::discovery::{Root, Watch};
 use crate::flow::Shared;
 use crate::sys::memory;
 
 pub use certs::check as check_certs;
+pub use notify::Manager;
 pub use reload::{Good, look};
-pub use start::{Start, StartError};
+pub use start::{Start, StartError, raise_descriptor_limit};
 pub use world::{Names, control_socket_of, parse};
 
 use certs::CertTimes;
@@ -63,13 +66,42 @@ const TICK: Duration = Duration::from_millis(500);
 /// Changes the level of the log while it runs.
 pub type SetLogLevel = Box<dyn Fn(&Conf)>;
 
+/// What whoever runs the proxy tells it.
+#[derive(Debug)]
+pub enum Command {
+    /// Read the files again.
+    Reload,
+    /// The same, and say what came of it.
+    ReloadFor(oneshot::Sender<api::Reload>),
+    /// Take these files in the place of those that it was started with; where they are refused, all stays as it is.
+    Replace(Root, oneshot::Sender<api::Reload>),
+    Status(oneshot::Sender<api::Status>),
+    /// End within DRAINTIMEOUT.
+    Drain,
+    /// End at once.
+    End,
+}
+
+/// What the proxy has to do with the process it runs in.
+pub struct Surroundings {
+    pub set_log_level: SetLogLevel,
+    pub manager: Manager,
+    /// Every port is served from the start, or nothing is.
+    pub all_ports: bool,
+    /// Called once it serves.
+    pub ready: Box<dyn FnOnce()>,
+}
+
 /// The running proxy. All of its methods run on the main thread, which serves no connection: they may block.
 struct Daemon {
     /// The configuration that the process was started with, without its mappings: HOST, PORT and the like are its own.
     started_with: Conf,
     names: Arc<Names>,
     root: Root,
+    /// The one before, until it is known whether `root` is any good.
+    before: Option<Root>,
     since: Instant,
+    manager: Manager,
     shared: Arc<Shared>,
     workers: Arc<Workers>,
     /// `None` once the drain has begun.
@@ -89,34 +121,21 @@ struct Daemon {
     directory: Directory,
 }
 
-struct Signals {
-    hangup: Signal,
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-}
-
-/// Runs until TERM or INT and the drain that follows.
-pub fn run(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+/// What [`serve`] runs on: one thread, which serves no connection.
+pub fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?;
-    let result = runtime.block_on(serve(start, set_log_level));
-    // A probe or a caller of the control socket may be half way: nobody waits for them.
-    runtime.shutdown_background();
-    result
+        .build()
 }
 
-async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
+/// Runs until it is told to end, and through the drain that follows.
+///
+/// Errors: it could not begin; nothing was served.
+pub async fn serve(
+    start: Start,
+    mut commands: mpsc::Receiver<Command>,
+    surroundings: Surroundings,
+) -> anyhow::Result<()> {
     let Start {
         root,
         since,
@@ -127,7 +146,12 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         mut steerer,
         table,
     } = start;
-    let mut signals = Signals::new()?;
+    let Surroundings {
+        set_log_level,
+        manager,
+        all_ports,
+        ready,
+    } = surroundings;
     let listener = Arc::new(listener);
     let count = Workers::count(&good.conf);
     let shared = Arc::new(Shared::new(table, count));
@@ -158,7 +182,9 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
         },
         names: Arc::new(names),
         root,
+        before: None,
         since,
+        manager,
         shared: Arc::clone(&shared),
         workers,
         listener: Some(Arc::clone(&listener)),
@@ -180,10 +206,15 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     drop(good);
     daemon.look_around();
     daemon.follow_directory();
+    if all_ports && let Some(error) = daemon.steerer.pending.take() {
+        daemon.end().await;
+        bail!(error);
+    }
     let (crowded, mut crowds) = mpsc::channel(16);
     let accepting = daemon.workers.accept(&listener, &crowded);
     drop(listener);
     daemon.announce();
+    ready();
     hosts::greet(&shared, &shared.table.load());
     // The watch began after the files were read: what changed in between is found here.
     daemon.reload(Why::Changed);
@@ -202,21 +233,52 @@ async fn serve(start: Start, set_log_level: SetLogLevel) -> anyhow::Result<()> {
             told = daemon.directory.told() => daemon.directory_told(told),
             Some(port) = crowds.recv() => daemon.set_aside(port),
             Some(question) = asked.recv() => daemon.answer(question),
-            _ = signals.hangup.recv() => {
-                notify::reloading();
-                daemon.reload(Why::Asked);
-            }
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
+            Some(command) = commands.recv() => match command {
+                Command::Drain => break,
+                Command::End => {
+                    // Nobody waits for it any more.
+                    commands.close();
+                    break;
+                }
+                command => daemon.execute(command),
+            },
         }
     }
 
-    daemon.drain(accepting, &mut signals, &mut asked).await;
-    daemon.control.stop().await;
+    daemon.drain(accepting, &mut commands, &mut asked).await;
+    daemon.end().await;
     Ok(())
 }
 
 impl Daemon {
+    /// Does what whoever runs it wants, but for its end.
+    fn execute(&mut self, command: Command) {
+        match command {
+            Command::Reload => {
+                self.manager.reloading();
+                self.reload(Why::Asked);
+            }
+            Command::ReloadFor(reply) => self.answer(Asked::Reload(reply)),
+            Command::Replace(root, reply) => {
+                if !self.draining {
+                    // Of several that nobody looked at yet the first one is known to be good.
+                    let root = std::mem::replace(&mut self.root, root);
+                    self.before.get_or_insert(root);
+                }
+                self.answer(Asked::Reload(reply));
+            }
+            Command::Status(reply) => self.answer(Asked::Status(reply)),
+            Command::Drain | Command::End => {}
+        }
+    }
+
+    /// Gives back what outlasts the connections.
+    async fn end(&mut self) {
+        self.control.stop().await;
+        self.steerer.detach();
+        self.workers.end();
+    }
+
     /// Looks at the host's listeners, probes what needs it, and retries what failed.
     fn tick(&mut self) {
         self.retry_reload();
@@ -285,7 +347,7 @@ impl Daemon {
             ports.pass,
             conf.pod_host,
         );
-        notify::ready(&self.summary());
+        self.manager.ready(&self.summary());
     }
 
     fn answer(&mut self, question: Asked) {
@@ -327,7 +389,10 @@ impl Control {
         {
             return;
         }
-        if let Ok(socket) = admin::Socket::bind(&control_socket(conf)) {
+        let Some(path) = control_socket(conf) else {
+            return;
+        };
+        if let Ok(socket) = admin::Socket::bind(&path) {
             info!("the control socket answers");
             self.serve(socket);
         }
@@ -342,20 +407,23 @@ impl Control {
     }
 }
 
-/// Path of the control socket: ADMIN, else one per PORT in the system's or the user's runtime folder.
-pub fn control_socket(conf: &Conf) -> PathBuf {
-    if let Some(path) = &conf.admin.socket {
-        return path.clone();
-    }
-    let folder = match std::env::var_os("XDG_RUNTIME_DIR") {
+/// Path of the control socket: ADMIN, else one per PORT; `None`: there is to be none.
+pub fn control_socket(conf: &Conf) -> Option<PathBuf> {
+    let name = match (&conf.admin.socket, conf.port) {
+        (AdminSocket::At(path), _) => return Some(path.clone()),
+        (AdminSocket::None, _) => return None,
+        (AdminSocket::OfPort, 0) => "none".to_owned(),
+        (AdminSocket::OfPort, port) => port.to_string(),
+    };
+    Some(runtime_folder().join(name + ".sock"))
+}
+
+/// Where control sockets are by default: the system's runtime folder, or the user's.
+pub fn runtime_folder() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(folder) if !rustix::process::geteuid().is_root() => {
             PathBuf::from(folder).join("snproxy")
         }
         _ => PathBuf::from("/run/snproxy"),
-    };
-    let name = match conf.port {
-        0 => "none".to_owned(),
-        port => port.to_string(),
-    };
-    folder.join(name + ".sock")
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A service manager that does not listen is no reason not to serve.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -17,33 +17,47 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// Longest wait for a service manager whose queue is full.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// Serving; after [`reloading`] also: done with that.
-pub(super) fn ready(summary: &str) {
-    tell(&format!("READY=1\nSTATUS={summary}\n"));
-}
+/// Whom to tell; nobody, where snproxy is a part of another program.
+pub struct Manager(Option<OsString>);
 
-/// Asked to read the files; [`ready`] follows.
-pub(super) fn reloading() {
-    let now = clock_gettime(ClockId::Monotonic);
-    let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
-    // The time is for `Type=notify-reload`.
-    tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\n"));
-}
+impl Manager {
+    pub fn none() -> Self {
+        Self(None)
+    }
 
-/// Draining, which may take this long: no setting of the service need know DRAINTIMEOUT.
-pub(super) fn stopping(limit: Duration, connections: u64) {
-    let micros = (limit + MARGIN).as_micros();
-    tell(&format!(
-        "STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\nSTATUS=draining {connections} connections\n"
-    ));
-}
+    /// The one that started this process, if one did.
+    pub fn of_environment() -> Self {
+        Self(std::env::var_os("NOTIFY_SOCKET"))
+    }
 
-fn tell(states: &str) {
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    if let Err(error) = send(&name, states) {
-        warn!(%error, "tell the service manager");
+    /// Serving; after [`reloading`](Self::reloading) also: done with that.
+    pub(super) fn ready(&self, summary: &str) {
+        self.tell(&format!("READY=1\nSTATUS={summary}\n"));
+    }
+
+    /// Asked to read the files; [`ready`](Self::ready) follows.
+    pub(super) fn reloading(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+        // The time is for `Type=notify-reload`.
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\n"));
+    }
+
+    /// Draining, which may take this long: no setting of the service need know DRAINTIMEOUT.
+    pub(super) fn stopping(&self, limit: Duration, connections: u64) {
+        let micros = (limit + MARGIN).as_micros();
+        self.tell(&format!(
+            "STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\nSTATUS=draining {connections} connections\n"
+        ));
+    }
+
+    fn tell(&self, states: &str) {
+        let Some(name) = &self.0 else {
+            return;
+        };
+        if let Err(error) = send(name, states) {
+            warn!(%error, "tell the service manager");
+        }
     }
 }
 

@@ -20,7 +20,6 @@ use crate::sys::memory;
 use super::Daemon;
 use super::certs::Certs;
 use super::names::{changed_names, has_names};
-use super::notify;
 use super::steer::{chain, max_listeners, wanted_listeners};
 use super::world::{Names, parse_again};
 
@@ -342,6 +341,9 @@ impl Daemon {
                 }
             }
         }
+        if self.loaded.again.is_empty() {
+            self.keep_good_root();
+        }
         match self.loaded.again.pop_last() {
             // Nobody waits for the outcome.
             Some(why) if why.is_of_files() => return self.reload(why),
@@ -349,7 +351,17 @@ impl Daemon {
             None => {}
         }
         self.answer_callers();
-        notify::ready(&self.summary());
+        self.manager.ready(&self.summary());
+    }
+
+    /// Goes back to the files that were there before those that have just been refused.
+    fn keep_good_root(&mut self) {
+        let Some(before) = self.before.take() else {
+            return;
+        };
+        if !self.loaded.ok && !self.loaded.waits() {
+            self.root = before;
+        }
     }
 
     /// Puts a good set in force, with what the process was started with.
@@ -369,7 +381,7 @@ impl Daemon {
         if let Some(good) = self.loaded.waiting.take() {
             self.put_in_force(good, Why::Asked);
             if self.loaded.waiting.is_none() {
-                notify::ready(&self.summary());
+                self.manager.ready(&self.summary());
             }
         } else if self.loaded.unreadable {
             self.reload(Why::Changed);

@@ -79,10 +79,15 @@ pub enum StartError {
 }
 
 impl Start {
-    /// Binds, loads, steers and gives up all privileges.
+    /// Binds, loads, steers and gives up all privileges of this thread.
     pub fn new(root: Root, good: Good, names: Names) -> Result<Self, StartError> {
         let since = Instant::now();
-        raise_descriptor_limit()?;
+        match getrlimit(Resource::Nofile).current {
+            Some(limit) if limit < MIN_DESCRIPTORS => {
+                return Err(StartError::NoDescriptors { limit });
+            }
+            _ => {}
+        }
         let conf = Arc::clone(&good.conf);
         let listener = listen(&conf)?;
         let control = bind_control(&conf);
@@ -190,9 +195,9 @@ fn listeners(conf: &Conf) -> Mechanism {
     Mechanism::Listeners(Sockets::new(conf.host))
 }
 
-/// Binds the control socket; without one the proxy serves all the same.
+/// Binds the control socket, if there is to be one; without one the proxy serves all the same.
 fn bind_control(conf: &Conf) -> Option<Socket> {
-    let path = control_socket(conf);
+    let path = control_socket(conf)?;
     let bound = Socket::bind(&path);
     if let Err(error) = &bound {
         let path = path.display();
@@ -201,8 +206,8 @@ fn bind_control(conf: &Conf) -> Option<Socket> {
     bound.ok()
 }
 
-/// A proxied connection takes two descriptors: as many as the hard limit allows.
-fn raise_descriptor_limit() -> Result<(), StartError> {
+/// A proxied connection takes two descriptors: as many as the hard limit allows. It is the limit of the whole process.
+pub fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let raised = Rlimit {
@@ -212,10 +217,6 @@ fn raise_descriptor_limit() -> Result<(), StartError> {
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
             warn!(%error, "raise the limit of open descriptors");
         }
-    }
-    match getrlimit(Resource::Nofile).current {
-        Some(limit) if limit < MIN_DESCRIPTORS => Err(StartError::NoDescriptors { limit }),
-        _ => Ok(()),
     }
 }
 

@@ -161,7 +161,9 @@ impl Steerer {
         own.extend(self.aside.iter().map(|aside| aside.inode));
         let owners: BTreeMap<u16, Listening> = listening
             .iter()
-            .filter(|socket| !own.contains(&socket.inode) && owner_of(conf.host, socket))
+            .filter(|socket| {
+                !own.contains(&socket.inode) && owner_of(conf.served_at(socket.addr.port()), socket)
+            })
             .map(|socket| (socket.addr.port(), *socket))
             .filter(|(port, _)| conf.cluster_ports.contains(*port) && *port != conf.port)
             .collect();
@@ -257,6 +259,7 @@ impl Steerer {
     /// Tells the kernel what differs from `table`'s plan. A failure is kept, and retried by the next call.
     pub(super) fn bring(&mut self, table: &Table) {
         self.behind = false;
+        self.place(&table.conf);
         let plan = self.plan_for(table);
         say_all_out(&self.plan, &plan);
         self.plan = plan;
@@ -267,6 +270,19 @@ impl Steerer {
                 }
             }
             Err(error) => self.complain(&error),
+        }
+    }
+
+    /// Closes ports that are to be served at another address than before.
+    fn place(&mut self, conf: &Conf) {
+        let Mechanism::Listeners(sockets) = &mut self.mechanism else {
+            return;
+        };
+        let is_apart = conf.ports.kinds().any(|(_, kind)| kind.bind.is_some());
+        let ports = conf.cluster_ports.iter().filter(|_| is_apart);
+        let apart = ports.filter_map(|port| Some((port, conf.of_port(port).bind?)));
+        for port in sockets.place(apart.collect()) {
+            self.known.forget(port);
         }
     }
 

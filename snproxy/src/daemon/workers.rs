@@ -6,8 +6,8 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZero;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::{io, thread};
 
@@ -15,6 +15,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::conf::{self, Conf};
@@ -49,11 +50,13 @@ const OTHER_DESCRIPTORS: u64 = 100;
 /// Tasks that a worker runs until it looks for events, however many tasks wait.
 const EVENT_INTERVAL: u32 = 32;
 
-/// The running workers. They end with the process.
+/// The running workers.
 pub(super) struct Workers {
     shared: Arc<Shared>,
     runtimes: Arc<[Handle]>,
     next: AtomicUsize,
+    over: CancellationToken,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 impl Workers {
@@ -69,24 +72,40 @@ impl Workers {
     /// Starts as many as `shared` was made for. They inherit what this thread kept of its privileges.
     pub(super) fn start(count: usize, shared: &Arc<Shared>) -> io::Result<Self> {
         let mut runtimes = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(count);
+        let over = CancellationToken::new();
         for worker in 0..count {
             let runtime = Builder::new_current_thread()
                 .enable_all()
                 .event_interval(EVENT_INTERVAL)
                 .build()?;
             runtimes.push(runtime.handle().clone());
-            thread::Builder::new()
+            let over = over.clone();
+            let thread = thread::Builder::new()
                 .name(format!("worker-{worker}"))
                 .spawn(move || {
                     Live::work_as(worker);
-                    runtime.block_on(std::future::pending::<()>());
+                    runtime.block_on(over.cancelled());
                 })?;
+            threads.push(thread);
         }
         Ok(Self {
             shared: Arc::clone(shared),
             runtimes: runtimes.into(),
             next: AtomicUsize::new(0),
+            over,
+            threads: Mutex::new(threads),
         })
+    }
+
+    /// Ends the threads, and with them whatever connection is left.
+    pub(super) fn end(&self) {
+        self.over.cancel();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            // One that panicked is over as well.
+            let _ = thread.join();
+        }
     }
 
     /// Accepts from the one listener, on several workers, until nobody waits; tells `crowded` whose clients are too many.

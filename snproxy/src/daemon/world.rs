@@ -158,7 +158,7 @@ pub fn control_socket_of(proxy: &Source) -> Option<PathBuf> {
     };
     conf::parse(&sources, &world)
         .value
-        .map(|conf| control_socket(&conf))
+        .and_then(|conf| control_socket(&conf))
 }
 
 fn pair(text: &str) -> Option<(u16, u16)> {

@@ -16,6 +16,8 @@ pub enum Root {
     Conf(PathBuf),
     /// An apps file alone, and what a proxy.conf would say of it.
     Apps(Source),
+    /// Both texts, of which there is no file: a proxy.conf and an apps file.
+    Said { conf: Source, apps: Source },
 }
 
 /// The file that it begins with.
@@ -27,6 +29,7 @@ impl fmt::Display for Root {
                 Some(apps) => apps.display().fmt(f),
                 None => said.path.display().fmt(f),
             },
+            Self::Said { conf, .. } => conf.path.display().fmt(f),
         }
     }
 }
@@ -39,7 +42,7 @@ impl Root {
     pub fn read(&self) -> Result<Sources, Vec<Diagnostic>> {
         let proxy = match self {
             Self::Conf(path) => read_conf(path).map_err(|found| vec![found])?,
-            Self::Apps(said) => said.clone(),
+            Self::Apps(said) | Self::Said { conf: said, .. } => said.clone(),
         };
         let files = conf::files(&proxy);
         let empty = |path: &PathBuf| {
@@ -53,10 +56,15 @@ impl Root {
                 read_file(&files.mappings, conf::MAX_MAPPINGS_FILE),
                 read_file(&files.hosts, conf::MAX_HOSTS_FILE),
             ),
-            Self::Apps(_) => (empty(&files.mappings), empty(&files.hosts)),
+            Self::Apps(_) | Self::Said { .. } => (empty(&files.mappings), empty(&files.hosts)),
         };
-        let apps = files.apps.as_deref();
-        let apps = apps.map_or(Ok(None), |path| read_file(path, conf::MAX_APPS_FILE));
+        let apps = match self {
+            Self::Said { apps, .. } => Ok(Some(apps.clone())),
+            Self::Conf(_) | Self::Apps(_) => {
+                let path = files.apps.as_deref();
+                path.map_or(Ok(None), |path| read_file(path, conf::MAX_APPS_FILE))
+            }
+        };
         match (mappings, hosts, apps) {
             (Ok(mappings), Ok(hosts), Ok(apps)) => Ok(Sources {
                 proxy,
@@ -76,6 +84,7 @@ impl Root {
         let conf = match self {
             Self::Conf(_) => vec![&files.proxy, &files.mappings, &files.hosts],
             Self::Apps(_) => Vec::new(),
+            Self::Said { .. } => return Vec::new(),
         };
         conf.into_iter().chain(&files.apps).cloned().collect()
     }

@@ -222,7 +222,7 @@ impl Table {
     /// Whether a connection to this address would come back to this proxy.
     pub fn comes_back(&self, addr: SocketAddr) -> bool {
         let is_ours = || addr.port() == self.conf.port || self.service(addr.port()).is_some();
-        self.conf.comes_back(addr.ip()) && is_ours()
+        self.conf.comes_back(addr.ip(), addr.port()) && is_ours()
     }
 
     /// The way of a client's connection through all that may serve this port, on any host; `answers` are

@@ -119,7 +119,11 @@ impl Plan {
             PortSet::new()
         };
         for target in conf.apps.iter().flat_map(|app| &app.targets) {
-            if target.addrs.iter().any(|ip| conf.comes_back(*ip)) {
+            if target
+                .addrs
+                .iter()
+                .any(|ip| conf.comes_back(*ip, target.port))
+            {
                 host_ports.insert(target.port);
             }
         }

@@ -16,6 +16,11 @@ impl Known {
         self.0[usize::from(port)]
     }
 
+    /// What was written for a port is no longer so.
+    pub fn forget(&mut self, port: u16) {
+        self.0[usize::from(port)] = None;
+    }
+
     /// Makes the ports named in `want` so; writes only what differs. Gives the number of changes.
     ///
     /// Nothing to do: `write` is not called. Errors: those of `write`; the ports it was given are

@@ -15,6 +15,8 @@ pub const MAX_AUTO: usize = 1024;
 #[derive(Debug)]
 pub struct Sockets<L> {
     host: IpAddr,
+    /// Ports that are not served at `host`.
+    apart: BTreeMap<u16, IpAddr>,
     open: BTreeMap<u16, L>,
 }
 
@@ -22,8 +24,20 @@ impl<L> Sockets<L> {
     pub fn new(host: IpAddr) -> Self {
         Self {
             host,
+            apart: BTreeMap::new(),
             open: BTreeMap::new(),
         }
+    }
+
+    /// From now on these ports have addresses of their own. Gives those that moved, which are closed.
+    pub fn place(&mut self, apart: BTreeMap<u16, IpAddr>) -> Vec<u16> {
+        let moved = |port: &u16| apart.get(port) != self.apart.get(port);
+        let moved: Vec<u16> = self.open.keys().copied().filter(moved).collect();
+        for port in &moved {
+            self.open.remove(port);
+        }
+        self.apart = apart;
+        moved
     }
 
     /// Opens what is to be steered, closes all else. A port without a socket is refused by the kernel.
@@ -39,7 +53,8 @@ impl<L> Sockets<L> {
             if !action.is_steered() {
                 self.open.remove(port);
             } else if !self.open.contains_key(port) {
-                let addr = SocketAddr::new(self.host, *port);
+                let ip = self.apart.get(port).unwrap_or(&self.host);
+                let addr = SocketAddr::new(*ip, *port);
                 match open(addr) {
                     Ok(listener) => {
                         self.open.insert(*port, listener);
@@ -102,5 +117,21 @@ mod tests {
             )
             .unwrap();
         assert_eq!(sockets.open().copied().collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn a_port_with_another_address_is_opened_there() {
+        let ip = |last| IpAddr::from([127, 0, 0, last]);
+        let mut sockets = Sockets::new(ip(1));
+        let want = [(1, Action::Steer), (2, Action::Steer)];
+        let open = |sockets: &mut Sockets<IpAddr>| {
+            sockets.write(&want, |addr| Ok(addr.ip())).unwrap();
+            sockets.open().copied().collect::<Vec<_>>()
+        };
+        assert!(sockets.place([(2, ip(2))].into()).is_empty());
+        assert_eq!(open(&mut sockets), [ip(1), ip(2)]);
+        assert_eq!(sockets.place([(1, ip(3))].into()), [1, 2]);
+        assert_eq!(open(&mut sockets), [ip(3), ip(1)]);
+        assert!(sockets.place([(1, ip(3))].into()).is_empty());
     }
 }

@@ -9,6 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["flow"],
     &["admin"],
     &["daemon"],
+    &["proxy"],
     &["cli"],
 ];
 

@@ -196,8 +196,10 @@ pub(super) fn claimed_elsewhere(conf: &Conf, findings: &mut Findings<'_>) {
 /// etcd names it, an address that is left out.
 pub(super) fn loops(conf: &mut Conf, steered: &PortSet, findings: &mut Findings<'_>) {
     let targets = conf.apps.iter().flat_map(|app| &app.targets);
-    let addrs = targets.flat_map(|target| target.addrs.iter().copied());
-    let returning: HashSet<IpAddr> = addrs.filter(|ip| conf.comes_back(*ip)).collect();
+    let addrs = targets.flat_map(|target| target.addrs.iter().map(|ip| (*ip, target.port)));
+    let returning: HashSet<(IpAddr, u16)> = addrs
+        .filter(|(ip, port)| conf.comes_back(*ip, *port))
+        .collect();
     let proxy_port = conf.port;
     let targets = conf.apps.iter_mut().flat_map(|app| {
         let is_discovered = app.srv.is_some();
@@ -213,7 +215,7 @@ pub(super) fn loops(conf: &mut Conf, steered: &PortSet, findings: &mut Findings<
         } else {
             continue;
         };
-        let comes_back = |ip: &IpAddr| returning.contains(ip);
+        let comes_back = |ip: &IpAddr| returning.contains(&(*ip, port));
         let Some(ip) = target.addrs.iter().copied().find(comes_back) else {
             continue;
         };

@@ -244,7 +244,7 @@ impl Known {
         let this = conf.this_host.and_then(|at| conf.hosts.get(at));
         let is_this = |addr: SocketAddr| {
             Some(addr) == self.own
-                || (addr.port() == conf.port && conf.comes_back(addr.ip()))
+                || (addr.port() == conf.port && conf.comes_back(addr.ip(), conf.port))
                 || this
                     .is_some_and(|this| this.port == addr.port() && this.addrs.contains(&addr.ip()))
         };

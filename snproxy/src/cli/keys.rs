@@ -1,0 +1,153 @@
+//! The keys of proxy.conf as options of the ambassadors: each is declared in `conf`, and here by nothing but its name.
+
+use clap::error::Error;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+
+use crate::conf::{self, KeyDoc};
+
+/// Keys that mean nothing to an ambassador, or that other options stand for.
+const LEFT_OUT: &[&str] = &[
+    "ADMIN",
+    "APPSCONF",
+    "BIND",
+    "CLIENTPROXY",
+    "CLIENTTLS",
+    "CLUSTER",
+    "CLUSTERPORTS",
+    "ETCD",
+    "HOST",
+    "HOSTSCONF",
+    "LOCALITY",
+    "LOGLEVEL",
+    "PEERS",
+    "PEERTIMEOUT",
+    "PEERTLS",
+    "PODHOST",
+    "PORT",
+    "PORTSCONF",
+    "UNMAPPED",
+    "UPSTREAMTLS",
+];
+
+/// Words that names of keys are made of: where a dash belongs.
+const WORDS: &[&str] = &[
+    "BALANCE",
+    "BPF",
+    "BYTE",
+    "CLIENT",
+    "CONFLICT",
+    "CONNECT",
+    "CONN",
+    "DOWN",
+    "DRAIN",
+    "FIRST",
+    "FORMAT",
+    "HEALTH",
+    "IDLE",
+    "KEEPALIVE",
+    "LIFETIME",
+    "LIMIT",
+    "LINGER",
+    "LOG",
+    "MAX",
+    "ON",
+    "OVER",
+    "PERSIST",
+    "PORT",
+    "PROXY",
+    "PUMP",
+    "QUEUE",
+    "RATE",
+    "REMOVE",
+    "REOPEN",
+    "SLOW",
+    "SOURCE",
+    "START",
+    "STEERING",
+    "TIMEOUT",
+    "TLS",
+    "UPSTREAM",
+    "WAIT",
+    "WORKERS",
+];
+
+/// Keys and values, in the order of the keys.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Keys(pub(super) Vec<(&'static str, String)>);
+
+fn taken() -> impl Iterator<Item = KeyDoc> {
+    conf::key_docs().filter(|key| !LEFT_OUT.contains(&key.name))
+}
+
+/// `idle-timeout` for `IDLETIMEOUT`; a name that is made of other words stays one word.
+fn dashed(name: &str) -> String {
+    let mut parts = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let is_next = |word: &&&str| rest.starts_with(**word);
+        // CONNECT before CONN.
+        let Some(word) = WORDS.iter().filter(is_next).max_by_key(|word| word.len()) else {
+            return name.to_ascii_lowercase();
+        };
+        parts.push(*word);
+        rest = &rest[word.len()..];
+    }
+    parts.join("-").to_ascii_lowercase()
+}
+
+impl Args for Keys {
+    fn augment_args(command: Command) -> Command {
+        taken().fold(command, |command, key| {
+            let default = key.default.unwrap_or_default();
+            let help = format!("{} [proxy.conf: {}, there `{default}`]", key.doc, key.name);
+            command.arg(
+                Arg::new(key.name)
+                    .long(dashed(key.name))
+                    .value_name("VALUE")
+                    .help(help)
+                    .help_heading("Keys of proxy.conf"),
+            )
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Keys {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let said = taken().filter_map(|key| {
+            let value: &String = matches.get_one(key.name)?;
+            Some((key.name, value.clone()))
+        });
+        Ok(Self(said.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_an_option_or_left_out_and_reads_as_words() {
+        for key in taken() {
+            let dashed = dashed(key.name);
+            assert_eq!(dashed.replace('-', "").to_uppercase(), key.name);
+            let is_a_word = WORDS.contains(&key.name);
+            assert!(
+                is_a_word || dashed.contains('-'),
+                "{}: say in WORDS what it is made of",
+                key.name
+            );
+        }
+        assert_eq!(dashed("CONNECTTIMEOUT"), "connect-timeout");
+        assert_eq!(dashed("SOURCEMAXCONN"), "source-max-conn");
+        assert_eq!(dashed("FIRSTBYTETIMEOUT"), "first-byte-timeout");
+    }
+}
