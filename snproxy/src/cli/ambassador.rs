@@ -75,6 +75,18 @@ pub(super) struct Plain {
     #[arg(long, value_name = "KEY")]
     srv: Option<String>,
 
+    /// For an etcd by https: a folder with ca.pem, and cert.pem and key.pem where etcd asks for them
+    #[arg(long, value_name = "FOLDER")]
+    dsc_certs: Option<String>,
+
+    /// The user that etcd knows
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+
+    /// A file whose first line is the user's password
+    #[arg(long, value_name = "FILE", requires = "user")]
+    password_file: Option<String>,
+
     /// Spread connections (`--balance rr`) instead of trying the servers in their order
     #[arg(long, conflicts_with = "BALANCE")]
     lb: bool,
@@ -273,7 +285,7 @@ fn start(
         builder = builder.service(service);
     }
     if !said.dsc.is_empty() {
-        builder = builder.etcd(&said.dsc);
+        builder = builder.etcd(&said.dsc).etcd_options(etcd_options(said)?);
     }
     let builder = match admin {
         Some(admin) => builder.set("ADMIN", admin),
@@ -288,6 +300,21 @@ fn start(
         log_level: said.loglevel.clone(),
     };
     run_proxy(root, options)
+}
+
+/// How etcd is asked, in the words of ETCD.
+fn etcd_options(said: &Plain) -> anyhow::Result<Vec<String>> {
+    let mut words = Vec::new();
+    if let Some(certs) = &said.dsc_certs {
+        words.push(place("--dsc-certs", certs)?);
+    }
+    if let Some(user) = &said.user {
+        words.push(format!("user={}", word("--user", user)?));
+    }
+    if let Some(file) = &said.password_file {
+        words.push(format!("password-file={}", place("--password-file", file)?));
+    }
+    Ok(words)
 }
 
 /// Where the ambassador of this port is asked.

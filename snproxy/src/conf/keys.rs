@@ -295,10 +295,10 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
     Key {
         name: "CLUSTER",
         unset: Unset::Text("default"),
-        doc: "name of the cluster: with ETCD its hosts publish what they serve under `/snproxy/<CLUSTER>/hosts/`",
+        doc: "name of the cluster: with ETCD its hosts publish what they serve under `/snproxy/<CLUSTER>/hosts/`; `none`: this one does not, and asks for none",
         scope: Scope::Whole {
             apply: |draft, value, findings| set(&mut draft.conf.cluster, cluster(value, findings)),
-            show: |conf| conf.cluster.to_string(),
+            show: |conf| conf.cluster.as_deref().unwrap_or(NONE).to_owned(),
         },
     },
     Key {

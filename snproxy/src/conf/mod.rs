@@ -134,8 +134,8 @@ pub struct Conf {
     pub ports: PortConfs,
     /// `None`: there is none.
     pub etcd: Option<Arc<Etcd>>,
-    /// The hosts of one cluster directory.
-    pub cluster: Box<str>,
+    /// The hosts of one cluster directory; `None`: this proxy has to do with none.
+    pub cluster: Option<Box<str>>,
     pub admin: Admin,
     pub log_level: LogLevel,
     pub log_format: LogFormat,

@@ -238,7 +238,7 @@ fn unset(source: &Source) -> Draft<'_> {
         peer_tls: None,
         ports: PortConfs::new(stand_in()),
         etcd: None,
-        cluster: Box::default(),
+        cluster: None,
         admin: Admin::default(),
         log_level: LogLevel::Info,
         log_format: LogFormat::Text,

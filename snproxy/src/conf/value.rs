@@ -367,7 +367,14 @@ pub(super) fn show_peers(peers: &Peers) -> String {
 }
 
 /// Name of a cluster: part of a key of etcd, in which a slash would make another folder.
-pub(super) fn cluster(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Box<str>> {
+#[expect(
+    clippy::option_option,
+    reason = "the outer `None` is a finding, the inner one is `none`"
+)]
+pub(super) fn cluster(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Option<Box<str>>> {
+    if value.text.eq_ignore_ascii_case(NONE) {
+        return Some(None);
+    }
     let is_good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     if value.text.len() > MAX_CLUSTER || !value.text.chars().all(is_good) {
         let expected = format_args!(
@@ -376,10 +383,10 @@ pub(super) fn cluster(value: Field<'_>, findings: &mut Findings<'_>) -> Option<B
         findings.error(value.place, expected);
         return None;
     }
-    Some(value.text.into())
+    Some(Some(value.text.into()))
 }
 
-/// `unix:/path`.
+/// `unix:/path`, or none.
 pub(super) fn admin(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Admin> {
     if value.text.eq_ignore_ascii_case(NONE) {
         let socket = AdminSocket::None;

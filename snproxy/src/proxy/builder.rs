@@ -24,6 +24,7 @@ pub struct Builder {
     services: Vec<Service>,
     keys: Vec<(String, String)>,
     etcd: Vec<String>,
+    etcd_words: Vec<String>,
 }
 
 /// Why a proxy cannot be built or started.
@@ -111,6 +112,15 @@ impl Builder {
     pub fn etcd(mut self, members: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let members = members.into_iter().map(|member| member.as_ref().to_owned());
         self.etcd.extend(members);
+        self
+    }
+
+    /// What the key ETCD takes behind the members of an etcd that asks who is there: `user=NAME`, `password-file=/path`, and
+    /// for `https://` where certificates are.
+    #[must_use]
+    pub fn etcd_options(mut self, words: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        let words = words.into_iter().map(|word| word.as_ref().to_owned());
+        self.etcd_words.extend(words);
         self
     }
 
@@ -232,6 +242,7 @@ impl Plan {
         let own = [
             ("ADMIN", "none"),
             ("CLIENTPROXY", "never"),
+            ("CLUSTER", "none"),
             ("CONFLICT", "fail"),
             ("STEERING", steering),
         ];
@@ -248,7 +259,12 @@ impl Plan {
             lines.push(("BIND".to_owned(), format!("{port} {ip}")));
         }
         if !builder.etcd.is_empty() {
-            lines.push(("ETCD".to_owned(), builder.etcd.join(",")));
+            let mut etcd = builder.etcd.join(",");
+            for word in &builder.etcd_words {
+                etcd.push(' ');
+                etcd.push_str(word);
+            }
+            lines.push(("ETCD".to_owned(), etcd));
         }
         for (key, value) in &builder.keys {
             let known = conf::key_docs().find(|known| known.name.eq_ignore_ascii_case(key));
@@ -293,10 +309,9 @@ fn app(service: &Service, listens: &[Listen]) -> Result<Value, Error> {
     app.insert("Ports".to_owned(), ports.collect());
     match &service.discovered {
         Some(key) => {
-            app.insert("Srv".to_owned(), json!(key));
-            if let Some(version) = service.send_proxy {
-                app.insert("SendProxy".to_owned(), json!(version.to_string()));
-            }
+            let send_proxy = service.send_proxy.unwrap_or(SendProxy::No);
+            let srv = json!({ "Key": key, "SendProxy": send_proxy.to_string() });
+            app.insert("Srv".to_owned(), srv);
         }
         None => {
             let targets = service.upstreams.iter().map(target);
@@ -326,12 +341,7 @@ fn target(upstream: &Upstream) -> Value {
         target.insert("MaxConn".to_owned(), json!(max_conn));
     }
     if let Some(version) = upstream.send_proxy {
-        let version = match version {
-            SendProxy::No => "false",
-            SendProxy::V1 => "v1",
-            SendProxy::V2 => "v2",
-        };
-        target.insert("SendProxy".to_owned(), json!(version));
+        target.insert("SendProxy".to_owned(), json!(version.to_string()));
     }
     target.into()
 }

@@ -54,9 +54,10 @@ struct Place {
 impl Place {
     /// `None`: there is no directory.
     fn of(conf: &Conf) -> Option<Self> {
+        let cluster = conf.cluster.clone()?;
         Some(Self {
             etcd: Arc::clone(conf.etcd.as_ref()?),
-            cluster: conf.cluster.clone(),
+            cluster,
             own: conf.published_as(),
         })
     }
