@@ -10,6 +10,7 @@ mod manifests;
 mod python;
 mod root;
 mod run;
+mod simulate;
 mod soak;
 mod steps;
 mod test;
@@ -81,6 +82,16 @@ enum Task {
         #[arg(long)]
         accept: bool,
     },
+    /// Reckon and simulate what it costs hosts to know who serves a port, by asking each other and by etcd:
+    /// docs/simulation.md.
+    Simulate {
+        /// Compare with the committed page instead, and fail where it differs.
+        #[arg(long)]
+        check: bool,
+        /// Another one than the committed page has.
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+    },
     /// Check the Kubernetes manifests against the schemas of Kubernetes.
     Manifests,
     /// The part of `run` that needs root.
@@ -117,6 +128,7 @@ fn main() -> ExitCode {
         Task::Dist => dist::run(),
         Task::Flame => flame::run(),
         Task::Instructions { accept } => instructions::run(accept),
+        Task::Simulate { check, seed } => simulate::simulate(check, seed),
         Task::Manifests => manifests::run(),
         Task::Demonstrate { snproxy, hosts } => run::demonstrate(&snproxy, hosts),
         Task::Pod(pod) => pod.serve(),
