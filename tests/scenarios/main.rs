@@ -37,4 +37,5 @@ mod soak;
 mod source_ports;
 mod steering;
 mod timeouts;
+mod tls;
 mod unmapped;

@@ -22,6 +22,7 @@ mod pod;
 mod process;
 mod programs;
 mod s3;
+mod tls;
 mod watch;
 
 pub use certs::{Ca, Issued};
@@ -38,4 +39,5 @@ pub use peer::{Call, PROXY_PORT, Peer, request_for};
 pub use pod::{Guest, Pod, Visit};
 pub use process::Process;
 pub use s3::S3;
+pub use tls::{TlsConn, TlsEnded};
 pub use watch::Watch;

@@ -7,7 +7,7 @@ use super::apps;
 use super::keys::Draft;
 use super::text::{Field, Findings};
 use super::value::{address, host_name, show_proxy_port};
-use super::{Conf, HostAddr, Origin, PortConf, ProxyMode, Steering, World};
+use super::{Conf, HostAddr, Mapping, Origin, PortConf, ProxyMode, SendProxy, Steering, World};
 use crate::addr::PortSet;
 use crate::diag::{Severity, printable};
 
@@ -155,6 +155,7 @@ pub(super) fn across(conf: &mut Conf, world: &World<'_>, all: &mut All<'_>) {
             .at(Severity::Warning, this.line, this.col, message);
     }
     unreached(conf, all);
+    behind_tls(conf, all);
     apps::claimed_elsewhere(conf, &mut all.apps);
     for port in conf.apps.iter().flat_map(apps::App::ports) {
         conf.cluster_ports.insert(port);
@@ -266,6 +267,23 @@ fn unreached(conf: &Conf, all: &mut All<'_>) {
             "is not in CLUSTERPORTS"
         };
         let message = format_args!("cluster port {port} {why}: no client reaches it");
+        all.mappings
+            .at(Severity::Warning, mapping.line, mapping.col, message);
+    }
+}
+
+/// The first mapping whose pod hears of another host's clients before TLS, and so before their own bytes.
+fn behind_tls(conf: &Conf, all: &mut All<'_>) {
+    if conf.other_hosts().next().is_none() {
+        return;
+    }
+    let is_behind = |mapping: &&Mapping| {
+        let port = conf.of_port(mapping.cluster_port.get());
+        port.upstream_tls.is_some() && mapping.send_proxy != SendProxy::No
+    };
+    if let Some(mapping) = conf.mappings.iter().find(is_behind) {
+        let message = "UPSTREAMTLS: a PROXY header goes ahead of the handshake, so that for clients of other hosts it is \
+             made here: of IPv4 addresses, or it names nobody; a header that the client sent is not passed on";
         all.mappings
             .at(Severity::Warning, mapping.line, mapping.col, message);
     }

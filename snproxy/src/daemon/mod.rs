@@ -8,6 +8,7 @@ mod drain;
 mod explain;
 mod gone;
 mod hosts;
+mod look;
 mod names;
 mod notify;
 mod pods;
@@ -43,8 +44,8 @@ use crate::flow::Shared;
 use crate::sys::memory;
 
 pub use certs::check as check_certs;
+pub use look::{Good, look};
 pub use notify::Manager;
-pub use reload::{Good, look};
 pub use start::{Start, StartError, raise_descriptor_limit};
 pub use world::{Names, control_socket_of, parse};
 

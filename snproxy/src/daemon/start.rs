@@ -20,7 +20,7 @@ use crate::steering::{Ebpf, LogLevel, SteeringError};
 use crate::sys::privileges;
 
 use super::control_socket;
-use super::reload::Good;
+use super::look::Good;
 use super::steer::{Mechanism, Steerer, chain, max_listeners, wanted_listeners};
 use super::world::Names;
 

@@ -1,0 +1,155 @@
+//! One look at the files: what they say, and whether it may be put in force.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::conf::{self, Conf, Sources};
+use crate::diag::{Diagnostic, Parsed, Severity, has_errors};
+use crate::discovery::Root;
+
+use super::certs::Certs;
+use super::names::has_names;
+use super::world::Names;
+
+/// A set of files that may be put in force.
+pub struct Good {
+    pub conf: Arc<Conf>,
+    pub diagnostics: Vec<Diagnostic>,
+    /// Fingerprint of the texts.
+    pub seen: u64,
+    pub had_mappings: bool,
+    pub certs: Arc<Certs>,
+    /// The texts, where names in them may get other addresses: the files may be bad by then.
+    pub(super) named: Option<Arc<Sources>>,
+}
+
+impl Good {
+    /// All files that it came from, existing or not: what to watch.
+    pub(super) fn paths(&self, root: &Root) -> Vec<PathBuf> {
+        let mut paths = root.paths(&self.conf.files);
+        paths.extend(self.certs.paths());
+        paths
+    }
+}
+
+/// What one look at the files came to.
+pub(super) enum Found {
+    /// Nothing that was not known.
+    Same,
+    /// Not even readable: looked at again with each tick.
+    Unreadable(Vec<Diagnostic>),
+    /// Not to be used. The paths are those to watch: a mended file must be noticed where it is now.
+    Bad {
+        seen: u64,
+        paths: Vec<PathBuf>,
+        diagnostics: Vec<Diagnostic>,
+        /// `None`: it was not even looked at them.
+        certs: Option<Arc<Certs>>,
+    },
+    Good(Box<Good>),
+}
+
+/// Reads and judges the files. May block.
+pub fn look(root: &Root, names: &Names) -> Result<Good, Vec<Diagnostic>> {
+    match judge(root, names, None, false, &Certs::default()) {
+        Found::Good(good) => Ok(*good),
+        Found::Bad { diagnostics, .. } | Found::Unreadable(diagnostics) => Err(diagnostics),
+        Found::Same => Err(Vec::new()),
+    }
+}
+
+/// Reads and judges the files, unless they are those whose fingerprint is `last`.
+pub(super) fn judge(
+    root: &Root,
+    names: &Names,
+    last: Option<u64>,
+    had_mappings: bool,
+    certs: &Certs,
+) -> Found {
+    let sources = match root.read() {
+        Ok(sources) => sources,
+        Err(diagnostics) => return Found::Unreadable(diagnostics),
+    };
+    let texts = fingerprint(&sources);
+    let seen = texts ^ certs.fingerprint_now(&names.certs);
+    if last == Some(seen) {
+        return Found::Same;
+    }
+    let files = conf::files(&sources.proxy);
+    let paths = root.paths(&files);
+    if sources.mappings.is_none() && had_mappings {
+        let gone = "the file is gone; the mappings in force stay until it is back";
+        let diagnostics = vec![Diagnostic::of_file(&files.mappings, Severity::Error, gone)];
+        return Found::Bad {
+            seen,
+            paths,
+            diagnostics,
+            certs: None,
+        };
+    }
+    let seen = |certs: &Certs| texts ^ certs.fingerprint();
+    match parse(Arc::new(sources), seen, names, certs, super::parse) {
+        Ok(good) => Found::Good(good),
+        Err((diagnostics, looked)) => {
+            let certs = looked.as_deref().unwrap_or(certs);
+            Found::Bad {
+                seen: seen(certs),
+                paths: [paths, certs.paths()].concat(),
+                diagnostics,
+                certs: looked,
+            }
+        }
+    }
+}
+
+/// What is wrong with a set, and its certificates if they were looked at.
+pub(super) type Wrong = (Vec<Diagnostic>, Option<Arc<Certs>>);
+
+/// The set with the addresses that its names have now, and the certificates that are there now; `seen` is its
+/// fingerprint. Errors: what is wrong with it.
+pub(super) fn parse(
+    sources: Arc<Sources>,
+    seen: impl Fn(&Certs) -> u64,
+    names: &Names,
+    before: &Certs,
+    parse: fn(&Sources, &Names) -> Parsed<Option<Conf>>,
+) -> Result<Box<Good>, Wrong> {
+    let Parsed {
+        value,
+        mut diagnostics,
+    } = parse(&sources, names);
+    let Some(conf) = value.filter(|_| !has_errors(&diagnostics)) else {
+        return Err((diagnostics, None));
+    };
+    let (certs, wrong) = Certs::load(&conf, before, &names.certs);
+    let certs = Arc::new(certs);
+    diagnostics.extend(wrong);
+    if has_errors(&diagnostics) {
+        return Err((diagnostics, Some(certs)));
+    }
+    Ok(Box::new(Good {
+        diagnostics,
+        seen: seen(&certs),
+        certs,
+        had_mappings: sources.mappings.is_some(),
+        named: has_names(&conf).then_some(sources),
+        conf: Arc::new(conf),
+    }))
+}
+
+/// Tells sets of texts apart without keeping them: 61,744 mappings are more than a megabyte.
+fn fingerprint(sources: &Sources) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    for source in [
+        Some(&sources.proxy),
+        sources.mappings.as_ref(),
+        sources.hosts.as_ref(),
+        sources.apps.as_ref(),
+    ] {
+        source
+            .map(|source| (&source.path, &source.text))
+            .hash(&mut hasher);
+    }
+    hasher.finish()
+}

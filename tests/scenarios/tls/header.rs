@@ -1,0 +1,105 @@
+//! PROXY headers beside TLS: they come and go in plain, ahead of the handshake.
+
+use super::{Ground, NAME, POD, PORT, SOON};
+use snproxy_tests::{Conn, Net, Pod, TlsConn};
+use std::{sync::mpsc, time::Duration};
+
+#[test]
+fn a_header_ahead_of_a_clients_tls_reaches_the_pod() {
+    let ground = Ground::terminating("", Pod::echo());
+    ground.host().mappings("1024:30000:900:true\n").start();
+    let header = "PROXY TCP4 192.0.2.1 192.0.2.2 1111 1024\r\n";
+    let conn = ground.host().open(PORT);
+    conn.send(header);
+    let tls = TlsConn::connect(conn, ground.issued.client(), NAME).expect("a handshake");
+    let said = format!("{header}hello");
+    assert_eq!(tls.send("hello").read(said.len()), said.as_bytes());
+    // Without one it is made.
+    let tls = ground.tls();
+    let port = tls.conn().local().port();
+    let client = ground.net.client().v4();
+    let said = format!(
+        "PROXY TCP4 {client} {} {port} 1024\r\nhello",
+        ground.host().v4()
+    );
+    assert_eq!(tls.send("hello").read(said.len()), said.as_bytes());
+}
+
+/// A pod that tells what it heard before TLS.
+fn telling(ground: &Ground) -> (Pod, mpsc::Receiver<String>) {
+    let (tell, told) = mpsc::channel();
+    let config = ground.issued.server();
+    let pod = Pod::serving(move |guest| {
+        let Ok(conn) = guest.stream().try_clone().and_then(Conn::new) else {
+            return;
+        };
+        let mut line = Vec::new();
+        // A connection that comes to nothing says nothing.
+        while !line.ends_with(b"\r\n") {
+            let mut byte = [0];
+            match guest.read(&mut byte) {
+                Ok(1) => line.push(byte[0]),
+                _ => return,
+            }
+        }
+        let Ok(tls) = TlsConn::accept(conn, config.clone()) else {
+            return;
+        };
+        let _ = tell.send(String::from_utf8_lossy(&line).into_owned());
+        tls.send("after it");
+        tls.ended();
+        tls.half_close();
+    });
+    (pod, told)
+}
+
+#[test]
+fn a_header_goes_out_ahead_of_the_tls_of_a_pod() {
+    let ground = Ground::securing("");
+    let (pod, told) = telling(&ground);
+    ground.host().pod(POD, pod);
+    ground.host().mappings("1024:30000:900:true\n");
+    ground
+        .host()
+        .conf("PROXYWAIT", "200ms")
+        .conf("HEALTH", "passive");
+    ground.host().start();
+    let client = ground.net.client().v4();
+    // A silent one has its header made after PROXYWAIT.
+    let conn = ground.host().open(PORT);
+    assert_eq!(conn.read(8), b"after it");
+    let port = conn.local().port();
+    let made = format!("PROXY TCP4 {client} {} {port} 1024\r\n", ground.host().v4());
+    assert_eq!(told.recv_timeout(SOON).unwrap(), made);
+    // One of the client's own goes on as it is.
+    let conn = ground.host().open(PORT);
+    let own = "PROXY TCP4 192.0.2.1 192.0.2.2 1111 1024\r\n";
+    assert_eq!(conn.send(own).read(8), b"after it");
+    assert_eq!(told.recv_timeout(SOON).unwrap(), own);
+}
+
+#[test]
+fn a_pod_of_another_host_hears_of_the_client_ahead_of_tls() {
+    let net = Net::hosts(["a", "b"]);
+    let ground = Ground::on(net);
+    let (a, b) = (ground.net.host("a"), ground.net.host("b"));
+    let (pod, told) = telling(&ground);
+    b.pod(POD, pod);
+    b.mappings("1024:30000:900:true\n");
+    ground.issued.write_folder(&b.folder().join("tls"));
+    b.conf("UPSTREAMTLS", &format!("tls name={NAME}"));
+    b.conf("HEALTH", "passive");
+    b.start();
+    a.start();
+    let conn = a.open(PORT);
+    assert_eq!(conn.read(8), b"after it");
+    let (client, port) = (ground.net.client().v4(), conn.local().port());
+    let made = format!("PROXY TCP4 {client} {} {port} 1024\r\n", a.v4());
+    assert_eq!(told.recv_timeout(SOON).unwrap(), made);
+    let log = b.log();
+    assert!(
+        log.contains("a header that the client sent is not passed on"),
+        "{log}"
+    );
+    assert!(told.recv_timeout(Duration::from_millis(100)).is_err());
+}

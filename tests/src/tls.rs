@@ -1,0 +1,219 @@
+//! TLS ends of connections, by the library that the proxy uses too; openssl is there for the other ones.
+
+use crate::{Conn, Issued};
+use rustls::{
+    ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+use std::{
+    cell::RefCell,
+    io::{self, ErrorKind, Read, Write},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// One end of a TLS connection.
+pub struct TlsConn {
+    conn: Conn,
+    tls: RefCell<Connection>,
+}
+
+/// How the other side ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TlsEnded {
+    /// It said so.
+    Closed,
+    /// A FIN, and not a word.
+    Cut,
+    Reset,
+    /// It did not: nothing came within the limit.
+    Open,
+}
+
+impl Issued {
+    /// A client that believes the authority, and shows its certificate if it is asked.
+    #[track_caller]
+    pub fn client(&self) -> Arc<ClientConfig> {
+        let config = ClientConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .expect("protocol versions")
+            .with_root_certificates(self.roots())
+            .with_client_auth_cert(self.chain(), self.private_key());
+        Arc::new(config.expect("a certificate and its key"))
+    }
+
+    /// The same without a certificate.
+    #[track_caller]
+    pub fn nameless_client(&self) -> Arc<ClientConfig> {
+        let config = ClientConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .expect("protocol versions")
+            .with_root_certificates(self.roots())
+            .with_no_client_auth();
+        Arc::new(config)
+    }
+
+    /// A server whose clients have to show a certificate of the authority.
+    #[track_caller]
+    pub fn server(&self) -> Arc<ServerConfig> {
+        let provider = Arc::new(ring::default_provider());
+        let roots = self.roots().into();
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("protocol versions")
+            .with_client_cert_verifier(verifier.build().expect("a verifier"))
+            .with_single_cert(self.chain(), self.private_key());
+        Arc::new(config.expect("a certificate and its key"))
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(self.ca.as_bytes()).expect("a certificate");
+        roots.add(ca).expect("an authority");
+        roots
+    }
+
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        vec![CertificateDer::from_pem_slice(self.cert.as_bytes()).expect("a certificate")]
+    }
+
+    fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a key")
+    }
+}
+
+impl TlsConn {
+    /// The client's end, with its handshake behind it.
+    pub fn connect(conn: Conn, config: Arc<ClientConfig>, name: &str) -> io::Result<Self> {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        Self::new(conn, tls.into())
+    }
+
+    /// The server's.
+    pub fn accept(conn: Conn, config: Arc<ServerConfig>) -> io::Result<Self> {
+        let tls = ServerConnection::new(config).map_err(io::Error::other)?;
+        Self::new(conn, tls.into())
+    }
+
+    fn new(conn: Conn, mut tls: Connection) -> io::Result<Self> {
+        while tls.is_handshaking() {
+            tls.complete_io(&mut conn.stream())?;
+        }
+        let tls = RefCell::new(tls);
+        Ok(Self { conn, tls })
+    }
+
+    pub fn conn(&self) -> &Conn {
+        &self.conn
+    }
+
+    /// The certificate of the other side.
+    pub fn peer(&self) -> Option<CertificateDer<'static>> {
+        let tls = self.tls.borrow();
+        let chain = tls.peer_certificates()?;
+        chain.first().map(|first| first.clone().into_owned())
+    }
+
+    /// The protocol that ALPN agreed upon.
+    pub fn protocol(&self) -> Option<String> {
+        let tls = self.tls.borrow();
+        let protocol = tls.alpn_protocol()?;
+        Some(String::from_utf8_lossy(protocol).into_owned())
+    }
+
+    #[track_caller]
+    pub fn send(&self, bytes: impl AsRef<[u8]>) -> &Self {
+        let mut tls = self.tls.borrow_mut();
+        let mut rest = bytes.as_ref();
+        while !rest.is_empty() {
+            let taken = tls.writer().write(rest).expect("plain bytes");
+            rest = &rest[taken..];
+            while tls.wants_write() {
+                tls.write_tls(&mut self.conn.stream())
+                    .unwrap_or_else(|error| panic!("send on {:?}: {error}", self.conn));
+            }
+        }
+        self
+    }
+
+    /// Says that no more will come, and sends FIN; reading goes on.
+    pub fn half_close(&self) -> &Self {
+        let mut tls = self.tls.borrow_mut();
+        tls.send_close_notify();
+        // A connection that the other side has ended already is as closed as asked for.
+        let _ = tls.write_tls(&mut self.conn.stream());
+        self.conn.half_close();
+        self
+    }
+
+    /// Exactly this many bytes.
+    #[track_caller]
+    pub fn read(&self, count: usize) -> Vec<u8> {
+        let mut got = Vec::new();
+        let until = Instant::now() + PATIENCE;
+        while got.len() < count {
+            match self.read_some(count - got.len(), PATIENCE) {
+                Ok(bytes) => got.extend(bytes),
+                Err(ended) => panic!(
+                    "{ended:?} after {} of {count} on {:?}",
+                    got.len(),
+                    self.conn
+                ),
+            }
+            assert!(Instant::now() < until, "{} of {count} bytes", got.len());
+        }
+        got
+    }
+
+    /// All bytes until the other side ends or nothing comes for `quiet`, and how it ended.
+    pub fn rest(&self, quiet: Duration) -> (Vec<u8>, TlsEnded) {
+        let mut got = Vec::new();
+        loop {
+            match self.read_some(usize::MAX, quiet) {
+                Ok(bytes) => got.extend(bytes),
+                Err(ended) => return (got, ended),
+            }
+        }
+    }
+
+    /// How it ends, whatever comes before.
+    pub fn ended(&self) -> TlsEnded {
+        self.rest(PATIENCE).1
+    }
+
+    fn read_some(&self, most: usize, quiet: Duration) -> Result<Vec<u8>, TlsEnded> {
+        let mut stream = self.conn.stream();
+        let _ = stream.set_read_timeout(Some(quiet));
+        let mut tls = self.tls.borrow_mut();
+        let mut chunk = vec![0; most.min(64 << 10)];
+        loop {
+            match tls.reader().read(&mut chunk) {
+                Ok(0) => return Err(TlsEnded::Closed),
+                Ok(count) => {
+                    chunk.truncate(count);
+                    return Ok(chunk);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return Err(TlsEnded::Cut),
+            }
+            match tls.read_tls(&mut stream) {
+                Ok(_) => {}
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return Err(TlsEnded::Open),
+                    ErrorKind::Interrupted => {}
+                    _ => return Err(TlsEnded::Reset),
+                },
+            }
+            if tls.process_new_packets().is_err() {
+                let _ = tls.write_tls(&mut stream);
+                return Err(TlsEnded::Reset);
+            }
+        }
+    }
+}
