@@ -2,19 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
 use crate::conf::{Etcd, LogFormat, LogLevel, parse_duration};
+use crate::daemon::etcd_tls;
+use crate::discovery::certs::Store;
 use crate::net::etcd::{Client, EtcdError, Lease};
 
-use super::{BAD_USAGE, DONE, FAILED, log};
+use super::{BAD_CONFIGURATION, BAD_USAGE, DONE, FAILED, log, show};
 
 /// Time between two looks at the node, and at how long its lease has.
 const LOOK: Duration = Duration::from_secs(1);
@@ -24,6 +27,8 @@ const CHECK_LIMIT: Duration = Duration::from_secs(1);
 const MAX_FAILED: u32 = 2;
 /// Shortest lease that lasts from one look to the next few.
 const MIN_TTL: Duration = Duration::from_secs(3);
+/// How often certificates are read again.
+const RENEWAL: Duration = Duration::from_mins(1);
 /// Longest wait for etcd to forget the node at the end.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -98,6 +103,14 @@ pub(super) fn register(node: &Node) -> anyhow::Result<u8> {
         eprintln!("snproxy: --srv: expected the key of a service, such as /srv/redis");
         return Ok(BAD_USAGE);
     }
+    let certs = Arc::new(Store::default());
+    let tls = match etcd_tls(&etcd, &certs, SystemTime::now()) {
+        Ok(tls) => tls,
+        Err(found) => {
+            show(&[found]);
+            return Ok(BAD_CONFIGURATION);
+        }
+    };
     log::start(LogLevel::Info, LogFormat::Text, None);
     let registration = Registration {
         key: format!("{srv}/{}", node.addr),
@@ -105,7 +118,10 @@ pub(super) fn register(node: &Node) -> anyhow::Result<u8> {
         addr: node.addr,
         ttl: node.ttl,
         check: node.check,
-        client: Arc::new(Client::new(&etcd, None)),
+        client: Client::new(&etcd, tls),
+        etcd,
+        certs,
+        renewed: Instant::now(),
         lease: None,
         failed: 0,
         is_lost: false,
@@ -122,7 +138,11 @@ struct Registration {
     addr: SocketAddr,
     ttl: Duration,
     check: Check,
-    client: Arc<Client>,
+    client: Client,
+    etcd: Arc<Etcd>,
+    certs: Arc<Store>,
+    /// When the certificates were last read.
+    renewed: Instant,
     /// With the key under it; `None`: the key is not there, as far as it is ours.
     lease: Option<(Lease, Instant)>,
     /// Checks in a row that did not pass.
@@ -151,8 +171,30 @@ impl Registration {
         Ok(self.leave().await)
     }
 
+    /// Reads the certificates anew now and then: those in use end some day.
+    async fn renew_certs(&mut self) {
+        let Some(source) = self.etcd.certs.clone() else {
+            return;
+        };
+        if self.renewed.elapsed() < RENEWAL {
+            return;
+        }
+        self.renewed = Instant::now();
+        let (etcd, certs) = (Arc::clone(&self.etcd), Arc::clone(&self.certs));
+        let read = spawn_blocking(move || {
+            certs.renew(&[source]);
+            etcd_tls(&etcd, &certs, SystemTime::now())
+        });
+        match read.await {
+            Ok(Ok(tls)) => self.client.set_tls(tls),
+            Ok(Err(found)) => warn!("{found}: the last good certificates stay in use"),
+            Err(error) => warn!(%error, "read the certificates"),
+        }
+    }
+
     /// Brings etcd to what the node is like.
     async fn look(&mut self) {
+        self.renew_certs().await;
         let done = if self.takes_connections().await {
             self.keep().await
         } else {

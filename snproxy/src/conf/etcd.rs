@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::keys::beside;
 use super::text::{Field, Findings, Lines, MAX_LINE, is_blank};
+use super::tls::{CertSource, certs};
 use super::value::{NONE, duration, host_name, number};
 use crate::diag::{Severity, Source, printable};
 
@@ -26,6 +27,8 @@ pub struct Etcd {
     pub user: Option<Box<str>>,
     /// Its first line is the password.
     pub password_file: Option<PathBuf>,
+    /// For members that are `https`: who they are to be, and who asks.
+    pub certs: Option<CertSource>,
 }
 
 /// One member of etcd: `http://host:port`.
@@ -155,8 +158,23 @@ pub(super) fn read(
         *etcd = None;
         return;
     }
-    let mut words = value.split(is_blank);
-    let mut members = words.next().and_then(|list| endpoints(list, findings));
+    let Some(list) = value.split(is_blank).next() else {
+        return;
+    };
+    let mut members = endpoints(list, findings);
+    let Some((certs, words)) = certs(value.tail(list.text.len()), findings) else {
+        return;
+    };
+    let is_https = |endpoint: &Endpoint| endpoint.is_https;
+    let some_https = members.iter().flatten().any(is_https);
+    if some_https && certs.need(&["ca"], value, findings).is_none() {
+        return;
+    }
+    let certs = some_https.then(|| {
+        let mut certs = certs.source;
+        certs.beside(proxy.parent().unwrap_or(Path::new("")));
+        certs
+    });
     let mut user = None;
     let mut password_file = None;
     for word in words {
@@ -166,7 +184,8 @@ pub(super) fn read(
                 password_file = Some(beside(proxy, path));
             }
             _ => {
-                let expected = "expected user=NAME or password-file=PATH, each once";
+                let expected =
+                    "expected certificates (first), user=NAME or password-file=PATH, each once";
                 findings.error(word.place, format_args!("{expected}, found {word}"));
                 members = None;
             }
@@ -181,6 +200,7 @@ pub(super) fn read(
             endpoints,
             user,
             password_file,
+            certs,
         }));
     }
 }
@@ -221,6 +241,9 @@ pub(super) fn show(etcd: Option<&Etcd>) -> String {
     };
     let endpoints: Vec<String> = etcd.endpoints.iter().map(Endpoint::to_string).collect();
     let mut shown = endpoints.join(",");
+    if let Some(certs) = &etcd.certs {
+        shown.extend([" ", &certs.to_string()]);
+    }
     if let Some(user) = &etcd.user {
         shown.extend([" user=", &printable(user)]);
     }
@@ -254,9 +277,18 @@ mod tests {
             ("none", "none"),
             ("http://a:1,b", "http://a:1,http://b:2379"),
             (
-                "https://[::1]:2 user=root password-file=secret",
-                "https://[::1]:2 user=root password-file=/etc/snproxy/secret",
+                "http://[::1]:2 user=root password-file=secret",
+                "http://[::1]:2 user=root password-file=/etc/snproxy/secret",
             ),
+            (
+                "http://a,https://b certs user=x",
+                "http://a:2379,https://b:2379 /etc/snproxy/certs user=x",
+            ),
+            (
+                "https://b ca=/a.pem cert=b.pem key=c.pem",
+                "https://b:2379 ca=/a.pem cert=/etc/snproxy/b.pem key=/etc/snproxy/c.pem",
+            ),
+            ("https://b s3://x/y", "https://b:2379 s3://x/y"),
             ("a user=x", "http://a:2379 user=x"),
         ] {
             assert_eq!(said(value), (shown.to_owned(), Vec::new()), "{value}");
@@ -267,11 +299,16 @@ mod tests {
             ("a password-file=x", "a password without user=NAME"),
             (
                 "a token=x",
-                "expected user=NAME or password-file=PATH, each once, found `token=x`",
+                "expected certificates (first), user=NAME or password-file=PATH, each once, found `token=x`",
             ),
             (
                 "a user=x user=y",
-                "expected user=NAME or password-file=PATH, each once, found `user=y`",
+                "expected certificates (first), user=NAME or password-file=PATH, each once, found `user=y`",
+            ),
+            ("https://a", "ca= is missing: which file has it?"),
+            (
+                "https://a ca=x cert=y",
+                "key= is missing: which file has it?",
             ),
         ] {
             let expected = vec![expected.to_owned()];

@@ -283,7 +283,7 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
     Key {
         name: "ETCD",
         unset: Unset::Text("none"),
-        doc: "where etcd is asked: `http://host:2379`, a comma list of its members, then `user=NAME password-file=PATH`",
+        doc: "where etcd is asked: `http://host:2379`, a comma list of its members, then, for `https`, certificates as in UPSTREAMTLS, then `user=NAME password-file=PATH`",
         scope: Scope::Whole {
             apply: |draft, value, findings| {
                 let Conf { files, etcd, .. } = &mut draft.conf;

@@ -411,7 +411,10 @@ fn cert_source(word: Field<'_>, findings: &mut Findings<'_>) -> Option<CertSourc
 fn option(word: Field<'_>) -> (&str, Field<'_>) {
     match word.text.split_once('=') {
         Some((name, _))
-            if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase()) =>
+            if !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'-') =>
         {
             (name, word.tail(name.len() + 1))
         }

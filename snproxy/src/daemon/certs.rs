@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::admin::api;
-use crate::conf::{CertSource, CertTexts, ClientTls, Conf, UpstreamTls};
+use crate::conf::{CertSource, CertTexts, ClientTls, Conf, UpstreamTls, UpstreamVerify};
 use crate::diag::{Diagnostic, Severity, Source, has_errors};
 use crate::discovery::certs::{self, Store};
 use crate::net::tls::{Certificate, Configs, certificates, client_config, server_config};
@@ -35,6 +35,7 @@ pub struct Certs {
     seen: BTreeMap<CertSource, Result<CertTexts, Diagnostic>>,
     clients: HashMap<Arc<ClientTls>, Built<ServerConfig>>,
     upstreams: HashMap<Arc<UpstreamTls>, Built<ClientConfig>>,
+    etcd: Option<Built<ClientConfig>>,
 }
 
 #[derive(Debug)]
@@ -82,6 +83,13 @@ impl Certs {
                 .upstreams
                 .extend(made.map(|made| (Arc::clone(tls), made)));
         }
+        if let Some(source) = conf.etcd.as_ref().and_then(|etcd| etcd.certs.as_ref()) {
+            let texts = certs.read(source, store);
+            let build = |texts: &CertTexts| client_config(texts, UpstreamVerify::Ca, &[], now);
+            let before = before.etcd.as_ref();
+            let before = before.filter(|before| before.texts.source == *source);
+            certs.etcd = build_or_keep(texts, before, build, &mut found);
+        }
         let problems = certs.seen.keys().filter_map(|source| store.problem(source));
         found.extend(problems.map(as_warning));
         keep_old(&mut certs.clients, &before.clients);
@@ -107,6 +115,11 @@ impl Certs {
             clients: of(&self.clients),
             upstreams: of(&self.upstreams),
         }
+    }
+
+    /// What etcd is asked with.
+    pub(super) fn etcd(&self) -> Option<Arc<ClientConfig>> {
+        self.etcd.as_ref().map(|built| Arc::clone(&built.config))
     }
 
     /// Files to watch.
@@ -140,8 +153,10 @@ impl Certs {
         let is_used = |source: &CertSource| self.seen.contains_key(source);
         let clients = self.clients.values().map(|built| &built.texts);
         let upstreams = self.upstreams.values().map(|built| &built.texts);
+        let etcd = self.etcd.iter().map(|built| &built.texts);
         let mut used: Vec<Certificate> = clients
             .chain(upstreams)
+            .chain(etcd)
             .filter(|texts| is_used(&texts.source))
             .flat_map(certificates)
             .collect();

@@ -46,6 +46,7 @@ use crate::sys::memory;
 pub use certs::check as check_certs;
 pub use look::{Good, look};
 pub use notify::Manager;
+pub use services::tls as etcd_tls;
 pub use start::{Start, StartError, raise_descriptor_limit};
 pub use world::{Names, control_socket_of, parse};
 

@@ -4,17 +4,20 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use rustls::ClientConfig;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::admin::api;
-use crate::conf::{Conf, Etcd, Nodes};
-use crate::diag::printable;
+use crate::conf::{Conf, Etcd, Nodes, UpstreamVerify};
+use crate::diag::{Diagnostic, printable};
+use crate::discovery::certs::Store;
 use crate::net::etcd::{Client, EtcdError, Event, Follow, KeyValue, News, Snapshot};
+use crate::net::tls::client_config;
 
 use super::Daemon;
 
@@ -49,14 +52,14 @@ impl Services {
     }
 
     /// The nodes of services, in their order. Blocks while those that nobody asked for yet are asked for.
-    pub(super) fn nodes(&self, etcd: &Etcd, keys: &[&str]) -> Vec<Nodes> {
+    pub(super) fn nodes(&self, etcd: &Etcd, keys: &[&str], certs: &Store) -> Vec<Nodes> {
         let new: Vec<&str> = {
             let known = self.lock();
             let is_new = |key: &&&str| !known.contains_key(**key);
             keys.iter().filter(is_new).copied().collect()
         };
         if !new.is_empty() {
-            self.ask(etcd, &new);
+            self.ask(etcd, &new, certs);
         }
         let known = self.lock();
         let nodes = |key: &&str| known.get(*key).and_then(|known| known.nodes.clone());
@@ -64,13 +67,15 @@ impl Services {
     }
 
     /// Asks for services, all of them within a limit. Blocks.
-    fn ask(&self, etcd: &Etcd, keys: &[&str]) {
+    fn ask(&self, etcd: &Etcd, keys: &[&str], certs: &Store) {
         // Of its own: the first look comes before there is one, and later ones must not wait for it.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         let Ok(runtime) = runtime else { return };
-        let client = Client::new(etcd, None);
+        // What is wrong with them is said where they are loaded.
+        let tls = tls(etcd, certs, SystemTime::now()).unwrap_or(None);
+        let client = Client::new(etcd, tls);
         let ask = async {
             for key in keys {
                 // The others would fail as well.
@@ -248,6 +253,21 @@ fn list(nodes: &[SocketAddr], other: &[SocketAddr]) -> Option<String> {
     (count > 0).then_some(said)
 }
 
+/// What etcd is asked with, as its certificates are now; `None` where it has none. Blocks.
+///
+/// Errors: what is wrong with them.
+pub fn tls(
+    etcd: &Etcd,
+    certs: &Store,
+    now: SystemTime,
+) -> Result<Option<Arc<ClientConfig>>, Diagnostic> {
+    let Some(source) = &etcd.certs else {
+        return Ok(None);
+    };
+    let texts = certs.read(source)?;
+    client_config(&texts, UpstreamVerify::Ca, &[], now).map(Some)
+}
+
 /// The services that are followed, each by a task.
 #[derive(Default)]
 pub(super) struct Followed {
@@ -290,6 +310,7 @@ impl Daemon {
             followed.etcd = None;
             return;
         };
+        let tls = self.loaded.certs().etcd();
         if !is_same {
             let client = Arc::new(Client::new(etcd, None));
             followed.etcd = Some((Arc::clone(etcd), client));
@@ -297,6 +318,7 @@ impl Daemon {
         let Some((_, client)) = &followed.etcd else {
             return;
         };
+        client.set_tls(tls);
         for key in keys {
             if followed.tasks.contains_key(key) {
                 continue;

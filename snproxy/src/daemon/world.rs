@@ -128,7 +128,7 @@ fn parse_with(
     let world = World {
         resolve,
         resolve_targets: &|asked| names.targets.resolve(asked),
-        discovered: &|etcd, keys| names.services.nodes(etcd, keys),
+        discovered: &|etcd, keys| names.services.nodes(etcd, keys, &names.certs),
         is_local: &is_own,
         ephemeral: sysctl("ip_local_port_range").and_then(|text| pair(&text)),
         reserved: sysctl("ip_local_reserved_ports").map_or_else(PortSet::new, |text| ports(&text)),

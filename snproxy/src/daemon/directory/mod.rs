@@ -244,6 +244,7 @@ impl Daemon {
         self.directory.follow(&table.conf);
         match &mut self.directory.running {
             Some(running) => {
+                running.client.set_tls(self.loaded.certs().etcd());
                 if running.applied.is_none() {
                     running.is_changed(Instant::now());
                 }

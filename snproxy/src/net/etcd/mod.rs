@@ -88,8 +88,8 @@ impl Client {
     }
 
     /// Other certificates, for the connections made from now on.
-    pub fn set_tls(&self, tls: Arc<ClientConfig>) {
-        self.tls.store(Some(tls));
+    pub fn set_tls(&self, tls: Option<Arc<ClientConfig>>) {
+        self.tls.store(tls);
     }
 
     /// The member that is asked first, for status.
