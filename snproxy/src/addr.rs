@@ -82,7 +82,9 @@ impl PortSet {
             [word] => change(word, from & until),
             [head, middle @ .., tail] => {
                 change(head, from);
-                middle.iter_mut().for_each(|word| change(word, u64::MAX));
+                for word in middle {
+                    change(word, u64::MAX);
+                }
                 change(tail, until);
             }
         }

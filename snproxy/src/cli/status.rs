@@ -21,23 +21,7 @@ pub(super) fn status(root: &Root, json: bool) -> anyhow::Result<u8> {
 }
 
 fn print(status: &Status) {
-    let port = match status.port {
-        0 => String::new(),
-        port => format!(" port {port}"),
-    };
-    println!(
-        "snproxy {} (pid {}) {} for {} s on {}{port}, steering by {}",
-        status.version,
-        status.pid,
-        status.state,
-        status.uptime_seconds,
-        status.host,
-        status.steering
-    );
-    println!(
-        "ports        {} steered, {} refused, {} left alone",
-        status.ports.steer, status.ports.refuse, status.ports.pass
-    );
+    print_head(status);
     if status.hosts.up + status.hosts.down > 0 {
         println!(
             "other hosts  {} up, {} down",
@@ -167,5 +151,25 @@ fn print_directory(directory: &Directory) {
     println!(
         "directory    {}{lost}: cluster {} at {}, {} other hosts with {} ports; {own}",
         directory.state, directory.cluster, directory.etcd, directory.hosts, directory.ports
+    );
+}
+
+fn print_head(status: &Status) {
+    let port = match status.port {
+        0 => String::new(),
+        port => format!(" port {port}"),
+    };
+    println!(
+        "snproxy {} (pid {}) {} for {} s on {}{port}, steering by {}",
+        status.version,
+        status.pid,
+        status.state,
+        status.uptime_seconds,
+        status.host,
+        status.steering
+    );
+    println!(
+        "ports        {} steered, {} refused, {} left alone",
+        status.ports.steer, status.ports.refuse, status.ports.pass
     );
 }

@@ -156,6 +156,7 @@ pub(super) fn across(conf: &mut Conf, world: &World<'_>, all: &mut All<'_>) {
     }
     unreached(conf, all);
     behind_tls(conf, all);
+    unpublished(conf, all);
     apps::claimed_elsewhere(conf, &mut all.apps);
     for port in conf.apps.iter().flat_map(apps::App::ports) {
         conf.cluster_ports.insert(port);
@@ -253,6 +254,20 @@ fn loops(conf: &Conf, steered: &PortSet, all: &mut All<'_>) {
         all.mappings
             .at(Severity::Error, mapping.line, mapping.col, message);
     }
+}
+
+/// A host that the others cannot be told of.
+fn unpublished(conf: &Conf, all: &mut All<'_>) {
+    let is_alone = conf.port == 0 || conf.etcd.is_none() || conf.cluster.is_none();
+    if is_alone || conf.mappings.is_empty() || conf.published_as().is_some() {
+        return;
+    }
+    let origin = conf.origins.iter().find(|origin| origin.key == "ETCD");
+    let line = origin.and_then(|origin| origin.place.rsplit_once(':')?.1.parse().ok());
+    let message = "no other host is told what this one serves: HOST is no address at which it is reached, and hosts.conf \
+                   does not name this host";
+    all.proxy
+        .at(Severity::Warning, line.unwrap_or(1), 1, message);
 }
 
 /// Mappings whose cluster port is never steered.

@@ -72,7 +72,8 @@ impl Conf {
         let this = this.filter(|host| host.is_local && host.port == self.port);
         let listed = this.and_then(|host| Some((host.name.clone(), host.ip()?)));
         let (name, ip) = listed.unwrap_or_else(|| (self.host.to_string().into(), self.host));
-        (self.port > 0 && !ip.is_unspecified()).then(|| (name, SocketAddr::new(ip, self.port)))
+        let is_reached = self.port > 0 && !ip.is_unspecified() && !ip.is_loopback();
+        is_reached.then(|| (name, SocketAddr::new(ip, self.port)))
     }
 
     /// Works out all that follows from HOST, PORT and the hosts.
@@ -91,7 +92,12 @@ impl Conf {
             .filter(|host| host.is_local)
             .and_then(HostAddr::ip)
             // From loopback no other machine is reached.
-            .filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+            .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+            .or_else(|| {
+                self.published_as()
+                    .map(|(_, addr)| addr.ip())
+                    .filter(|_| self.etcd.is_some())
+            });
         let mut ips: Vec<IpAddr> = self
             .hosts
             .iter()

@@ -102,7 +102,9 @@ impl Plan {
                     *left -= 1;
                     (Action::Steer, Reason::OtherHosts)
                 }
-                _ if complete.is_some() && crosses(port) => (Action::Refuse, Reason::Unserved),
+                _ if complete.is_some() && !table.peers.is_empty() && crosses(port) => {
+                    (Action::Refuse, Reason::Unserved)
+                }
                 // Not refused by us: without a listener the kernel does that by itself, at the first SYN too.
                 // The ephemeral ports are cluster ports by default, and a program that has just
                 // got one must be reachable at once.

@@ -8,6 +8,7 @@ use super::plan::{Lot, Plan, Reason};
 use super::service::{Exhausted, Tried};
 use super::*;
 
+mod directory;
 mod sentence;
 
 /// A configuration as its files give it; HOST is 10.0.0.1 and pods are at 127.0.0.1 unless `keys` say else.

@@ -176,3 +176,27 @@ fn a_host_that_does_not_publish_is_asked_as_ever() {
     });
     assert_eq!(a.open(PORT).greeting(), "c");
 }
+
+#[test]
+fn without_ebpf_ports_of_other_hosts_have_listeners_of_their_own() {
+    let (net, mut etcd) = net();
+    let (a, c) = (net.host("a"), net.host("c"));
+    serve(c, &[PORT, PORT + 1], 100);
+    a.conf("STEERING", "listeners");
+    start(net.all_hosts());
+
+    eventually(SOON, "they listen", || {
+        a.action(PORT) == "steer" && a.action(PORT + 1) == "steer"
+    });
+    assert_eq!(a.open(PORT).greeting(), "c");
+    assert_eq!(a.open(PORT + 1).greeting(), "c");
+    assert!(a.is_refused(2000));
+    map(c, &[PORT], 100);
+    eventually(SOON, "nobody listens", || a.is_refused(PORT + 1));
+    // What was known last is still served without etcd.
+    etcd.stop();
+    eventually(SOON * 2, "the directory is stale", || {
+        directory(a)["state"] == "stale"
+    });
+    assert_eq!(a.open(PORT).greeting(), "c");
+}

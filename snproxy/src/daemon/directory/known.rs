@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::{info, warn};
 
 use crate::admin::api;
-use crate::conf::Conf;
+use crate::conf::{Conf, HostAddr};
 use crate::net::etcd::{Changes, Event, News, Snapshot};
 use crate::route::Table;
 use crate::route::directory::own::Offer;
@@ -37,8 +37,6 @@ pub(super) struct Known {
     left: BTreeMap<SocketAddr, Left>,
     /// By address, with their names.
     publishing: BTreeMap<SocketAddr, Box<str>>,
-    /// What the last view does not show yet.
-    touched: Mutex<Touched>,
     /// Keys that could not be read, as said.
     said: BTreeSet<String>,
 }
@@ -60,7 +58,6 @@ impl Known {
             back: None,
             left: BTreeMap::new(),
             publishing: BTreeMap::new(),
-            touched: Mutex::new(Touched::ALL),
             said: BTreeSet::new(),
         }
     }
@@ -90,15 +87,11 @@ impl Known {
         self.touch(touched)
     }
 
+    /// True where something is other than before.
     fn touch(&mut self, touched: Touched) -> bool {
         if touched.hosts {
             self.note_publishing();
         }
-        let all = self
-            .touched
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        all.add(touched);
         !touched.is_nothing()
     }
 
@@ -107,6 +100,7 @@ impl Known {
         self.lost = None;
         let was_stale = std::mem::take(&mut self.is_stale);
         if was_stale {
+            self.directory.turn();
             self.back = Some(now);
             info!("the cluster directory is current again");
         }
@@ -200,6 +194,7 @@ impl Known {
         let is_lost = |since: Instant| now.saturating_duration_since(since) >= STALE_AFTER;
         if !self.is_stale && !self.is_unread && self.lost.is_some_and(is_lost) {
             self.is_stale = true;
+            self.directory.turn();
             touched.hosts = true;
             warn!(
                 "etcd is not reached: the cluster directory goes on as it was, and other hosts are asked too"
@@ -235,12 +230,12 @@ impl Known {
         let same = conf
             .other_hosts()
             .find(|host| host.port == addr.port() && host.addrs.contains(&addr.ip()));
-        same.and_then(|host| host.addr()).unwrap_or(addr)
+        same.and_then(HostAddr::addr).unwrap_or(addr)
     }
 
     /// Hosts that only the directory names, this one left out; those that just left are there until it is certain.
     pub(super) fn further(&self, conf: &Conf) -> Vec<(Box<str>, SocketAddr)> {
-        let listed: BTreeSet<_> = conf.other_hosts().filter_map(|host| host.addr()).collect();
+        let listed: BTreeSet<_> = conf.other_hosts().filter_map(HostAddr::addr).collect();
         let this = conf.this_host.and_then(|at| conf.hosts.get(at));
         let is_this = |addr: SocketAddr| {
             Some(addr) == self.own
@@ -275,17 +270,14 @@ impl Known {
         } else {
             Freshness::Current
         };
-        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         let before = table.peers.view();
-        let before = before.as_deref().map(|before| (before, *touched));
         let mut view = View::build(
             &self.directory,
             table.peers.list().len(),
             number,
             freshness,
-            before,
+            before.as_deref(),
         );
-        *touched = Touched::default();
         view.is_complete = self.is_complete(&view, table, now);
         table.peers.set_view(Some(Arc::new(view)));
     }

@@ -15,10 +15,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
 use tracing::{info, warn};
 
+use crate::admin::api;
 use crate::conf::{Conf, Etcd};
+use crate::flow::questions;
 use crate::net::etcd::{Client, Follow, News};
 use crate::route::Table;
 use crate::route::directory::own::{Fullness, Offer, offer};
+use crate::route::directory::view::View;
 
 use super::Daemon;
 use known::Known;
@@ -52,8 +55,11 @@ struct Place {
 }
 
 impl Place {
-    /// `None`: there is no directory.
+    /// `None`: there is no directory. Without PORT there are no other hosts.
     fn of(conf: &Conf) -> Option<Self> {
+        if conf.port == 0 {
+            return None;
+        }
         let cluster = conf.cluster.clone()?;
         Some(Self {
             etcd: Arc::clone(conf.etcd.as_ref()?),
@@ -149,11 +155,11 @@ impl Directory {
     }
 
     /// For `snproxy status`.
-    pub(super) fn state(&self, table: &Table) -> Option<crate::admin::api::Directory> {
+    pub(super) fn state(&self, table: &Table) -> Option<api::Directory> {
         let running = self.running.as_ref()?;
         let own = running.place.own.as_ref();
         let published = running.publisher.as_ref().is_some_and(Publisher::is_there);
-        Some(crate::admin::api::Directory {
+        Some(api::Directory {
             cluster: running.place.cluster.to_string(),
             etcd: running.client.member(),
             published_as: own.map(|(_, addr)| addr.to_string()),
@@ -168,6 +174,13 @@ impl Directory {
         if self.running.as_ref().map(|running| &running.place) == place.as_ref() {
             return;
         }
+        if let Some(mut before) = self.running.take()
+            && let Some(publisher) = before.publisher.take()
+        {
+            let client = Arc::clone(&before.client);
+            // Nobody waits for it: the lease ends by itself as well.
+            tokio::spawn(async move { timeout(FAREWELL, publisher.end(&client)).await });
+        }
         self.running = place.map(Running::begin);
     }
 }
@@ -181,16 +194,11 @@ impl Running {
         let following =
             tokio::spawn(async move { while bring.send(follow.next().await).await.is_ok() {} });
         let (offer, offered) = watch::channel(Offer::new());
-        let publisher = match &place.own {
-            Some((name, addr)) => Some(Publisher::begin(&client, &prefix, name, *addr, offered)),
-            None => {
-                warn!(
-                    "this host is read from the cluster directory by nobody: HOST is a wildcard and hosts.conf does not \
-                     name it, or PORT is `none`"
-                );
-                None
-            }
-        };
+        // Why there may be none is said by the look at the files.
+        let publisher = place
+            .own
+            .as_ref()
+            .map(|(name, addr)| Publisher::begin(&client, &prefix, name, *addr, offered));
         let own = place.own.as_ref().map(|(_, addr)| *addr);
         Self {
             known: Known::new(prefix, own),
@@ -250,7 +258,7 @@ impl Daemon {
                 }
             }
             None if was_on => self.route_by_directory(),
-            None => {}
+            _ => {}
         }
         self.directory.publish(&table, Instant::now());
     }
@@ -286,7 +294,7 @@ impl Daemon {
             // Whether it went or only publishes no more.
             if table.peers.list()[at].is_up() {
                 let from = table.conf.dial_from;
-                crate::flow::questions::probe(&self.shared, &table.peers, at, from);
+                questions::probe(&self.shared, &table.peers, at, from);
             }
         }
     }
@@ -301,7 +309,8 @@ impl Daemon {
         }
         let before = old.peers.view();
         let further = self.directory.further(&old.conf);
-        let table = if old.has_further(&further) {
+        let is_same = old.has_further(&further);
+        let table = if is_same {
             old
         } else {
             let new = Table::build_among(Arc::clone(&old.conf), &further, Some(&old), now);
@@ -310,11 +319,11 @@ impl Daemon {
         self.directory.show_to(&table);
         let after = table.peers.view();
         self.shared.table.store(Arc::clone(&table));
-        let said = |view: &Option<Arc<crate::route::directory::view::View>>| {
+        let said = |view: &Option<Arc<View>>| {
             let view = view.as_ref()?;
             Some((view.is_complete, view.served().clone()))
         };
-        if said(&before) != said(&after) {
+        if !is_same || said(&before) != said(&after) {
             self.steerer.bring(&table);
         }
         self.shared.limits.look_again();

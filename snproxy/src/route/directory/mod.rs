@@ -22,12 +22,19 @@ use crate::wire::directory::{BLOCKS, Key, Run, Serves, block_of, decode_block, d
 const MAX_RUNS: usize = 1 << 22;
 
 /// All that is in the directory, this host included.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Directory {
     hosts: BTreeMap<SocketAddr, Arc<Host>>,
     /// Of all hosts.
     runs: usize,
+    /// Changes so far.
+    changes: u64,
+    /// By block: the last change that may have been one of it.
+    versions: Versions,
 }
+
+/// By block: what was made of one with another number is old.
+pub type Versions = [u64; BLOCKS as usize];
 
 /// What one host published.
 #[derive(Clone, Debug, Default)]
@@ -116,6 +123,17 @@ impl Host {
     }
 }
 
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            hosts: BTreeMap::new(),
+            runs: 0,
+            changes: 0,
+            versions: [0; BLOCKS as usize],
+        }
+    }
+}
+
 impl Directory {
     /// Takes a key as it is now; what changes by it, and why the value is of no use, if it is: its host is to be asked
     /// then.
@@ -162,7 +180,7 @@ impl Directory {
         } else {
             Touched::ALL
         };
-        (touched, read)
+        (self.touch(touched), read)
     }
 
     /// Takes note that a key is gone. `away` as for [`replace`](Self::replace).
@@ -175,7 +193,7 @@ impl Directory {
         }
         if let (None, Some(_), Some(_)) = (key.block, away, host.name()) {
             Arc::make_mut(host).missing = away;
-            return Touched::ALL;
+            return self.touch(Touched::ALL);
         }
         let before = host.name().is_some();
         let host = Arc::make_mut(host);
@@ -195,7 +213,7 @@ impl Directory {
         if host.name.is_none() && host.blocks.is_empty() && host.unreadable.is_empty() {
             self.hosts.remove(&key.host);
         }
-        touched
+        self.touch(touched)
     }
 
     /// Takes all that is there now, in place of what was. `away`: now, if what happened for some time was not seen; hosts
@@ -205,7 +223,9 @@ impl Directory {
         read: impl IntoIterator<Item = (Key, &'v [u8])>,
         away: Option<Instant>,
     ) -> Vec<(Key, Unusable)> {
-        let before = std::mem::take(self);
+        let before = std::mem::take(&mut self.hosts);
+        self.runs = 0;
+        self.touch(Touched::ALL);
         let mut unusable = Vec::new();
         for (key, value) in read {
             if let (_, Err(error)) = self.put(key, value) {
@@ -213,7 +233,7 @@ impl Directory {
             }
         }
         if let Some(now) = away {
-            for (addr, mut host) in before.hosts {
+            for (addr, mut host) in before {
                 if self.hosts.contains_key(&addr) || host.name().is_none() {
                     continue;
                 }
@@ -238,6 +258,25 @@ impl Directory {
             }
             !is_over
         });
+        self.touch(touched)
+    }
+
+    /// What anybody made of it is old from now on.
+    pub fn turn(&mut self) {
+        self.touch(Touched::ALL);
+    }
+
+    pub fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
+    fn touch(&mut self, touched: Touched) -> Touched {
+        self.changes += 1;
+        for (block, version) in self.versions.iter_mut().enumerate() {
+            if touched.blocks & (1 << block) != 0 {
+                *version = self.changes;
+            }
+        }
         touched
     }
 
@@ -270,11 +309,6 @@ impl Directory {
             .map(|block| Key { host: addr, block })
             .collect()
     }
-}
-
-/// The blocks of a set of bits.
-fn blocks(bits: u64) -> impl Iterator<Item = u8> {
-    (0..BLOCKS).filter(move |block| bits & (1 << block) != 0)
 }
 
 #[cfg(test)]

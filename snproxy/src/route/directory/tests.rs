@@ -157,27 +157,16 @@ fn a_view_is_made_anew_where_something_was_touched_only() {
     let first = view(&directory, Freshness::Current);
     let told = first.told(1024, None);
     let other = first.told(9000, None);
-    let (touched, _) = directory.put(key(2, Some(1)), block(&[(1024, 1024, 7)]).as_bytes());
+    let _ = directory.put(key(2, Some(1)), block(&[(1024, 1024, 7)]).as_bytes());
     let number = |at: SocketAddr| (1..=3).position(|host| addr(host) == at);
-    let next = View::build(
-        &directory,
-        3,
-        number,
-        Freshness::Current,
-        Some((&first, touched)),
-    );
+    let next = View::build(&directory, 3, number, Freshness::Current, Some(&first));
     assert!(next.serves(1024) && !next.serves(2047));
     let now = next.told(1024, Some(&told));
     assert_eq!(now.of(1).unwrap().serves, Some(serves(7)));
     assert!(Arc::ptr_eq(&next.told(9000, Some(&other)), &other));
     // Stale: nothing is sure any more.
-    let stale = View::build(
-        &directory,
-        3,
-        number,
-        Freshness::Stale,
-        Some((&next, Touched::default())),
-    );
+    directory.turn();
+    let stale = View::build(&directory, 3, number, Freshness::Stale, Some(&next));
     let told = stale.told(9000, Some(&other)).of(1).unwrap();
     assert_eq!((told.serves, told.is_sure), (None, false));
     assert!(stale.serves(1024));

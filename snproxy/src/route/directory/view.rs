@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Directory, Host, Touched, blocks};
+use super::{Directory, Host, Versions};
 use crate::addr::PortSet;
 use crate::wire::directory::{BLOCK, BLOCKS, Serves, block_of, first_of};
 
@@ -26,8 +26,8 @@ pub struct View {
     hosts: Arc<[Option<Arc<Host>>]>,
     /// Ports that some host serves.
     served: PortSet,
-    /// By block: what of it is older has another number.
-    versions: [u64; BLOCKS as usize],
+    /// Those of the directory then.
+    versions: Versions,
 }
 
 /// What the directory says of one port.
@@ -50,14 +50,14 @@ pub struct Said {
 }
 
 impl View {
-    /// The view of the hosts whose numbers `number` tells, of `count` in all; what was not touched since `before` is taken
-    /// from it.
+    /// The view of the hosts whose numbers `number` tells, of `count` in all; `before` is one of the same list, from which
+    /// is taken what was not changed since.
     pub fn build(
         directory: &Directory,
         count: usize,
         number: impl Fn(SocketAddr) -> Option<usize>,
         freshness: Freshness,
-        before: Option<(&Self, Touched)>,
+        before: Option<&Self>,
     ) -> Self {
         let mut hosts = vec![None; count];
         for (addr, host) in directory.hosts() {
@@ -65,18 +65,13 @@ impl View {
                 *slot = Some(Arc::clone(host));
             }
         }
-        let same = |before: &&(&Self, Touched)| {
-            !before.1.hosts && before.0.freshness == freshness && before.0.hosts.len() == count
-        };
-        let (mut served, mut versions, touched) = match before.as_ref().filter(same) {
-            Some((before, touched)) => (before.served.clone(), before.versions, touched.blocks),
-            None => (PortSet::new(), [0; BLOCKS as usize], u64::MAX),
-        };
-        let newest = before.map_or(0, |(before, _)| {
-            before.versions.iter().copied().max().unwrap_or(0)
-        });
-        for block in blocks(touched) {
-            versions[usize::from(block)] = newest + 1;
+        let versions = *directory.versions();
+        let mut served = before.map_or_else(PortSet::new, |before| before.served.clone());
+        for block in 0..BLOCKS {
+            let at = usize::from(block);
+            if before.is_some_and(|before| before.versions[at] == versions[at]) {
+                continue;
+            }
             served.remove_range(first_of(block), first_of(block) + (BLOCK - 1));
             let runs = hosts
                 .iter()

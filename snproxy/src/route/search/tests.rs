@@ -2,9 +2,12 @@ use super::*;
 use crate::addr::ClusterPort;
 use crate::conf::{Policy, SendProxy};
 use crate::route::balance::Scheme;
+use crate::route::directory::Directory;
+use crate::route::directory::view::{Freshness, View};
 use crate::route::load::Load;
 use crate::route::peers::Answer;
 use crate::route::service::Upstream;
+use crate::wire::directory::{Key, Run, Serves, block_of, encode_block, encode_name};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU32;
 
@@ -277,5 +280,136 @@ fn questions_go_to_hosts_that_are_there_and_count_their_pods() {
     assert!(
         cluster.search().questions(later).is_empty(),
         "asked already"
+    );
+}
+
+impl Cluster {
+    /// Hosts publish that they serve the port with so many pods, all full or not; or that they do not.
+    fn publish(&self, hosts: &[(usize, Option<(u16, bool)>)], freshness: Freshness) -> &Self {
+        let mut directory = Directory::default();
+        for (host, serves) in hosts {
+            let host = self.peers.list()[*host].addr();
+            let runs: Vec<Run> = serves
+                .iter()
+                .map(|(pods, is_full)| Run {
+                    first: 61_000,
+                    last: 61_000,
+                    serves: Serves {
+                        pods: *pods,
+                        is_full: *is_full,
+                    },
+                })
+                .collect();
+            let block = Some(block_of(61_000));
+            let _ = directory.put(Key { host, block }, encode_block(&runs).as_bytes());
+            let block = None;
+            let _ = directory.put(Key { host, block }, encode_name("x").as_bytes());
+        }
+        let number = |addr| self.peers.number(addr);
+        let count = self.peers.list().len();
+        // It is another directory.
+        self.peers.set_view(None);
+        let view = View::build(&directory, count, number, freshness, None);
+        self.peers.set_view(Some(Arc::new(view)));
+        // Whoever asks for the answers has them tell what is known by now.
+        self.peers.answers(61_000, self.now).unwrap();
+        self
+    }
+}
+
+#[test]
+fn hosts_that_publish_are_neither_asked_nor_waited_for() {
+    let cluster = Cluster::new(0, 0, 3);
+    let serves = Some((2, false));
+    cluster.publish(&[(0, None), (1, serves), (2, None)], Freshness::Current);
+    assert_eq!(cluster.all_steps(7), ["host 1", "NotMapped"]);
+    assert!(cluster.search().questions(cluster.now).is_empty());
+    // One that does not publish is asked, beside those that do.
+    let mixed = Cluster::new(0, 0, 3);
+    mixed.publish(&[(0, None), (1, serves)], Freshness::Current);
+    assert_eq!(mixed.search().questions(mixed.now), [2]);
+    assert_eq!(
+        mixed.all_steps(7),
+        ["host 1", "wait", "host 2", "NotMapped"]
+    );
+}
+
+#[test]
+fn a_host_that_says_it_is_full_is_not_called() {
+    let cluster = Cluster::new(0, 0, 2);
+    cluster.publish(&[(0, Some((3, true))), (1, None)], Freshness::Current);
+    assert_eq!(cluster.all_steps(7), ["Busy"]);
+    cluster.publish(
+        &[(0, Some((3, true))), (1, Some((1, false)))],
+        Freshness::Current,
+    );
+    assert_eq!(cluster.all_steps(7), ["host 1", "Busy"]);
+}
+
+#[test]
+fn what_a_connection_met_with_counts_for_a_moment_against_what_was_published() {
+    let cluster = Cluster::new(0, 0, 1);
+    cluster.publish(&[(0, Some((3, false)))], Freshness::Current);
+    for (met, steps) in [
+        (Answer::Busy, &["Busy"][..]),
+        (Answer::NotHere, &["NotMapped"]),
+        (Answer::Silent, &["host 0", "NotMapped"]),
+    ] {
+        cluster.note(0, met);
+        assert_eq!(cluster.all_steps(7), steps, "{met:?}");
+    }
+    let later = Cluster {
+        now: cluster.now + Duration::from_millis(1100),
+        ..cluster
+    };
+    assert_eq!(later.all_steps(7), ["host 0", "NotMapped"]);
+    // Nor does an old yes count against a published no.
+    later.note(0, Answer::Pods(3));
+    later.publish(&[(0, None)], Freshness::Current);
+    assert_eq!(later.all_steps(7), ["NotMapped"]);
+}
+
+#[test]
+fn a_stale_directory_says_who_served_the_port_and_everybody_is_asked() {
+    let cluster = Cluster::new(0, 0, 2);
+    cluster.publish(&[(0, Some((3, false))), (1, None)], Freshness::Stale);
+    assert_eq!(cluster.search().questions(cluster.now), [0, 1]);
+    let steps = cluster.all_steps(7);
+    assert_eq!(steps, ["host 0", "wait", "host 1", "NotMapped"]);
+    // What they answer counts.
+    cluster.note(0, Answer::NotHere).note(1, Answer::Pods(2));
+    assert_eq!(cluster.all_steps(7), ["host 1", "NotMapped"]);
+    // Without a directory nothing is left of it.
+    cluster.peers.set_view(None);
+    let fresh = Cluster::new(0, 0, 1);
+    fresh.publish(&[(0, None)], Freshness::Current);
+    fresh.peers.set_view(None);
+    assert_eq!(fresh.all_steps(7)[0], "wait");
+}
+
+#[test]
+fn a_host_that_publishes_and_is_away_is_tried_where_it_is_the_only_one() {
+    let cluster = Cluster::new(0, 0, 2);
+    cluster.publish(&[(0, Some((1, false))), (1, None)], Freshness::Current);
+    cluster.down(0).down(1);
+    // Host 1 failed just now as well, but it is known not to serve the port.
+    assert_eq!(cluster.all_steps(7), ["host 0", "NotMapped"]);
+}
+
+#[test]
+fn pods_of_other_hosts_weigh_as_many_as_they_publish() {
+    let cluster = Cluster::new(0, 0, 2);
+    cluster.publish(
+        &[(0, Some((9, false))), (1, Some((1, false)))],
+        Freshness::Current,
+    );
+    let first =
+        |random: u64| cluster.all_steps(random.wrapping_mul(0x9E37_79B9_7F4A_7C15))[0].clone();
+    let many = (0..2000)
+        .filter(|random| first(*random) == "host 0")
+        .count();
+    assert!(
+        (1700..=1980).contains(&many),
+        "{many} of 2,000 for nine of ten pods"
     );
 }
