@@ -23,6 +23,7 @@ mod max_conn;
 mod names;
 mod peer_answer;
 mod peer_call;
+mod peer_tls;
 mod pods;
 mod policies;
 mod port_rate;

@@ -11,10 +11,12 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::admin::api;
-use crate::conf::{CertSource, CertTexts, ClientTls, Conf, UpstreamTls, UpstreamVerify};
+use crate::conf::{CertSource, CertTexts, ClientTls, Conf, PeerTls, UpstreamTls, UpstreamVerify};
 use crate::diag::{Diagnostic, Severity, Source, has_errors};
 use crate::discovery::certs::{self, Store};
-use crate::net::tls::{Certificate, Configs, certificates, client_config, server_config};
+use crate::net::tls::{
+    Certificate, Configs, PeerConfigs, certificates, client_config, peer_configs, server_config,
+};
 
 use super::Daemon;
 use super::reload::Why;
@@ -36,6 +38,7 @@ pub struct Certs {
     clients: HashMap<Arc<ClientTls>, Built<ServerConfig>>,
     upstreams: HashMap<Arc<UpstreamTls>, Built<ClientConfig>>,
     etcd: Option<Built<ClientConfig>>,
+    peers: HashMap<Arc<PeerTls>, Built<PeerConfigs>>,
 }
 
 #[derive(Debug)]
@@ -90,10 +93,19 @@ impl Certs {
             let before = before.filter(|before| before.texts.source == *source);
             certs.etcd = build_or_keep(texts, before, build, &mut found);
         }
+        if let Some(tls) = &conf.peer_tls {
+            let texts = certs.read(&tls.certs, store);
+            let build = |texts: &CertTexts| peer_configs(texts, tls.verify_host, now);
+            let peers = build_or_keep(texts, before.peers.get(tls), build, &mut found);
+            certs
+                .peers
+                .extend(peers.map(|peers| (Arc::clone(tls), peers)));
+        }
         let problems = certs.seen.keys().filter_map(|source| store.problem(source));
         found.extend(problems.map(as_warning));
         keep_old(&mut certs.clients, &before.clients);
         keep_old(&mut certs.upstreams, &before.upstreams);
+        keep_old(&mut certs.peers, &before.peers);
         let mut once = Vec::new();
         for finding in found {
             if !once.contains(&finding) {
@@ -114,6 +126,7 @@ impl Certs {
         Configs {
             clients: of(&self.clients),
             upstreams: of(&self.upstreams),
+            peers: of(&self.peers),
         }
     }
 
@@ -154,9 +167,11 @@ impl Certs {
         let clients = self.clients.values().map(|built| &built.texts);
         let upstreams = self.upstreams.values().map(|built| &built.texts);
         let etcd = self.etcd.iter().map(|built| &built.texts);
+        let peers = self.peers.values().map(|built| &built.texts);
         let mut used: Vec<Certificate> = clients
             .chain(upstreams)
             .chain(etcd)
+            .chain(peers)
             .filter(|texts| is_used(&texts.source))
             .flat_map(certificates)
             .collect();

@@ -16,6 +16,7 @@ use crate::sys::stream::Stream;
 use crate::wire::Decoded;
 use crate::wire::peer::{self, Reply, Request};
 
+use super::peer_tls::{NotGreeted, Speech, greet, is_distrust};
 use super::spares::Spares;
 
 /// Longest reply that is read, with what may come behind it in the same segment.
@@ -39,11 +40,15 @@ pub(super) enum Said {
     Silent,
     /// Its proxy went away.
     Lost(io::Error),
+    /// It could not be spoken to in TLS.
+    NotGreeted(NotGreeted),
 }
 
 /// What became of a line that was to go over a spare connection.
 pub(super) enum OverSpare {
     Sent(Unsettled),
+    /// It waits for the line: the handshake comes first.
+    Connected(Unsettled),
     /// It has not connected yet: the line is still to be sent.
     Connecting(Stream),
     /// There is none.
@@ -58,6 +63,10 @@ impl Unsettled {
 
     pub(super) fn stream(&self) -> &Stream {
         self.0.as_ref().expect("only the last use takes it")
+    }
+
+    pub(super) fn stream_mut(&mut self) -> &mut Stream {
+        self.0.as_mut().expect("only the last use takes it")
     }
 
     /// Whether the host's kernel has all that was sent; true also where that cannot be told.
@@ -112,7 +121,7 @@ pub(super) async fn connect_further(
     }
 }
 
-/// Sends `request` over a spare connection to `addr`, at once.
+/// Sends `request` over a spare connection to `addr`, at once; nothing yet where a handshake comes first.
 ///
 /// One that is still connecting `patience` after it began is given up: it waits to send its SYN again, and a new one is
 /// sooner there.
@@ -120,6 +129,7 @@ pub(super) fn send_over_spare(
     spares: &Spares,
     addr: SocketAddr,
     request: Request,
+    speech: &Speech,
     patience: Duration,
 ) -> OverSpare {
     let mut line = BytesMut::new();
@@ -127,7 +137,11 @@ pub(super) fn send_over_spare(
     let now = std::time::Instant::now();
     while let Some(spare) = spares.take(addr, now) {
         let is_young = spare.age(now) < patience;
-        let sent = spare.send(&line);
+        let sent = if speech.is_plain() {
+            spare.send(&line)
+        } else {
+            spare.connected()
+        };
         let is_connecting =
             matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         if is_connecting {
@@ -138,11 +152,26 @@ pub(super) fn send_over_spare(
         }
         match spare.into_stream() {
             Ok(stream) if is_connecting => return OverSpare::Connecting(stream),
-            Ok(stream) => return OverSpare::Sent(stream.into()),
+            Ok(stream) if speech.is_plain() => return OverSpare::Sent(stream.into()),
+            Ok(stream) => return OverSpare::Connected(stream.into()),
             Err(_) => {}
         }
     }
     OverSpare::None
+}
+
+/// Shakes hands if that is how the host is spoken to, then [asks](ask).
+pub(super) async fn greet_and_ask(
+    connection: &mut Unsettled,
+    speech: &Speech,
+    request: Request,
+    deadline: Instant,
+) -> Said {
+    let limit = deadline.saturating_duration_since(Instant::now());
+    match greet(connection.stream_mut(), speech, limit).await {
+        Ok(()) => ask(connection.stream(), [request], deadline).await,
+        Err(not_greeted) => Said::NotGreeted(not_greeted),
+    }
 }
 
 /// Sends `requests` in one write, and reads what is said to the first of them until `deadline`.
@@ -159,7 +188,7 @@ pub(super) async fn ask(
     match stream.try_write(&lines) {
         Ok(written) if written == lines.len() => {}
         Ok(_) => return Said::Lost(io::ErrorKind::WriteZero.into()),
-        Err(error) => return Said::Lost(error),
+        Err(error) => return lost(error),
     }
     reply(stream, &mut BytesMut::new(), deadline).await
 }
@@ -185,7 +214,7 @@ pub(super) async fn reply(stream: &Stream, bytes: &mut BytesMut, deadline: Insta
         }
         match timeout_at(deadline, stream.readable()).await {
             Err(_) => return Said::Silent,
-            Ok(Err(error)) => return Said::Lost(error),
+            Ok(Err(error)) => return lost(error),
             Ok(Ok(())) => {}
         }
         match stream.try_read_buf(bytes, REPLY_READ) {
@@ -193,7 +222,16 @@ pub(super) async fn reply(stream: &Stream, bytes: &mut BytesMut, deadline: Insta
             Ok(0) => return Said::Garbage,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Said::Lost(error),
+            Err(error) => return lost(error),
         }
+    }
+}
+
+fn lost(error: io::Error) -> Said {
+    // The other end says so only after the handshake, as far as this one is concerned.
+    if is_distrust(&error) {
+        Said::NotGreeted(NotGreeted::Untrusted(error))
+    } else {
+        Said::Lost(error)
     }
 }

@@ -7,6 +7,7 @@ pub mod header;
 pub mod limits;
 pub mod live;
 pub mod peer;
+mod peer_tls;
 mod pod;
 pub mod questions;
 mod reach;
@@ -49,6 +50,7 @@ use end::{End, Ends};
 use header::{Looked, Opening, Relay};
 use limits::{Limits, Places};
 use live::{Alive, Live};
+use peer_tls::PeerSpeech;
 use questions::Questions;
 pub use reach::asker;
 use reached::Reached;
@@ -78,6 +80,7 @@ pub struct Shared {
     pub answered: Notify,
     pub questions: Questions,
     pub spares: Spares,
+    peer_speech: PeerSpeech,
     pub limits: Arc<Limits>,
     /// For the TLS of the table in force.
     pub tls: ArcSwap<Configs>,
@@ -105,6 +108,7 @@ impl Shared {
             answered: Notify::new(),
             questions: Questions::default(),
             spares: Spares::default(),
+            peer_speech: PeerSpeech::default(),
             limits: Arc::new(Limits::new(std::time::Instant::now())),
             tls: ArcSwap::default(),
             kept: Kept::default(),
@@ -491,7 +495,7 @@ fn report(opened: &Opened, closed: &Closed, duration: Duration) {
     let is_quiet = match end {
         End::Clean | End::Client | End::Upstream | End::Stranger | End::Unused | End::Rate => true,
         // Other proxies ask around, and not all that connects to PORT is one.
-        End::NotMapped | End::Request => peer.is_some(),
+        End::NotMapped | End::Request | End::TlsClient | End::TlsTimeout => peer.is_some(),
         _ => false,
     };
     if is_quiet {

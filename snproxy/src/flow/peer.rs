@@ -3,6 +3,7 @@
 //! The peer adds or strips PROXY headers; from the answer on the pod's side is a blind pipe, but for one case in
 //! `flow/header.rs`. A "no" is a close without a byte, never a reset: the peer goes on to the next host.
 
+mod greet;
 mod room;
 mod strangers;
 #[cfg(test)]
@@ -33,6 +34,8 @@ use super::reached::Reached;
 use super::timeouts::{Sees, timeouts};
 use super::{Client, Closed, Found, Opens, Shared, Stated, Way, header, questions, random};
 
+use greet::{greet, may_be_plain};
+
 pub use room::Room;
 
 /// How long a line may be under way: until then its connection is none of those that wait.
@@ -54,12 +57,19 @@ pub(super) async fn way(
     table: Arc<Table>,
     client: &mut Client,
 ) -> Result<Found, (Stated, Closed)> {
+    let early = if table.conf.peer_tls.is_some() {
+        greet(shared, client)
+            .await
+            .map_err(|end| (Stated::default(), Closed::silently(end)))?
+    } else {
+        BytesMut::new()
+    };
     let mut caller = Caller {
         shared,
         peer: &client.stream,
         addr: client.addr,
         asked: client.asked,
-        bytes: BytesMut::new(),
+        bytes: early,
         waiting: Some(shared.live.wait()),
         stated: Stated::default(),
     };
@@ -127,7 +137,11 @@ impl Caller<'_> {
 
     fn check(&self, table: &Table) -> Result<(), End> {
         let said = &self.shared.strangers;
-        strangers::check(said, table, self.addr.ip(), self.asked.ip())
+        strangers::check(said, table, self.addr.ip(), self.asked.ip())?;
+        if self.peer.is_tls() {
+            return Ok(());
+        }
+        may_be_plain(self.shared, &table.conf, self.addr.ip())
     }
 
     /// The next request; who lets us wait for it does so in the waiting room.
@@ -251,10 +265,15 @@ impl Caller<'_> {
         let mut line = BytesMut::new();
         reply.encode(&mut line);
         let said = timeout(LINE_LIMIT, async {
-            while !line.is_empty() {
+            while !line.is_empty() || self.peer.unsent() > 0 {
                 self.peer.writable().await?;
-                match self.peer.try_write(&line) {
-                    Ok(written) => line.advance(written),
+                let sent = if line.is_empty() {
+                    self.peer.try_flush()
+                } else {
+                    self.peer.try_write(&line).map(|sent| line.advance(sent))
+                };
+                match sent {
+                    Ok(()) => {}
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
                 }
@@ -306,6 +325,7 @@ fn pods(table: &Table, port: ClusterPort) -> u32 {
 pub(super) async fn farewell(peer: &Stream, patience: Duration) {
     const SINK: usize = 4096;
 
+    peer.end();
     // ENOTCONN: it has reset, and hears nothing any more.
     let _ = peer.shutdown(Shutdown::Write);
     let deadline = Instant::now() + patience;

@@ -21,11 +21,16 @@ use crate::wire::peer::{Reply, Request};
 
 use super::Shared;
 use super::call::{self, Said};
+use super::peer_tls::{Limits, Opened, Plain, may_be_plain, open};
 
 /// Longest wait for a connection that no client waits for: one SYN, and no second one to a host that is away.
 const CONNECT_LIMIT: Duration = Duration::from_millis(900);
 /// A host that says nothing for this long is away, or too busy to be of use.
 pub(super) const SILENCE: Duration = Duration::from_millis(750);
+const LIMITS: Limits = Limits {
+    connect: CONNECT_LIMIT,
+    greet: SILENCE,
+};
 /// How long a connection for questions is kept without one.
 const IDLE_LIMIT: Duration = Duration::from_secs(20);
 /// Connects at once, for questions and for probes.
@@ -164,13 +169,16 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
     let pool = &asked.shared.questions;
     // Nobody closes the semaphore.
     let connecting = pool.connects.acquire().await.ok();
-    let stream = match call::connect(asked.peer(), options(asked.from), CONNECT_LIMIT).await {
-        Ok(connection) => connection.settle(),
+    let (shared, peer) = (&asked.shared, asked.peer());
+    let opened = open(shared, peer, options(asked.from), LIMITS).await;
+    let Opened { connection, plain } = match opened {
+        Ok(opened) => opened,
         Err(error) => {
-            debug!(host = %asked.peer().name, %error, "ask");
+            debug!(host = %peer.name, %error, "ask");
             return Stopped::NoConnection(error.upstream_lives());
         }
     };
+    let stream = connection.settle();
     drop(connecting);
     let stay = pool.stays.try_acquire();
     let mut has_answered = false;
@@ -190,6 +198,9 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
                 return if has_answered { Stopped::Idle } else { Stopped::Plain };
             }
         }
+        if !stream.is_tls() && !may_be_plain(&shared.table.load().conf) {
+            return Stopped::Idle;
+        }
         let requests = batch.iter().map(|question| Request::Count {
             cluster_port: question.port,
         });
@@ -207,11 +218,23 @@ async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>)
                 Said::Silent => return Stopped::Silent,
                 // It answered before: its proxy went away, or reloaded its PEERS. The next question finds out.
                 Said::Closed | Said::Lost(_) if has_answered => return Stopped::Idle,
+                // By now it may want TLS: the next question finds out.
+                Said::Closed | Said::Lost(_) if plain == Plain::Remembered => {
+                    shared.peer_speech.forget_plain(peer.addr());
+                    return Stopped::NoConnection(None);
+                }
                 // Its proxy died with the connection in its queue.
                 Said::Lost(_) => return Stopped::NoConnection(None),
+                Said::NotGreeted(error) => {
+                    shared.peer_speech.say_untrusted(peer, &error);
+                    return Stopped::NoConnection(Some(false));
+                }
                 Said::Reply(..) | Said::Closed | Said::Garbage => return Stopped::Plain,
             };
             has_answered = true;
+            if at == 1 && plain != Plain::No {
+                shared.peer_speech.note_plain(peer.addr());
+            }
             if at == batch.len() {
                 if rest.is_empty() {
                     break;
@@ -246,7 +269,7 @@ pub fn probe(shared: &Arc<Shared>, peers: &Arc<Peers>, at: usize, from: Option<I
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let probing = shared.questions.probes.acquire().await.ok();
-        let lives = lives(&peer, from).await;
+        let lives = lives(&shared, &peer, from).await;
         drop(probing);
         if let Some(lives) = lives {
             note_host(&peer, lives);
@@ -274,9 +297,10 @@ fn options(from: Option<IpAddr>) -> Options {
 }
 
 /// What a probe says: that the host lives, that it does not, or nothing.
-async fn lives(peer: &Peer, from: Option<IpAddr>) -> Option<bool> {
-    let connection = match call::connect(peer, options(from), CONNECT_LIMIT).await {
-        Ok(connection) => connection,
+async fn lives(shared: &Shared, peer: &Peer, from: Option<IpAddr>) -> Option<bool> {
+    let opened = open(shared, peer, options(from), LIMITS).await;
+    let Opened { connection, plain } = match opened {
+        Ok(opened) => opened,
         Err(error) => {
             debug!(host = %peer.name, %error, "probe");
             return error.upstream_lives();
@@ -286,10 +310,18 @@ async fn lives(peer: &Peer, from: Option<IpAddr>) -> Option<bool> {
     let request = Request::Count {
         cluster_port: ClusterPort::new(peer.addr().port())?,
     };
-    match call::ask(connection.stream(), [request], Instant::now() + SILENCE).await {
+    let said = call::ask(connection.stream(), [request], Instant::now() + SILENCE).await;
+    if plain == Plain::Remembered && matches!(said, Said::Closed | Said::Lost(_)) {
+        shared.peer_speech.forget_plain(peer.addr());
+    }
+    match said {
         // A close is what a proxy says that knows no such question.
         Said::Reply(..) | Said::Closed | Said::Garbage => Some(true),
         Said::Silent | Said::Lost(_) => Some(false),
+        Said::NotGreeted(error) => {
+            shared.peer_speech.say_untrusted(peer, &error);
+            Some(false)
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Nobody who is slow holds up the client: the next candidate starts beside it, and the first to answer wins.
 
+mod calls;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -11,11 +13,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until};
-use tracing::debug;
 
 use crate::addr::ClusterPort;
-use crate::conf::{Locality, PortConf, SendProxy};
-use crate::net::dial::DialError;
+use crate::conf::{Locality, PortConf};
 use crate::pump;
 use crate::route::Table;
 use crate::route::balance;
@@ -23,16 +23,17 @@ use crate::route::load::Permit;
 use crate::route::peers::{Answer, Answers, Peer, Share};
 use crate::route::search::{Over, Search, Step};
 use crate::route::service::{Asker, Exhausted, Pod, Service, Tried};
-use crate::wire::peer::{Reply, Request};
+use crate::wire::peer::Request;
 
-use super::call::{self, OverSpare, Said, Unsettled};
 use super::end::End;
 use super::header::Preface;
 use super::limits::{Thing, wait_for_pod};
 use super::pod::{Greeting, dial_pod, header_after, to_pod};
-use super::questions::{self, SILENCE, note_host};
+use super::questions::{self, note_host};
 use super::reached::{Held, Reached, Server};
 use super::{Shared, random};
+
+use calls::Event;
 
 /// A candidate that has not connected by then does not hold up the next one.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -65,24 +66,6 @@ impl Wanted<'_> {
 
 type Dialling = Pin<Box<dyn Future<Output = Result<Reached, Over>> + Send>>;
 type Calling = Pin<Box<dyn Future<Output = Event> + Send>>;
-
-/// What became of a call.
-enum Event {
-    Connected(Call, Unsettled),
-    NotConnected(Call, DialError),
-    /// Over a spare connection nothing, or this much of an answer, came while others connect.
-    Unanswered(Call, Unsettled, BytesMut),
-    Said(Call, Unsettled, Said),
-}
-
-/// A call of one host.
-struct Call {
-    at: usize,
-    share: Share,
-    until: Instant,
-    /// Its line went over a connection that was there before.
-    over_spare: bool,
-}
 
 /// What the newest candidate has yet to do.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -266,190 +249,6 @@ impl Race<'_> {
             })
         }));
         self.patience = Some((Newest::Pod, Instant::now() + STAGGER));
-    }
-
-    fn call(&mut self, at: usize, share: Share) {
-        let (options, limit) = (call::options(&self.table.conf), self.conf.peer_timeout);
-        let addr = self.peer(at).addr();
-        let now = Instant::now();
-        let mut call = Call {
-            at,
-            share,
-            until: now + limit,
-            over_spare: false,
-        };
-        match call::send_over_spare(&self.shared.spares, addr, self.request, STAGGER) {
-            OverSpare::Sent(connection) => {
-                self.peer(at).upstream.dial_from.note_made();
-                call.over_spare = true;
-                // While its answer is under way.
-                self.shared
-                    .spares
-                    .used(addr, options, std::time::Instant::now());
-                self.calls.push(Box::pin(async move {
-                    let mut bytes = BytesMut::new();
-                    let said = call::reply(connection.stream(), &mut bytes, now + STAGGER).await;
-                    match said {
-                        Said::Silent => Event::Unanswered(call, connection, bytes),
-                        said => Event::Said(call, connection, said),
-                    }
-                }));
-                self.patience = Some((Newest::Answers(at), now + SILENCE));
-            }
-            OverSpare::Connecting(begun) => {
-                self.peer(at).upstream.dial_from.note_made();
-                self.calls.push(Box::pin(async move {
-                    match call::connect_further(begun, addr, limit).await {
-                        Ok(connection) => Event::Connected(call, connection),
-                        Err(error) => Event::NotConnected(call, error),
-                    }
-                }));
-                self.patience = Some((Newest::Connects(at), now + STAGGER));
-            }
-            OverSpare::None => {
-                self.connect(call);
-                self.patience = Some((Newest::Connects(at), now + STAGGER));
-            }
-        }
-    }
-
-    /// Over a connection of its own.
-    fn connect(&mut self, call: Call) {
-        let peer = Arc::clone(&self.table.peers.list()[call.at]);
-        let options = call::options(&self.table.conf);
-        self.calls.push(Box::pin(async move {
-            let limit = call.until.saturating_duration_since(Instant::now());
-            match call::connect(&peer, options, limit).await {
-                Ok(connection) => Event::Connected(call, connection),
-                Err(error) => Event::NotConnected(call, error),
-            }
-        }));
-    }
-
-    /// Takes note of what became of a call; a connection if it was taken.
-    fn note(&mut self, event: Event, search: &mut Search<'_>) -> Option<Reached> {
-        match event {
-            Event::Connected(call, connection) => {
-                if self.is_newest(Newest::Connects(call.at)) {
-                    let patience = Instant::now() + SILENCE;
-                    self.patience = Some((Newest::Answers(call.at), patience));
-                }
-                let request = self.request;
-                self.calls.push(Box::pin(async move {
-                    let said = call::ask(connection.stream(), [request], call.until).await;
-                    Event::Said(call, connection, said)
-                }));
-                None
-            }
-            Event::Unanswered(call, connection, mut bytes) => {
-                // Of a host that is cut off not even the kernel answers, which a connect would have found out by now.
-                if self.is_newest(Newest::Answers(call.at)) && !connection.is_acknowledged() {
-                    self.give_up_on(Newest::Connects(call.at));
-                }
-                self.calls.push(Box::pin(async move {
-                    let said = call::reply(connection.stream(), &mut bytes, call.until).await;
-                    Event::Said(call, connection, said)
-                }));
-                None
-            }
-            Event::NotConnected(call, error) => {
-                self.is_past(Newest::Connects(call.at));
-                let peer = self.peer(call.at);
-                debug!(host = %peer.name, %error, "call");
-                self.shared.note_exhausted(&error);
-                if let Some(lives) = error.upstream_lives() {
-                    note_host(peer, lives);
-                }
-                search.note(match error {
-                    DialError::SourcePorts { .. } => Over::SourcePorts,
-                    _ => Over::NoUpstream,
-                });
-                None
-            }
-            Event::Said(call, connection, said)
-                if call.over_spare && matches!(said, Said::Closed | Said::Lost(_)) =>
-            {
-                self.call_anew(call, &connection, &said);
-                None
-            }
-            Event::Said(call, connection, said) => {
-                self.is_past(Newest::Answers(call.at));
-                self.heard(call, connection, said, search)
-            }
-        }
-    }
-
-    /// A spare connection may have been on its way to its end when the line came: that is no answer. The host is asked
-    /// once more.
-    fn call_anew(&mut self, mut call: Call, connection: &Unsettled, said: &Said) {
-        let addr = self.peer(call.at).addr();
-        // A close that comes before the line has arrived was not meant for it.
-        if matches!(said, Said::Lost(_)) || !connection.is_acknowledged() {
-            let now = std::time::Instant::now();
-            self.shared.spares.bar(addr, now);
-        }
-        debug!(host = %self.peer(call.at).name, "a spare connection was closed");
-        if self.is_newest(Newest::Answers(call.at)) {
-            self.patience = Some((Newest::Connects(call.at), Instant::now() + STAGGER));
-        }
-        call.over_spare = false;
-        self.connect(call);
-    }
-
-    fn heard(
-        &mut self,
-        call: Call,
-        connection: Unsettled,
-        said: Said,
-        search: &mut Search<'_>,
-    ) -> Option<Reached> {
-        let peer = self.peer(call.at);
-        // Not the connection: the kernel of a frozen host makes that too.
-        if matches!(said, Said::Reply(..) | Said::Closed | Said::Garbage) {
-            note_host(peer, true);
-        }
-        let answer = match said {
-            Said::Reply(Reply::Accept { send_proxy }, early) => {
-                self.remember(call.at, Answer::Took);
-                if !call.over_spare {
-                    let (options, now) =
-                        (call::options(&self.table.conf), std::time::Instant::now());
-                    self.shared.spares.used(peer.addr(), options, now);
-                }
-                return Some(Reached {
-                    upstream: connection.settle(),
-                    server: Server::Host(peer.addr()),
-                    // The answer knows no versions; a host whose pod wants v2 makes it of the v1 that it gets.
-                    send: if send_proxy {
-                        SendProxy::V1
-                    } else {
-                        SendProxy::No
-                    },
-                    early,
-                    held: Held::new(None, Some(call.share)),
-                });
-            }
-            Said::Reply(Reply::Busy, _) => {
-                search.note(Over::Busy);
-                Answer::Busy
-            }
-            Said::Closed => Answer::NotHere,
-            Said::Reply(Reply::Pods(_), _) | Said::Garbage => {
-                search.note(Over::NoUpstream);
-                debug!(host = %peer.name, addr = %peer.addr(), "the answer is none of the protocol");
-                Answer::NotHere
-            }
-            unsaid @ (Said::Silent | Said::Lost(_)) => {
-                if let Said::Lost(error) = unsaid {
-                    debug!(host = %peer.name, %error, "call");
-                }
-                search.note(Over::NoUpstream);
-                self.probe(call.at);
-                Answer::Silent
-            }
-        };
-        self.remember(call.at, answer);
-        None
     }
 
     /// The newest candidate takes too long: others of its kind are not to wait for it as well.

@@ -336,6 +336,17 @@ impl Spare {
         }
     }
 
+    /// `WouldBlock` while it is not connected.
+    pub(super) fn connected(&self) -> io::Result<()> {
+        match self.socket.peer_addr() {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// How long it has been there.
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)

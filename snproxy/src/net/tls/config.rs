@@ -82,7 +82,7 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
-fn roots(texts: &CertTexts, now: SystemTime) -> Result<RootCertStore, Diagnostic> {
+pub(super) fn roots(texts: &CertTexts, now: SystemTime) -> Result<RootCertStore, Diagnostic> {
     let mut roots = RootCertStore::empty();
     for authority in authorities(texts, now)? {
         roots.add(authority).map_err(|error| in_ca(texts, &error))?;
@@ -90,7 +90,7 @@ fn roots(texts: &CertTexts, now: SystemTime) -> Result<RootCertStore, Diagnostic
     Ok(roots)
 }
 
-fn in_ca(texts: &CertTexts, error: &impl std::fmt::Display) -> Diagnostic {
+pub(super) fn in_ca(texts: &CertTexts, error: &impl std::fmt::Display) -> Diagnostic {
     match &texts.ca {
         Some(ca) => found(
             ca,

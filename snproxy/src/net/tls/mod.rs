@@ -4,6 +4,7 @@
 
 mod certificate;
 mod config;
+mod peer;
 
 use std::collections::HashMap;
 use std::io;
@@ -15,11 +16,12 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use rustls_pki_types::ServerName;
 use tokio::time::timeout;
 
-use crate::conf::{ClientTls, UpstreamTls};
+use crate::conf::{ClientTls, PeerTls, UpstreamTls};
 use crate::sys::stream::Stream;
 
 pub use certificate::{Certificate, certificates};
 pub use config::{client_config, server_config};
+pub use peer::{PeerConfigs, peer_configs};
 
 /// The one provider of cryptography.
 fn provider() -> &'static Arc<CryptoProvider> {
@@ -33,6 +35,7 @@ fn provider() -> &'static Arc<CryptoProvider> {
 pub struct Configs {
     pub clients: HashMap<Arc<ClientTls>, Arc<ServerConfig>>,
     pub upstreams: HashMap<Arc<UpstreamTls>, Arc<ClientConfig>>,
+    pub peers: HashMap<Arc<PeerTls>, Arc<PeerConfigs>>,
 }
 
 /// Why a handshake gave no connection.
