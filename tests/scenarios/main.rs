@@ -9,6 +9,7 @@ mod conflict;
 mod container;
 mod directory;
 mod drain;
+mod etcd;
 mod fidelity;
 mod fixture;
 mod flood;

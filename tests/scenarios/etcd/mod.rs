@@ -1,0 +1,10 @@
+//! Nodes of services that etcd knows, and what becomes of them when etcd fails.
+
+mod asked;
+mod changes;
+mod fixture;
+mod quorum;
+mod register;
+mod served;
+
+use fixture::{Etcd, FILE, PORT, SOON, SRV, proxy, register, service};
