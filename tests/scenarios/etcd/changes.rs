@@ -65,18 +65,16 @@ fn states(staying: &[String], changes: &[(Change, String)]) -> HashMap<BTreeSet<
 }
 
 /// One connection to etcd's gateway, for many changes.
-struct Gateway<'e> {
-    etcd: &'e Etcd<'e>,
+struct Gateway {
     conn: Conn,
     answers: BufReader<TcpStream>,
 }
 
-impl<'e> Gateway<'e> {
-    fn new(etcd: &'e Etcd<'e>) -> Self {
+impl Gateway {
+    fn new(etcd: &Etcd<'_>) -> Self {
         let conn = etcd.connect(0);
         let answers = conn.stream().try_clone().expect("a second handle");
         Self {
-            etcd,
             answers: BufReader::new(answers),
             conn,
         }
@@ -90,9 +88,8 @@ impl<'e> Gateway<'e> {
         let mut question = field;
         question["key"] = STANDARD.encode(format!("{SRV}/{node}")).into();
         let question = question.to_string();
-        let host = self.etcd.urls();
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n{question}",
+            "POST {path} HTTP/1.1\r\nHost: etcd\r\nContent-Length: {}\r\n\r\n{question}",
             question.len()
         );
         self.conn.send(request);
@@ -113,7 +110,7 @@ fn answer(stream: &mut impl BufRead) -> (String, Vec<u8>) {
         name.eq_ignore_ascii_case("content-length")
             .then(|| value.trim().parse().expect("a length"))
     });
-    let mut body = vec![0; length.expect("a length")];
+    let mut body = vec![0; length.unwrap_or_else(|| panic!("no length: {head}"))];
     stream.read_exact(&mut body).expect("the body");
     (head, body)
 }
