@@ -77,6 +77,16 @@ fn a_host_that_dies_leaves_within_its_lease_and_one_that_stops_at_once() {
         Figure::Time(LEASE + Duration::from_secs(2)),
     );
 
+    let back = Instant::now();
+    c.start();
+    eventually(SOON, "its ports are back", || !a.is_refused(PORT));
+    assert_eq!(a.open(PORT).greeting(), "c");
+    print_figure(
+        "directory: from the start of a host to its ports being served elsewhere",
+        Figure::Time(back.elapsed()),
+        Figure::Time(Duration::from_secs(2)),
+    );
+
     let stopped = Instant::now();
     b.snproxy().signal(rustix::process::Signal::TERM);
     eventually(SOON, "its ports are gone", || a.is_refused(PORT + 1));
@@ -175,6 +185,46 @@ fn a_host_that_does_not_publish_is_asked_as_ever() {
         a.action(2000) == "refuse"
     });
     assert_eq!(a.open(PORT).greeting(), "c");
+}
+
+#[test]
+fn commands_say_what_comes_from_the_directory() {
+    let (net, etcd) = net();
+    let (a, c) = (net.host("a"), net.host("c"));
+    let lines: String = (PORT..PORT + 7)
+        .flat_map(|port| [FIRST_POD, FIRST_POD + 1].map(|pod| format!("{port}:{pod}:9:false\n")))
+        .collect();
+    c.mappings(&format!("{lines}{}:{FIRST_POD}:1:false\n", PORT + 7));
+    c.pod(FIRST_POD, Pod::answering("c"));
+    c.pod(FIRST_POD + 1, Pod::answering("c"));
+    start(net.all_hosts());
+
+    let full = a.open(PORT + 7);
+    assert_eq!(full.line(), "c");
+    let block = "/snproxy/default/hosts/10.77.0.3:32767/1024";
+    let stored = "1\n1024-1030 2\n1031 1 full\n";
+    eventually(SOON, "it is said to be full", || {
+        etcd.ctl(&net, &["get", block, "--print-value-only"]).trim() == stored.trim()
+    });
+    let told = |words: &[&str], expected: &str| {
+        eventually(SOON, expected, || {
+            let output = a.run(words);
+            String::from_utf8_lossy(&output.stdout).contains(expected)
+        });
+    };
+    told(
+        &["status"],
+        "directory    current: cluster default at http://10.77.0.102:2379, 2 other hosts with 8 ports; \
+         this host is published as 10.77.0.1:32767",
+    );
+    told(&["routes"], "up, in the cluster directory");
+    told(&["routes"], "10.77.0.3 busy (published, 1 live)");
+    told(
+        &["explain", "1024"],
+        "serves it, pods 2, says the cluster directory",
+    );
+    told(&["explain", "1032"], "now: nobody serves it");
+    told(&["ports"], "no host serves it");
 }
 
 #[test]

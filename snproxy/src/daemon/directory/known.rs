@@ -225,17 +225,10 @@ impl Known {
         host.is_some_and(|host| host.offers(offer))
     }
 
-    /// Where the configuration dials a host: by another of its addresses, maybe.
-    fn dialled_at(conf: &Conf, addr: SocketAddr) -> SocketAddr {
-        let same = conf
-            .other_hosts()
-            .find(|host| host.port == addr.port() && host.addrs.contains(&addr.ip()));
-        same.and_then(HostAddr::addr).unwrap_or(addr)
-    }
-
     /// Hosts that only the directory names, this one left out; those that just left are there until it is certain.
     pub(super) fn further(&self, conf: &Conf) -> Vec<(Box<str>, SocketAddr)> {
         let listed: BTreeSet<_> = conf.other_hosts().filter_map(HostAddr::addr).collect();
+        let dialled_at = dialled_at(conf);
         let this = conf.this_host.and_then(|at| conf.hosts.get(at));
         let is_this = |addr: SocketAddr| {
             Some(addr) == self.own
@@ -253,7 +246,7 @@ impl Known {
         let left = left.map(|(addr, left)| (*addr, left.name.clone()));
         let mut all: BTreeMap<SocketAddr, Box<str>> = left.collect();
         all.extend(there);
-        all.retain(|addr, _| !is_this(*addr) && !listed.contains(&Self::dialled_at(conf, *addr)));
+        all.retain(|addr, _| !is_this(*addr) && !listed.contains(&dialled_at(*addr)));
         all.into_iter().map(|(addr, name)| (name, addr)).collect()
     }
 
@@ -264,7 +257,8 @@ impl Known {
         }
         let list = table.peers.list().iter().zip(0..);
         let numbers: HashMap<_, usize> = list.map(|(peer, at)| (peer.addr(), at)).collect();
-        let number = |addr| numbers.get(&Self::dialled_at(&table.conf, addr)).copied();
+        let dialled_at = dialled_at(&table.conf);
+        let number = |addr| numbers.get(&dialled_at(addr)).copied();
         let freshness = if self.is_stale {
             Freshness::Stale
         } else {
@@ -316,4 +310,17 @@ impl Known {
             ..api::Directory::default()
         }
     }
+}
+
+/// Where the configuration dials a host: by another of its addresses, maybe, than the one it publishes.
+fn dialled_at(conf: &Conf) -> impl Fn(SocketAddr) -> SocketAddr + use<> {
+    let addrs = conf.other_hosts().flat_map(|host| {
+        let dialled = host.addr().into_iter();
+        dialled.flat_map(move |addr| {
+            let ips = host.addrs.iter();
+            ips.map(move |ip| (SocketAddr::new(*ip, host.port), addr))
+        })
+    });
+    let addrs: HashMap<_, _> = addrs.collect();
+    move |addr| addrs.get(&addr).copied().unwrap_or(addr)
 }

@@ -326,8 +326,21 @@ impl Daemon {
         if !is_same || said(&before) != said(&after) {
             self.steerer.bring(&table);
         }
+        if let Some(after) = &after {
+            self.find(&table, before.as_deref(), after);
+        }
         self.shared.limits.look_again();
         self.shared.answered.notify_waiters();
+    }
+
+    /// Asks hosts that were away, and publish by now, whether they are back.
+    fn find(&self, table: &Table, before: Option<&View>, after: &View) {
+        for (at, peer) in table.peers.list().iter().enumerate() {
+            let has_come = after.publishes(at) && !before.is_some_and(|view| view.publishes(at));
+            if has_come && !peer.is_up() {
+                questions::probe(&self.shared, &table.peers, at, table.conf.dial_from);
+            }
+        }
     }
 
     /// Leaves the directory, so that nobody sends anybody here any more.
