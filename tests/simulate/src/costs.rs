@@ -28,9 +28,9 @@ pub(crate) const CELL: u64 = 24;
 pub(crate) const ANSWERS: u64 = 100;
 /// A pointer for each cluster port.
 pub(crate) const SLOTS: u64 = 65_536 * 8;
-// Of snproxy/src/wire/directory/mod.rs and daemon/directory, as agreed for the cluster directory.
-pub(crate) const BLOCK: u32 = 1024;
+// Of snproxy/src/daemon/directory.
 pub(crate) const KEEP_ALIVE: f64 = 3.0;
+pub(crate) const PACE: Duration = Duration::from_millis(100);
 
 /// IPv4 and TCP with time stamps; a SYN has more options.
 pub(crate) const SEGMENT: f64 = 52.0;
@@ -52,8 +52,9 @@ pub(crate) mod cpu {
     /// A keep-alive, at all members together; a key of a range, at the one that reads it.
     pub(crate) const KEEP_ALIVE: f64 = 2.0e-3;
     pub(crate) const KEY: f64 = 13.5e-6;
-    /// Of a host: an event read and taken over. An assumption.
-    pub(crate) const TAKE: f64 = 100e-6;
+    /// Of a host that follows 1,000 others: an event that is read, and all that came being taken over.
+    pub(crate) const READ: f64 = 60e-6;
+    pub(crate) const TAKE: f64 = 1000e-6;
 }
 
 /// Sizes of etcd's JSON gateway with a key of 40 bytes and an empty value, measured on the wire with etcd 3.4.23.
@@ -76,6 +77,8 @@ pub(crate) mod etcd {
 
 /// Bytes of a port in the value of a block: `61000 1`, with the end of the line.
 pub(crate) const LINE: f64 = 8.0;
+/// What it takes more where it is several adjacent ones: `-61001`.
+pub(crate) const LONGER: f64 = 6.0;
 
 /// Bytes of a value as base64.
 pub(crate) fn base64(bytes: f64) -> f64 {
@@ -97,6 +100,8 @@ pub(crate) fn lines() -> (f64, f64) {
 mod tests {
     const QUESTIONS: &str = include_str!("../../../snproxy/src/flow/questions.rs");
     const REACH: &str = include_str!("../../../snproxy/src/flow/reach.rs");
+    const DIRECTORY: &str = include_str!("../../../snproxy/src/daemon/directory/mod.rs");
+    const PUBLISH: &str = include_str!("../../../snproxy/src/daemon/directory/publish.rs");
     const PEERS: &str = include_str!("../../../snproxy/src/route/peers/mod.rs");
 
     #[test]
@@ -108,6 +113,9 @@ mod tests {
             (QUESTIONS, "MAX_WAITING: usize = 1024;"),
             (QUESTIONS, "MAX_BATCH: usize = 32;"),
             (REACH, "ANSWER_WAIT: Duration = Duration::from_millis(250);"),
+            (DIRECTORY, "TTL: Duration = Duration::from_secs(10);"),
+            (DIRECTORY, "PACE: Duration = Duration::from_millis(100);"),
+            (PUBLISH, "BEAT: Duration = Duration::from_secs(3);"),
             (PEERS, "SERVES_FOR: Duration = Duration::from_secs(30);"),
             (PEERS, "STALE_SERVES: Duration = Duration::from_secs(2);"),
             (PEERS, "STALE_NO: Duration = Duration::from_secs(1);"),

@@ -3,11 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::agenda::{Agenda, until_next};
-use crate::costs::{KEEP_ALIVE, LINE, ROUND_TRIP, base64, cpu, etcd};
+use snproxy::wire::directory::{Run, Serves, encode_block};
 
-/// Watchers that time is taken at, of each change.
-const SAMPLES: usize = 8;
+use crate::agenda::{Agenda, until_next};
+use crate::costs::{KEEP_ALIVE, PACE, ROUND_TRIP, base64, cpu, etcd};
+
+/// Hosts that time is taken at: where among those of a member they stand; the last one first.
+const SAMPLES: [f64; 6] = [1.0, 0.1, 0.3, 0.5, 0.7, 0.9];
+
+/// Of all ports that a cluster may have.
+const FIRST: u32 = 5536;
+const ALL: u32 = 60_000;
 
 /// A cluster with a directory.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +70,8 @@ pub(crate) fn run(cluster: Cluster, seconds: f64, seed: u64) -> Seen {
     let hosts = cluster.hosts as usize;
     let mut served: Vec<BTreeSet<u32>> = vec![BTreeSet::new(); hosts];
     for port in 0..cluster.ports {
+        // The last ones, which have five digits.
+        let port = FIRST + (ALL - cluster.ports) + port;
         for host in random.choose_multiple(0..hosts, cluster.pods.min(cluster.hosts) as usize) {
             served[host].insert(port);
         }
@@ -86,6 +94,7 @@ pub(crate) fn run(cluster: Cluster, seconds: f64, seed: u64) -> Seen {
     let put = Duration::from_secs_f64(cpu::PUT / processors);
     // All members do the same at the same time: one stands for them.
     let mut free = Duration::ZERO;
+    let mut applied = [Duration::ZERO; SAMPLES.len()];
     let (mut changes, mut bytes) = (0u32, 0.0);
     let mut agenda = Agenda::new();
     agenda.plan(until_next(cluster.changes, &mut random), Event::Changes);
@@ -103,13 +112,18 @@ pub(crate) fn run(cluster: Cluster, seconds: f64, seed: u64) -> Seen {
             Event::Committed(since) => {
                 let begun = free.max(agenda.now()) + put;
                 free = begun + fan_out;
-                let after =
-                    |done: Duration| (done.saturating_sub(since) + ROUND_TRIP / 2).as_secs_f64();
-                found.known_by_all.push(after(free));
-                for _ in 0..SAMPLES {
-                    found
-                        .known
-                        .push(after(begun + fan_out.mul_f64(random.f64())));
+                for (place, applied) in SAMPLES.iter().zip(&mut applied) {
+                    let heard = begun + fan_out.mul_f64(*place) + ROUND_TRIP / 2;
+                    // A host takes over what came since it did last, which was a while ago.
+                    if heard > *applied {
+                        *applied = heard.max(*applied + PACE);
+                    }
+                    let after = applied.saturating_sub(since).as_secs_f64();
+                    if *place < 1.0 {
+                        found.known.push(after);
+                    } else {
+                        found.known_by_all.push(after);
+                    }
                 }
             }
         }
@@ -122,13 +136,11 @@ pub(crate) fn run(cluster: Cluster, seconds: f64, seed: u64) -> Seen {
 
 /// A pod of a port goes, or one comes; bytes of the block that is written for it.
 fn change(cluster: Cluster, ports: &mut BTreeSet<u32>, random: &mut fastrand::Rng) -> f64 {
+    let first = FIRST + (ALL - cluster.ports);
+    let any = first + random.u32(..cluster.ports);
     let comes = ports.is_empty() || random.bool();
-    let port = if comes {
-        random.u32(..cluster.ports)
-    } else {
-        let which = random.usize(..ports.len());
-        ports.iter().nth(which).copied().unwrap_or_default()
-    };
+    let next = || ports.range(any..).chain(ports.iter()).next().copied();
+    let port = if comes { any } else { next().unwrap_or(any) };
     if comes {
         ports.insert(port);
     } else {
@@ -137,9 +149,25 @@ fn change(cluster: Cluster, ports: &mut BTreeSet<u32>, random: &mut fastrand::Rn
     value(cluster, ports, port / cluster.block)
 }
 
+/// Bytes of a block, as hosts write it.
 fn value(cluster: Cluster, ports: &BTreeSet<u32>, block: u32) -> f64 {
-    let lines = ports
-        .range(block * cluster.block..(block + 1) * cluster.block)
-        .count();
-    2.0 + LINE * lines as f64
+    let mut runs: Vec<Run> = Vec::new();
+    let block = block * cluster.block..(block + 1) * cluster.block;
+    for port in ports
+        .range(block)
+        .filter_map(|port| u16::try_from(*port).ok())
+    {
+        match runs.last_mut() {
+            Some(run) if run.last + 1 == port => run.last = port,
+            _ => runs.push(Run {
+                first: port,
+                last: port,
+                serves: Serves {
+                    pods: 1,
+                    is_full: false,
+                },
+            }),
+        }
+    }
+    encode_block(&runs).len() as f64
 }

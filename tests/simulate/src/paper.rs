@@ -1,8 +1,8 @@
 //! The same on paper: closed formulas, which docs/simulation.md prints.
 
 use crate::costs::{
-    self, ANSWERS, CELL, KEEP_ALIVE, LINE, LOOK_AGAIN, MAX_CELLS, MAX_STAYS, ROUND_TRIP, SEGMENT,
-    SERVES_FOR, SLOTS, STALE_NO, STALE_SERVES, SYN, base64, cpu, etcd,
+    self, ANSWERS, CELL, KEEP_ALIVE, LINE, LONGER, LOOK_AGAIN, MAX_CELLS, MAX_STAYS, PACE,
+    ROUND_TRIP, SEGMENT, SERVES_FOR, SLOTS, STALE_NO, STALE_SERVES, SYN, base64, cpu, etcd,
 };
 use crate::directory::Cluster;
 use crate::probing::Load;
@@ -112,8 +112,10 @@ pub(crate) fn kept(cluster: Cluster) -> Kept {
     let blocks = f64::from(cluster.ports.div_ceil(cluster.block));
     let used = blocks * (1.0 - (-served / blocks).exp());
     // The version, and a line for each port; the block that changes is met by one of its ports.
-    let value = 2.0 + LINE * served / used;
-    let written = 2.0 + LINE * (0.5 + (served - 1.0).max(0.0) / blocks);
+    let density = served / f64::from(cluster.ports);
+    let line = (1.0 - density) * (LINE + density * LONGER);
+    let value = 2.0 + line * served / used;
+    let written = 2.0 + line * (0.5 + (served - 1.0).max(0.0) / blocks);
     let event = etcd::EVENT + base64(written);
     let put = etcd::PUT + etcd::PUT_ANSWER + base64(written);
     let alive = (etcd::KEEP_ALIVE + etcd::KEEP_ALIVE_ANSWER) / KEEP_ALIVE;
@@ -124,16 +126,21 @@ pub(crate) fn kept(cluster: Cluster) -> Kept {
     let at_once = fan_out + cpu::PUT / cluster.speed(alive_cpu);
     let busy = changes * at_once;
     let queued = busy * at_once / (2.0 * (1.0 - busy));
+    // What comes within a pause waits for its end, where the next pause begins; after an empty one a change does not wait.
+    let pace = PACE.as_secs_f64();
+    let empty = (-changes * pace).exp();
+    let paced = changes * pace * pace / 2.0 / (changes * pace + empty);
     Kept {
         keys: 1.0 + used,
         event,
         packets: 2.0 * changes + 2.0 * changes / hosts + 4.3 / KEEP_ALIVE,
         bytes: changes * (event + etcd::EVENT_ACK) + changes / hosts * put + alive,
-        host_cpu: changes * cpu::TAKE,
+        host_cpu: changes * cpu::READ + cpu::TAKE / (pace + empty / changes),
         member_cpu: changes * (watchers * cpu::EVENT + cpu::PUT) + alive_cpu,
         member_bytes: changes * watchers * event,
         member_memory: watchers * etcd::WATCHER,
-        known: (busy < 1.0).then(|| etcd::COMMIT + ROUND_TRIP.as_secs_f64() + queued + at_once),
+        known: (busy < 1.0)
+            .then(|| etcd::COMMIT + ROUND_TRIP.as_secs_f64() + queued + at_once + paced),
         start_bytes: hosts * (1.0 + used) * etcd::KEY + hosts * used * base64(value),
         memory: hosts * (200.0 + used * 64.0 + served * 8.0) + 65_536.0 / 8.0,
     }

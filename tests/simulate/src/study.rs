@@ -1,6 +1,7 @@
 //! What is simulated, and compared with the paper.
 
-use crate::costs::BLOCK;
+use snproxy::wire::directory::BLOCK;
+
 use crate::directory::{self, Cluster, Seen};
 use crate::paper::{self, Asked, Cost, Kept};
 use crate::probing::{self, Counted, Load};
@@ -144,7 +145,7 @@ pub(crate) fn cluster(hosts: u32, ports: u32, changes: f64) -> Cluster {
         ports,
         pods: PODS,
         changes,
-        block: BLOCK,
+        block: BLOCK.into(),
         members: MEMBERS,
         processors: PROCESSORS,
     }
@@ -190,7 +191,7 @@ impl Probed {
 impl Watched {
     fn new(cluster: Cluster, seed: u64) -> Self {
         let paper = paper::kept(cluster);
-        let seconds = 2000.0 / cluster.changes;
+        let seconds = 5000.0 / cluster.changes;
         Self {
             cluster,
             paper,

@@ -41,7 +41,7 @@ carried to the old host first, which says no: their clients wait a round trip lo
 pub(super) const DIRECTORY: &str = "\
 Each host holds a lease (TTL 10 s, a keep-alive each 3 s) and watches the prefix; a pod that comes or goes rewrites the key of its block of
 1,024 ports. 60,000 ports, pods at random hosts, three members of etcd with four processors each. What a host pays goes with the changes
-alone; what etcd pays goes with changes × hosts, for each member tells every change to a third of the hosts. *Known* is the time from a change until
+alone; what etcd pays goes with changes × hosts, for each member tells every change to a third of the hosts. A host takes over what came ten times a second at most. *Known* is the time from a change until
 a host, or the last host, has it, in ms; empty where the members cannot keep up.
 ";
 
@@ -69,14 +69,16 @@ trip r of 0.25 ms:
 - Memory: 8 bytes for each of 65,536 ports, 100 for each port in use, 24 for each answer, of which there are at most 262,144. With the directory: 200 for each host, 64 for each of its keys, 8 for each port
   that it serves.
 - Keys of a host: 1 + B (1 − e^(−s/B)) with B blocks, of which one has b ports, and s ports that the host serves. An event: 375 bytes and 4/3 of the value, which is
-  2 bytes and 8 for each port of the block.
+  2 bytes and 8 for each port of the block (less where adjacent ports are served alike).
+- Changes within 0.1 s of the last one that a host took over wait for the end of that time: (0.1 s)² C / 2(C × 0.1 s + e^(−C × 0.1 s)) in the mean. A host takes over
+  1 / (0.1 s + e^(−C × 0.1 s) / C) times a second.
 - A member works T = N/3 × 80 µs + 1.4 ms for each change, over the processors that keep-alives leave it (N/3 s × 2.0 ms / 3 are gone). With ρ = C × T the last host knows after
-  commit + r + T + ρT / 2(1 − ρ) in the mean (M/D/1).
+  commit + r + T + ρT / 2(1 − ρ) (M/D/1) and that wait in the mean.
 
 The simulation of probing follows one host event by event. What is remembered, who is asked when, and where a connection goes, is snproxy's own
 code (`route/peers`, `route/search`) on a simulated clock: a rule that changes there changes this page, and the paper has to follow. Simulated
 are the connections for questions by the rules and limits of `flow/questions.rs`, the answers of the other hosts, and the network. The host has no
-pod of the ports that its clients use. The simulation of the directory places every pod, makes the blocks, and has the members tell one change after the other.
+pod of the ports that its clients use. The simulation of the directory places every pod, makes the blocks, and has the members tell one change after the other; its values are written by snproxy's own code.
 ";
 
 pub(super) const MEASURED: &str = "\
@@ -92,5 +94,5 @@ On a machine with two processors (Intel Xeon, Linux 6.18), 2026-11-21, in networ
 - etcd 3.4.23 of Debian by its JSON gateway (HTTP/1.1): 200 puts each of values of 0 to 1,000 bytes at a key of 40 bytes, and one watcher; 200 keep-alives; a range of 2,000 keys. Time of an
   event: 200 puts at 20 a second and 50 or 200 watchers took 121 and 82 µs for each event and watcher, 69 µs at full speed. A put and a keep-alive: three members on the machine, which took 4.2 and 2.0 ms together
   beyond what they take when idle; between them a put is 1,600 bytes.
-- Assumed, not measured: the round trip, and 100 µs of a host for an event that it takes over.
+- Assumed, not measured: the round trip; and of a host that follows 1,000 others 60 µs for reading an event, and 1 ms for taking over what came.
 ";
