@@ -2,6 +2,7 @@
 //!
 //! One file per area. `cargo xtask test` installs what they need, builds what they run, and runs them as root.
 
+mod ambassador;
 mod apps;
 mod cli;
 mod cluster;

@@ -21,6 +21,9 @@ pub(crate) fn run(fast: bool, strict: bool, filter: Option<&str>) -> anyhow::Res
     let strict = strict || env::var("CI").is_ok_and(|ci| ci == "true");
     let mut steps = Steps::default();
     let mut result = steps.step("unit tests", || units(filter));
+    if result.is_ok() && filter.is_none() {
+        result = steps.step("examples of the library", examples);
+    }
     if result.is_ok() && !fast {
         result = scenarios(&mut steps, strict, filter);
     }
@@ -53,6 +56,15 @@ fn units(filter: Option<&str>) -> anyhow::Result<()> {
         ])
         .args(filter),
     )
+}
+
+/// Each one ends by itself, and panics where it does not get what it shows.
+fn examples() -> anyhow::Result<()> {
+    for example in ["static", "policies", "tls_pair"] {
+        let words = ["run", "--locked", "--package", "snproxy", "--example"];
+        run_command(cargo(&words).arg(example))?;
+    }
+    Ok(())
 }
 
 fn scenarios(steps: &mut Steps, strict: bool, filter: Option<&str>) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::daemon::runtime_folder;
-use crate::proxy::{Builder, Service, Upstream, every_address};
+use crate::proxy::{Builder, Service, Upstream, every_address, is_word};
 
 use super::FAILED;
 use super::keys::Keys;
@@ -240,9 +240,7 @@ fn place(option: &str, text: &str) -> anyhow::Result<String> {
 
 /// A text that is one word in a line of proxy.conf.
 fn word<'a>(option: &str, text: &'a str) -> anyhow::Result<&'a str> {
-    let is_odd =
-        |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '#' | ',');
-    if text.is_empty() || text.contains(is_odd) {
+    if !is_word(text) {
         bail!("{option} {text:?}: blanks, commas, quotes and # cannot be part of it");
     }
     Ok(text)

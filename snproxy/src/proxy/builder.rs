@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::service::{EXPECTED, Listen, Service, Upstream, parse};
+use super::tls::{ClientTls, UpstreamTls};
 use crate::conf::{self, KeyDoc, SendProxy};
 use crate::diag::{Diagnostic, Source};
 use crate::discovery::Root;
@@ -57,6 +58,10 @@ pub enum Error {
     },
     #[error("{key} {value:?}: the value cannot be said in one line")]
     Value { key: String, value: String },
+    #[error(
+        "TLS of service `{service}`: blanks, commas, quotes and # cannot be part of a path or name"
+    )]
+    Certificates { service: String },
     #[error("find a free port at {ip}")]
     FreePort { ip: IpAddr, source: io::Error },
     /// What is wrong, one finding each.
@@ -318,6 +323,23 @@ fn app(service: &Service, listens: &[Listen]) -> Result<Value, Error> {
             app.insert("Targets".to_owned(), targets.collect());
         }
     }
+    let tls = [
+        (
+            "CLIENTTLS",
+            service.client_tls.as_ref().map(ClientTls::value),
+        ),
+        (
+            "UPSTREAMTLS",
+            service.upstream_tls.as_ref().map(UpstreamTls::value),
+        ),
+    ];
+    for (key, value) in tls {
+        let Some(value) = value else { continue };
+        let value = value.ok_or_else(|| Error::Certificates {
+            service: service.name.clone(),
+        })?;
+        app.insert(key.to_owned(), json!(value));
+    }
     for (key, value) in &service.keys {
         let mut known = conf::key_docs().filter(|known| known.of_port && !is_ours(known));
         let Some(known) = known.find(|known| known.name.eq_ignore_ascii_case(key)) else {
@@ -371,4 +393,113 @@ fn free_port(ip: IpAddr) -> io::Result<(Socket, u16)> {
     let bound = socket.local_addr()?.as_socket();
     let port = bound.ok_or(io::ErrorKind::AddrNotAvailable)?.port();
     Ok((socket, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::Policy;
+
+    fn texts(builder: &Builder) -> (String, String) {
+        match builder.root().unwrap() {
+            Root::Said { conf, apps } => (conf.text, apps.text),
+            root => panic!("{root}"),
+        }
+    }
+
+    fn service(name: &str, listen: &str) -> Service {
+        Service::new(name).listen(listen).upstream("10.0.0.7:80")
+    }
+
+    #[test]
+    fn services_become_texts() {
+        let health = "tcp/2s send=\"PING\\r\\n\" expect=\"#\"";
+        let builder = Builder::default()
+            .service(service("a", "127.0.0.1:5000").policy(Policy::Ordered))
+            .service(service("b", "127.0.0.1:5001").set("health", health))
+            .set("QUEUE", "5")
+            .set("queue", "6");
+        let (conf, apps) = texts(&builder);
+        assert_eq!(
+            conf,
+            "HOST 127.0.0.1\nPORT none\nCLUSTERPORTS none\nADMIN none\nCLIENTPROXY never\nCLUSTER none\n\
+             CONFLICT fail\nSTEERING listeners\nqueue 6\n"
+        );
+        let apps: Value = serde_json::from_str(&apps).unwrap();
+        let expected = json!({ "Apps": [
+            { "Name": "a", "Ports": [5000], "Targets": [{ "Addr": "10.0.0.7:80" }], "BALANCE": "ordered" },
+            { "Name": "b", "Ports": [5001], "Targets": [{ "Addr": "10.0.0.7:80" }], "HEALTH": health },
+        ] });
+        assert_eq!(apps, expected);
+    }
+
+    #[test]
+    fn addresses_that_differ_are_said_port_by_port_and_never_steered() {
+        let builder = Builder::default()
+            .service(service("a", "127.0.0.1:5000-5099"))
+            .service(service("b", "127.0.0.2:6000"));
+        let (conf, _) = texts(&builder);
+        assert!(conf.contains("HOST 127.0.0.1\n"), "{conf}");
+        assert!(conf.contains("STEERING listeners\n"), "{conf}");
+        assert!(conf.contains("BIND 6000 127.0.0.2\n"), "{conf}");
+        let many = Builder::default().service(service("a", "127.0.0.1:5000-5099"));
+        assert!(texts(&many).0.contains("STEERING auto\n"));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_an_error() {
+        let with = |service| Builder::default().service(service).root().unwrap_err();
+        let good = || service("a", "127.0.0.1:5000");
+        assert!(matches!(Builder::default().root(), Err(Error::NoService)));
+        assert!(matches!(with(service("a", "x")), Error::Listen { .. }));
+        assert!(matches!(
+            with(Service::new("a").upstream("a:1")),
+            Error::NoListen { .. }
+        ));
+        assert!(matches!(
+            with(Service::new("a").listen(":1")),
+            Error::NoUpstream { .. }
+        ));
+        assert!(matches!(
+            with(good().discovered("/srv")),
+            Error::TwoSources { .. }
+        ));
+        let two = good().listen("127.0.0.2:5000");
+        assert!(matches!(with(two), Error::TwoAddresses { port: 5000, .. }));
+        for key in ["NONSENSE", "WORKERS", "BIND"] {
+            let error = with(good().set(key, "1"));
+            assert!(
+                matches!(error, Error::UnknownKey { of_port: true, .. }),
+                "{key}"
+            );
+        }
+        for (key, value) in [("HOST", "1"), ("PORT", "5"), ("NONSENSE", "1")] {
+            let error = Builder::default().service(good()).set(key, value).root();
+            assert!(
+                matches!(error, Err(Error::UnknownKey { of_port: false, .. })),
+                "{key}"
+            );
+        }
+        let error = Builder::default()
+            .service(good())
+            .set("BALANCE", "rr\nHOST 0.0.0.0")
+            .root();
+        assert!(matches!(error, Err(Error::Value { .. })));
+    }
+
+    #[test]
+    fn values_are_quoted_where_a_line_asks_for_it() {
+        for (value, line) in [
+            ("5m", Some("5m")),
+            (" 5m ", Some("5m")),
+            ("a#b", Some("\"a#b\"")),
+            ("\"a\"", Some("'\"a\"'")),
+            ("a,", Some("\"a,\"")),
+            ("", None),
+            ("\"'", None),
+            ("a\nb", None),
+        ] {
+            assert_eq!(value_in_line(value).as_deref(), line, "{value:?}");
+        }
+    }
 }

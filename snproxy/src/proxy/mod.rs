@@ -6,9 +6,12 @@
 mod builder;
 mod running;
 mod service;
+mod tls;
 
 pub use builder::{Builder, Error};
 pub use running::{Proxy, Stats, UpstreamStats};
 pub use service::{Policy, SendProxy, Service, Upstream};
+pub use tls::{Certificates, ClientTls, UpstreamTls, Verify};
 
 pub(crate) use service::every_address;
+pub(crate) use tls::is_word;

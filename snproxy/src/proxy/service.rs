@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 
+use super::tls::{ClientTls, UpstreamTls};
+
 pub use crate::conf::{Policy, SendProxy};
 
 /// Addresses to listen on, and the upstreams that their connections go to.
@@ -15,6 +17,8 @@ pub struct Service {
     pub(super) upstreams: Vec<Upstream>,
     pub(super) discovered: Option<String>,
     pub(super) send_proxy: Option<SendProxy>,
+    pub(super) client_tls: Option<ClientTls>,
+    pub(super) upstream_tls: Option<UpstreamTls>,
     pub(super) keys: Vec<(String, String)>,
 }
 
@@ -27,6 +31,8 @@ impl Service {
             upstreams: Vec::new(),
             discovered: None,
             send_proxy: None,
+            client_tls: None,
+            upstream_tls: None,
             keys: Vec::new(),
         }
     }
@@ -71,6 +77,20 @@ impl Service {
     #[must_use]
     pub fn max_conn(self, connections: u32) -> Self {
         self.set("PORTMAXCONN", connections.to_string())
+    }
+
+    /// Clients speak TLS.
+    #[must_use]
+    pub fn client_tls(mut self, tls: ClientTls) -> Self {
+        self.client_tls = Some(tls);
+        self
+    }
+
+    /// Upstreams are spoken to in TLS.
+    #[must_use]
+    pub fn upstream_tls(mut self, tls: UpstreamTls) -> Self {
+        self.upstream_tls = Some(tls);
+        self
     }
 
     /// A key of a port, as README.md lists them, for this service alone: `service.set("IDLETIMEOUT", "5m")`.
