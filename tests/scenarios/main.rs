@@ -34,6 +34,7 @@ mod programs;
 mod proxy_header;
 mod refusal;
 mod reload;
+mod s3;
 mod service;
 mod simplenetes;
 mod soak;

@@ -46,6 +46,28 @@ impl Issued {
         Arc::new(config.expect("a certificate and its key"))
     }
 
+    /// The same with a chain of so many certificates.
+    #[track_caller]
+    pub fn client_with_chain(&self, count: usize) -> Arc<ClientConfig> {
+        let chain = vec![self.chain().remove(0); count];
+        let config = ClientConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .expect("protocol versions")
+            .with_root_certificates(self.roots())
+            .with_client_auth_cert(chain, self.private_key());
+        Arc::new(config.expect("a certificate and its key"))
+    }
+
+    /// What its client says first: one record.
+    #[track_caller]
+    pub fn client_hello(&self, name: &str) -> Vec<u8> {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let mut client = ClientConnection::new(self.client(), name).expect("a client");
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).expect("a write to memory");
+        hello
+    }
+
     /// The same without a certificate.
     #[track_caller]
     pub fn nameless_client(&self) -> Arc<ClientConfig> {

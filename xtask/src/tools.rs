@@ -31,6 +31,7 @@ pub(crate) const SCENARIOS: Needed = &[
     ("kill", "procps"),
     ("dnsmasq", "dnsmasq-base"),
     ("socat", "socat"),
+    ("openssl", "openssl"),
     ("nc", "netcat-openbsd"),
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),

@@ -145,6 +145,11 @@ impl Certs {
         fingerprint(&self.seen)
     }
 
+    /// Asks S3 for what is newer. Blocks.
+    pub(super) fn renew(&self, store: &Store) {
+        store.renew(&self.seen.keys().cloned().collect::<Vec<_>>());
+    }
+
     /// The same, as it is now. Blocks.
     pub(super) fn fingerprint_now(&self, store: &Store) -> u64 {
         let seen = self.seen.keys();

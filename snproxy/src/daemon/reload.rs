@@ -143,7 +143,13 @@ impl Daemon {
             let last = (!is_news).then_some(self.loaded.seen);
             let (root, had_mappings) = (self.root.clone(), self.loaded.had_mappings);
             let certs = Arc::clone(&self.loaded.certs);
-            Box::new(move || judge(&root, &names, last, had_mappings, &certs))
+            Box::new(move || {
+                // Who asks does not want to wait for its time to come.
+                if why == Why::Asked {
+                    certs.renew(&names.certs);
+                }
+                judge(&root, &names, last, had_mappings, &certs)
+            })
         } else {
             let Some((sources, seen)) = self.loaded.named() else {
                 return;

@@ -1,6 +1,5 @@
 //! PEERTLS: what proxies say to each other is encrypted, and each one shows who it is.
 
-mod hostile;
 mod refusal;
 mod rolling;
 

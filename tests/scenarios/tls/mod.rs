@@ -4,6 +4,7 @@ mod bytes;
 mod certs;
 mod client;
 mod header;
+mod hostile;
 mod upstream;
 
 use snproxy_tests::{Ca, Conn, Host, Issued, Net, Pod, TlsConn};

@@ -1,0 +1,133 @@
+//! Certificates from a bucket: fetched at the start, looked at again, and kept while the bucket has none.
+
+use snproxy_tests::{Ca, Conn, Host, Issued, Net, Pod, S3, TlsConn};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(15);
+const PORT: u16 = 1024;
+const NAME: &str = "pod.example";
+
+fn put(server: &S3, host: &Host, prefix: &str, issued: &Issued) {
+    for (name, text) in [
+        ("ca.pem", &issued.ca),
+        ("cert.pem", &issued.cert),
+        ("key.pem", &issued.key),
+    ] {
+        server.put(host.namespace(), &format!("{prefix}/{name}"), text);
+    }
+}
+
+/// The variables of the server, with these in place of its own.
+fn believe(host: &Host, server: &S3, instead: &[(&str, &str)]) {
+    let variables = server.variables();
+    for (name, value) in &variables {
+        host.env(name, value);
+    }
+    for (name, value) in instead {
+        host.env(name, value);
+    }
+}
+
+fn open(host: &Host, issued: &Issued) -> TlsConn {
+    let conn: Conn = host.open(PORT);
+    TlsConn::connect(conn, issued.client(), NAME).expect("a handshake")
+}
+
+#[test]
+fn a_certificate_that_is_replaced_in_the_bucket_is_shown_from_then_on() {
+    let net = Net::one();
+    let host = net.host("host");
+    let server = S3::start(host.namespace());
+    let ca = Ca::new("the authority");
+    let [first, second] = [(); 2].map(|()| ca.issue(&[NAME]));
+    put(&server, host, "some/where", &first);
+    believe(host, &server, &[]);
+    host.pod(30000, Pod::echo());
+    host.mappings("1024:30000:900:false\n")
+        .conf("CLIENTTLS", "1024 s3://certificates/some/where")
+        .start();
+    let old = open(host, &first);
+    let shown = old.peer();
+    old.send("hello\n");
+    assert_eq!(old.read(6), b"hello\n");
+    let status = host.status().to_string();
+    assert!(
+        status.contains("s3://certificates/some/where/cert.pem"),
+        "{status}"
+    );
+
+    put(&server, host, "some/where", &second);
+    assert!(host.reload().status.success());
+    let new = open(host, &first);
+    assert_ne!(new.peer(), shown, "the second certificate");
+    old.send("goes on\n");
+    assert_eq!(old.read(8), b"goes on\n");
+
+    // What is not there, or is none, changes nothing.
+    server.delete(host.namespace(), "some/where/key.pem");
+    host.reload();
+    host.snproxy()
+        .wait_for_line(SOON, "the last good certificates stay in use");
+    assert!(host.log().contains("some/where/key.pem"), "{}", host.log());
+    assert_eq!(open(host, &first).peer(), new.peer());
+    put(&server, host, "some/where", &first);
+    assert!(host.reload().status.success());
+    assert_eq!(open(host, &first).peer(), shown);
+    assert!(server.log().contains(" 304 "), "asked by etag");
+}
+
+#[test]
+fn what_cannot_be_had_is_said_at_the_start() {
+    let net = Net::one();
+    let host = net.host("host");
+    let server = S3::start(host.namespace());
+    let ca = Ca::new("the authority");
+    put(&server, host, "tls", &ca.issue(&[NAME]));
+    let big = "-".repeat(2 << 20);
+    server.put(host.namespace(), "big/ca.pem", &big);
+    for (place, instead, expected) in [
+        (
+            "certificates/nothing",
+            ("AWS_REGION", "eu-central-1"),
+            "no such file\n--> s3://certificates/nothing/cert.pem",
+        ),
+        (
+            "forbidden/tls",
+            ("AWS_REGION", "eu-central-1"),
+            "forbidden (AccessDenied",
+        ),
+        (
+            "certificates/tls",
+            ("AWS_SECRET_ACCESS_KEY", "wrong"),
+            "forbidden (SignatureDoesNotMatch",
+        ),
+        (
+            "certificates/tls",
+            ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1"),
+            "Connection refused",
+        ),
+        (
+            "certificates/tls",
+            ("AWS_ENDPOINT_URL_S3", "nowhere"),
+            "AWS_ENDPOINT_URL_S3 `nowhere` is no http:// or https:// address",
+        ),
+        (
+            "certificates/big",
+            ("AWS_REGION", "eu-central-1"),
+            "larger than 1048576 bytes",
+        ),
+    ] {
+        host.conf("CLIENTTLS", &format!("1024 s3://{place}"));
+        believe(host, &server, &[instead]);
+        let checked = host.namespace().output(
+            host.command()
+                .arg("check")
+                .arg("--conf")
+                .arg(host.conf_file()),
+        );
+        let said = String::from_utf8_lossy(&checked.stdout).into_owned()
+            + &String::from_utf8_lossy(&checked.stderr);
+        assert_eq!(checked.status.code(), Some(2), "{place}: {said}");
+        assert!(said.contains(expected), "{place}: {said}");
+    }
+}
