@@ -62,7 +62,7 @@ pub(super) fn summary(study: &Study) -> String {
 - **Up to some 30 hosts: probing alone.** It needs nothing else, and 30 hosts with 60 ports in use each pay {} of a processor for it.
 - **From 100 hosts on: the directory.** In between, and up to 300 where hosts use very few ports, the number of ports in use decides. With 1,000 hosts and 60 ports in use each, probing would take {many} of a processor at every
   host; the directory takes {few}, tells all hosts of a change within a tenth of a second, and has ports that nobody serves refused at the first SYN.
-- **The directory ends at etcd**, which tells every host of every change: hosts × changes/s are what counts, {} of them at 20 changes a second. Beyond that a cluster is to be split (`CLUSTER`). Hosts themselves would go on: each pays for the changes only.
+- **The directory ends at etcd**, which tells every host of every change: hosts × changes/s are what counts, {} of them at 20 changes a second. Beyond that a cluster is to be split (`CLUSTER`).
 ",
         percent(probing(30, 60)),
         number(f64::from(most(20.0)) * 20.0),

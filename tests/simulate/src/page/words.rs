@@ -40,8 +40,8 @@ carried to the old host first, which says no: their clients wait a round trip lo
 
 pub(super) const DIRECTORY: &str = "\
 Each host holds a lease (TTL 10 s, a keep-alive each 3 s) and watches the prefix; a pod that comes or goes rewrites the key of its block of
-1,024 ports. 60,000 ports, pods at random hosts, three members of etcd with four processors each. What a host pays goes with the changes
-alone; what etcd pays goes with changes × hosts, for each member tells every change to a third of the hosts. A host takes over what came ten times a second at most. *Known* is the time from a change until
+1,024 ports. 60,000 ports, pods at random hosts, three members of etcd with four processors each. What a host pays in messages goes with the changes
+alone (its processor time is that of one among 1,000); what etcd pays goes with changes × hosts, for each member tells every change to a third of the hosts. A host takes over what came ten times a second at most. *Known* is the time from a change until
 a host, or the last host, has it, in ms; empty where the members cannot keep up.
 ";
 
@@ -94,5 +94,6 @@ On a machine with two processors (Intel Xeon, Linux 6.18), 2026-11-21, in networ
 - etcd 3.4.23 of Debian by its JSON gateway (HTTP/1.1): 200 puts each of values of 0 to 1,000 bytes at a key of 40 bytes, and one watcher; 200 keep-alives; a range of 2,000 keys. Time of an
   event: 200 puts at 20 a second and 50 or 200 watchers took 121 and 82 µs for each event and watcher, 69 µs at full speed. A put and a keep-alive: three members on the machine, which took 4.2 and 2.0 ms together
   beyond what they take when idle; between them a put is 1,600 bytes.
-- Assumed, not measured: the round trip; and of a host that follows 1,000 others 60 µs for reading an event, and 1 ms for taking over what came.
+- What a host takes that follows the directory: a *debug* build of snproxy, with 1,000 hosts and 60,000 ports in the directory (52,157 keys), took 0.8 ms to read an event and 5.4 ms each time that it took over what came, at 1 to 24
+  changes a second. An optimised build is taken to need 100 µs and 1 ms: an estimate. So is the round trip.
 ";
