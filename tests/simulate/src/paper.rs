@@ -142,6 +142,6 @@ pub(crate) fn kept(cluster: Cluster) -> Kept {
         known: (busy < 1.0)
             .then(|| etcd::COMMIT + ROUND_TRIP.as_secs_f64() + queued + at_once + paced),
         start_bytes: hosts * (1.0 + used) * etcd::KEY + hosts * used * base64(value),
-        memory: hosts * (200.0 + used * 64.0 + served * 8.0) + 65_536.0 / 8.0,
+        memory: SLOTS as f64 + hosts * (1000.0 + used * 130.0 + served * 8.0),
     }
 }
