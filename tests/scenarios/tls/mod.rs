@@ -5,6 +5,7 @@ mod certs;
 mod client;
 mod header;
 mod hostile;
+mod memory;
 mod upstream;
 
 use snproxy_tests::{Ca, Conn, Host, Issued, Net, Pod, TlsConn};
