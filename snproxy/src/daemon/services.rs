@@ -25,6 +25,10 @@ use super::Daemon;
 const NEW_LIMIT: Duration = Duration::from_secs(2);
 /// For how long changes are gathered after one that was passed on at once.
 const BURST: Duration = Duration::from_millis(50);
+/// Most keys of one service that are kept; conf uses fewer.
+const MAX_KEPT: usize = 100_000;
+/// Most keys that are no `ip:port` which are remembered as such.
+const MAX_IGNORED: usize = 1000;
 /// Nodes that came or went which one line of the log lists.
 const MAX_SAID: usize = 8;
 
@@ -214,10 +218,13 @@ impl Known {
         let own = own(prefix, &kv.key);
         if let Some(node) = node(own) {
             // What it was registered with is nothing to us: a refreshed key changes nothing.
-            self.by_key.insert(own.to_vec(), node);
+            if self.by_key.len() < MAX_KEPT || self.by_key.contains_key(own) {
+                self.by_key.insert(own.to_vec(), node);
+            }
             return;
         }
-        if self.ignored.insert(own.to_vec()) && !ignored.contains(own) {
+        let is_new = self.ignored.len() < MAX_IGNORED && self.ignored.insert(own.to_vec());
+        if is_new && !ignored.contains(own) {
             let key = String::from_utf8_lossy(&kv.key);
             warn!(key = %printable(&key), "ignored: expected ip:port after the key of the service");
         }

@@ -35,10 +35,11 @@ impl Client {
         let question = body(question);
         let mut failed = None;
         for at in self.order() {
-            match self.ask(at, path, &question).await {
+            let answer = self.ask(at, path, &question).await;
+            match answer.and_then(|answer| parse(&self.members[at], &answer)) {
                 Ok(answer) => {
                     self.stay_with(at);
-                    return parse(&self.members[at], &answer);
+                    return Ok(answer);
                 }
                 Err(error) if error.is_of_member() => failed = Some(error),
                 Err(error) => return Err(error),

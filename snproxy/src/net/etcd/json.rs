@@ -65,9 +65,8 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-/// What is at the head of every answer.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+/// What is at the head of every answer. What has none is not of etcd: `{}` must not be taken for *no keys*.
+#[derive(Clone, Debug, Deserialize)]
 pub(super) struct Header {
     /// Unsigned, and only compared.
     pub(super) cluster_id: String,
@@ -86,11 +85,12 @@ pub(super) struct Range {
     pub(super) count_only: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Ranged {
     pub(super) header: Header,
+    #[serde(default)]
     pub(super) kvs: Vec<Kv>,
+    #[serde(default)]
     pub(super) more: bool,
 }
 
@@ -127,8 +127,7 @@ pub(super) struct Delete {
 }
 
 /// An answer of which only the head, or nothing, is of interest.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Done {
     pub(super) header: Header,
 }
@@ -198,7 +197,6 @@ pub(super) struct StreamError {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Watched {
-    pub(super) header: Header,
     pub(super) created: bool,
     pub(super) canceled: bool,
     pub(super) cancel_reason: String,

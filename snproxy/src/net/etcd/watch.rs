@@ -273,3 +273,20 @@ impl Lines {
         self.begun.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_whole_however_their_bytes_come() {
+        let text = b"{\"a\":1}\n\n{\"b\":2}\n{";
+        for size in 1..text.len() {
+            let mut lines = Lines::default();
+            text.chunks(size).for_each(|piece| lines.push(piece));
+            let whole: Vec<Bytes> = std::iter::from_fn(|| lines.next()).collect();
+            assert_eq!(whole, ["{\"a\":1}", "{\"b\":2}"], "in pieces of {size}");
+            assert_eq!(lines.longest(), 1);
+        }
+    }
+}
