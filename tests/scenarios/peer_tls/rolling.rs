@@ -55,7 +55,9 @@ fn a_cluster_changes_to_tls_and_back_without_a_lost_connection() {
             host.reloaded_after(change);
             // Some of them with each mixture.
             let before = made.load(Relaxed);
-            while made.load(Relaxed) < before + 30 && !loads.iter().any(|load| load.is_finished()) {
+            while made.load(Relaxed) < before + 30
+                && !loads.iter().any(thread::ScopedJoinHandle::is_finished)
+            {
                 thread::sleep(Duration::from_millis(5));
             }
         };
