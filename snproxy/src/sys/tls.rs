@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 
-use rustls::Connection;
+use rustls::{Connection, InvalidMessage};
 
 /// Most bytes of records that one read takes from the socket.
 const SCRATCH: usize = 64 * 1024;
@@ -154,6 +154,11 @@ impl Session {
                 Ok(state) => self.is_closed |= state.peer_has_closed(),
                 Err(error) => self.failed = Some(error),
             },
+            // A message of a handshake that is longer than all that is kept of one.
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                self.failed = Some(InvalidMessage::HandshakePayloadTooLarge.into());
+                *records = &[];
+            }
             // More plain bytes wait than it keeps: they are read first.
             Err(_) => {}
         }
@@ -253,7 +258,13 @@ impl Session {
     /// Takes in what belongs to the handshake: the records behind it are left.
     fn greet<'r>(&mut self, mut records: &'r [u8], socket: &impl Socket) -> &'r [u8] {
         while !records.is_empty() && self.connection.is_handshaking() {
+            let before = records.len();
             self.feed(&mut records, socket);
+            if records.len() == before {
+                // Whatever the reason, the same bytes again would not be taken either.
+                self.failed = Some(InvalidMessage::MessageTooLarge.into());
+                break;
+            }
         }
         records
     }

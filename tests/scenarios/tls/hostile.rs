@@ -147,6 +147,12 @@ fn nasty(hello: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     for _ in 0..20 {
         many.extend(record(22, &[0; 16_000]));
     }
+    // One byte more than a reader of handshakes keeps, and all of it.
+    let whole = [&[1, 0, 0xff, 0xff][..], &[0; 65_532]].concat();
+    let full: Vec<u8> = whole
+        .chunks(16_384)
+        .flat_map(|part| record(22, part))
+        .collect();
     let noise: Vec<u8> = (0..40_000_u32)
         .map(|i| (i * 31 + i / 7).to_le_bytes()[0])
         .collect();
@@ -158,6 +164,7 @@ fn nasty(hello: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
             [&[22, 3, 1, 0xff, 0xff][..], &[0; 70_000]].concat(),
         ),
         ("a greeting of 16 MiB", many),
+        ("a greeting of 64 KiB", full),
         ("an empty record, and again", record(22, &[]).repeat(1000)),
         ("payload before the handshake", record(23, &[7; 100])),
         ("an alert first", record(21, &[2, 40])),

@@ -203,8 +203,8 @@ impl Race<'_> {
         let conf = &self.table.conf;
         let may_be_both = conf.peer_tls.as_ref().is_some_and(|tls| tls.optional);
         let is_no = match said {
-            Said::NotGreeted(NotGreeted::NotTls(_)) => true,
-            // Over a spare connection that is no answer at all.
+            // Over a spare connection a close is no answer at all.
+            Said::NotGreeted(NotGreeted::NotTls(_)) => !call.over_spare,
             Said::Closed | Said::Lost(_) => call.speech.is_plain() && !call.over_spare,
             _ => false,
         };
