@@ -17,7 +17,7 @@ pub(crate) const MAX_WAITING: usize = 1024;
 pub(crate) const MAX_BATCH: usize = 32;
 // Of snproxy/src/flow/reach.rs.
 pub(crate) const ANSWER_WAIT: Duration = Duration::from_millis(250);
-// Of snproxy/src/route/peers/mod.rs, for the paper alone: the simulation runs that code.
+// Of snproxy/src/route/peers, for the paper alone: the simulation runs that code.
 pub(crate) const SERVES_FOR: f64 = 30.0;
 pub(crate) const STALE_SERVES: f64 = 2.0;
 pub(crate) const STALE_NO: f64 = 1.0;
@@ -103,6 +103,7 @@ mod tests {
     const REACH: &str = include_str!("../../../snproxy/src/flow/reach.rs");
     const DIRECTORY: &str = include_str!("../../../snproxy/src/daemon/directory/mod.rs");
     const PUBLISH: &str = include_str!("../../../snproxy/src/daemon/directory/publish.rs");
+    const ANSWERS: &str = include_str!("../../../snproxy/src/route/peers/answers.rs");
     const PEERS: &str = include_str!("../../../snproxy/src/route/peers/mod.rs");
 
     #[test]
@@ -117,10 +118,13 @@ mod tests {
             (DIRECTORY, "TTL: Duration = Duration::from_secs(10);"),
             (DIRECTORY, "PACE: Duration = Duration::from_millis(100);"),
             (PUBLISH, "BEAT: Duration = Duration::from_secs(3);"),
-            (PEERS, "SERVES_FOR: Duration = Duration::from_secs(30);"),
-            (PEERS, "STALE_SERVES: Duration = Duration::from_secs(2);"),
-            (PEERS, "STALE_NO: Duration = Duration::from_secs(1);"),
-            (PEERS, "LOOK_AGAIN: Duration = Duration::from_millis(100);"),
+            (ANSWERS, "SERVES_FOR: Duration = Duration::from_secs(30);"),
+            (ANSWERS, "STALE_SERVES: Duration = Duration::from_secs(2);"),
+            (ANSWERS, "STALE_NO: Duration = Duration::from_secs(1);"),
+            (
+                ANSWERS,
+                "LOOK_AGAIN: Duration = Duration::from_millis(100);",
+            ),
             (PEERS, "MAX_CELLS: usize = 1 << 18;"),
             (PEERS, "remembered (24 bytes each)"),
         ];

@@ -67,7 +67,7 @@ trip r of 0.25 ms:
 - Connections made for them a second: (N − 1 − 256) × q / (1 + 2rq) with q = Q / (N − 1), the questions to one host; seven packets more each.
 - Part of the connections that wait: e^(−30 s × λ), as long as all answers are remembered.
 - Memory: 8 bytes for each of 65,536 ports, 100 for each port in use, 24 for each answer, of which there are at most 262,144. With the directory: 8 for each of 65,536 ports, 1,000 for each host,
-  130 for each of its keys, 8 for each port that it serves: for 1,000 hosts and 52,157 keys 8.9 MiB, where 9.0 were measured.
+  130 for each of its keys, 8 for each port that it serves: of 1,000 hosts with 52,157 keys 9.0 MiB were measured.
 - Keys of a host: 1 + B (1 − e^(−s/B)) with B blocks, of which one has b ports, and s ports that the host serves. An event: 375 bytes and 4/3 of the value, which is
   2 bytes and 8 for each port of the block (less where adjacent ports are served alike).
 - Changes within 0.1 s of the last one that a host took over wait for the end of that time: (0.1 s)² C / 2(C × 0.1 s + e^(−C × 0.1 s)) in the mean. A host takes over
