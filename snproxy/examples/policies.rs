@@ -1,5 +1,7 @@
 //! Two services with a policy each, changed while they run: `cargo run -p snproxy --example policies`.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{Read, Write};

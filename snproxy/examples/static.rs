@@ -1,5 +1,7 @@
 //! A proxy in front of one server: `cargo run -p snproxy --example static`.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::error::Error;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

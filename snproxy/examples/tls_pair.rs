@@ -1,5 +1,7 @@
 //! Two proxies with TLS between them, for two programs that know nothing of it: `cargo run -p snproxy --example tls_pair`.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::error::Error;
 use std::fs;
 use std::io::{Read, Write};

@@ -137,15 +137,15 @@ pub(super) struct Tls {
     alpn: Vec<String>,
 
     /// Whether the other side must prove who it is [default: require]
-    #[arg(long)]
-    tls_verify: Option<Verify>,
+    #[arg(long = "tls-verify")]
+    verify: Option<Verify>,
 }
 
 fn tls_client(said: &Tls, admin: Option<&str>, set: &[String]) -> anyhow::Result<u8> {
     let Some(mut tls) = certificates(said)? else {
-        return no_certificate();
+        return Ok(no_certificate());
     };
-    match said.tls_verify {
+    match said.verify {
         None | Some(Verify::Require) => {}
         Some(Verify::None) => tls.push_str(" verify=none"),
         Some(Verify::Optional) => {
@@ -167,12 +167,12 @@ fn tls_client(said: &Tls, admin: Option<&str>, set: &[String]) -> anyhow::Result
 
 fn tls_server(said: &Tls, admin: Option<&str>, set: &[String]) -> anyhow::Result<u8> {
     let Some(mut tls) = certificates(said)? else {
-        return no_certificate();
+        return Ok(no_certificate());
     };
     if said.sni.is_some() {
         bail!("--sni is for tls-client: a server is asked for a name");
     }
-    match said.tls_verify {
+    match said.verify {
         None | Some(Verify::Require) => {}
         Some(Verify::Optional) => tls.push_str(" verify=optional"),
         Some(Verify::None) => tls.push_str(" verify=none"),
@@ -187,9 +187,9 @@ fn tls_server(said: &Tls, admin: Option<&str>, set: &[String]) -> anyhow::Result
 }
 
 /// As go-proxy says it.
-fn no_certificate() -> anyhow::Result<u8> {
+fn no_certificate() -> u8 {
     eprintln!("No certificate specified");
-    Ok(FAILED)
+    FAILED
 }
 
 /// Where certificates are, and the protocols, as the keys of proxy.conf take them; `None`: nothing is said of them.
@@ -288,7 +288,7 @@ fn start(
     let builder = match admin {
         Some(admin) => builder.set("ADMIN", admin),
         None => match builder.first_port() {
-            Some(port) => builder.set("ADMIN", &format!("unix:{}", socket(port).display())),
+            Some(port) => builder.set("ADMIN", format!("unix:{}", socket(port).display())),
             None => builder,
         },
     };
@@ -297,7 +297,7 @@ fn start(
         all_ports: true,
         log_level: said.loglevel.clone(),
     };
-    run_proxy(root, options)
+    run_proxy(root, &options)
 }
 
 /// How etcd is asked, in the words of ETCD.

@@ -175,17 +175,17 @@ pub fn main() -> ExitCode {
     {
         signal::die_of_broken_pipes();
     }
-    let result = execute(cli);
+    let result = execute(&cli);
     ExitCode::from(result.unwrap_or_else(|error| {
         eprintln!("snproxy: {error:#}");
         FAILED
     }))
 }
 
-fn execute(cli: Cli) -> anyhow::Result<u8> {
-    let root = || root(&cli);
+fn execute(cli: &Cli) -> anyhow::Result<u8> {
+    let root = || root(cli);
     match &cli.command {
-        None | Some(Command::Apps { .. }) => run::run(root()?, run::Options::default()),
+        None | Some(Command::Apps { .. }) => run::run(root()?, &run::Options::default()),
         Some(Command::Ambassador(command)) => {
             ambassador::run(command, cli.admin.as_deref(), &cli.set)
         }

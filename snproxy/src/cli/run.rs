@@ -24,7 +24,7 @@ pub(super) struct Options {
     pub(super) log_level: Option<String>,
 }
 
-pub(super) fn run(root: Root, options: Options) -> anyhow::Result<u8> {
+pub(super) fn run(root: Root, options: &Options) -> anyhow::Result<u8> {
     signals::ignore_hangup();
     memory::take_over();
     let names = Names::default();
@@ -82,10 +82,13 @@ impl Signals {
             let command = tokio::select! {
                 _ = self.hangup.recv() => Command::Reload,
                 _ = self.terminate.recv() => Command::Drain,
-                _ = self.interrupt.recv() => match draining {
-                    false => Command::Drain,
-                    true => Command::End,
-                },
+                _ = self.interrupt.recv() => {
+                    if draining {
+                        Command::End
+                    } else {
+                        Command::Drain
+                    }
+                }
             };
             draining |= matches!(command, Command::Drain);
             if commands.send(command).await.is_err() {

@@ -138,74 +138,15 @@ pub async fn serve(
     mut commands: mpsc::Receiver<Command>,
     surroundings: Surroundings,
 ) -> anyhow::Result<()> {
-    let Start {
-        root,
-        since,
-        good,
-        names,
-        listener,
-        control: control_socket,
-        mut steerer,
-        table,
-    } = start;
     let Surroundings {
         set_log_level,
         manager,
         all_ports,
         ready,
     } = surroundings;
-    let listener = Arc::new(listener);
-    let count = Workers::count(&good.conf);
-    let shared = Arc::new(Shared::new(table, count));
-    let workers = Arc::new(Workers::start(count, &shared)?);
     let (ask, mut asked) = mpsc::channel(16);
-    let mut control = Control { ask, serving: None };
-    if let Some(socket) = control_socket {
-        control.serve(socket);
-    }
-    if let Some(log) = steerer.kernel_log() {
-        tokio::spawn(async move {
-            let error = log.run().await;
-            warn!(%error, "the log lines of the BPF program can no longer be read");
-        });
-    }
-    shared.tls.store(Arc::new(good.certs.configs()));
-    let watch = Watch::new(&good.paths(&root));
-    if let Some(problem) = watch.problem() {
-        warn!(%problem, "watch files");
-    }
-    steerer.serve_with(&workers);
-
-    let mut daemon = Daemon {
-        started_with: Conf {
-            mappings: Vec::new(),
-            apps: Vec::new(),
-            ..Conf::clone(&good.conf)
-        },
-        names: Arc::new(names),
-        root,
-        before: None,
-        since,
-        manager,
-        shared: Arc::clone(&shared),
-        workers,
-        listener: Some(Arc::clone(&listener)),
-        steerer,
-        pods: Pods::new(&shared),
-        loaded: Loaded::new(&good),
-        control,
-        watch,
-        renewal: Renewal::default(),
-        cert_times: CertTimes::default(),
-        followed: Followed::default(),
-        set_log_level,
-        draining: false,
-        tide: Tide::default(),
-        source_ports: Watched::default(),
-        directory: Directory::default(),
-    };
-    daemon.follow_services(&good.conf);
-    drop(good);
+    let mut daemon = Daemon::begin(start, set_log_level, manager, ask)?;
+    let shared = Arc::clone(&daemon.shared);
     daemon.look_around();
     daemon.follow_directory();
     if all_ports && let Some(error) = daemon.steerer.pending.take() {
@@ -213,8 +154,10 @@ pub async fn serve(
         bail!(error);
     }
     let (crowded, mut crowds) = mpsc::channel(16);
-    let accepting = daemon.workers.accept(&listener, &crowded);
-    drop(listener);
+    let accepting = match &daemon.listener {
+        Some(listener) => daemon.workers.accept(listener, &crowded),
+        None => Vec::new(),
+    };
     daemon.announce();
     ready();
     hosts::greet(&shared, &shared.table.load());
@@ -253,6 +196,75 @@ pub async fn serve(
 }
 
 impl Daemon {
+    /// Starts the threads that serve; nobody is accepted yet.
+    fn begin(
+        start: Start,
+        set_log_level: SetLogLevel,
+        manager: Manager,
+        ask: mpsc::Sender<Asked>,
+    ) -> anyhow::Result<Self> {
+        let Start {
+            root,
+            since,
+            good,
+            names,
+            listener,
+            control: control_socket,
+            mut steerer,
+            table,
+        } = start;
+        let count = Workers::count(&good.conf);
+        let shared = Arc::new(Shared::new(table, count));
+        let workers = Arc::new(Workers::start(count, &shared)?);
+        let mut control = Control { ask, serving: None };
+        if let Some(socket) = control_socket {
+            control.serve(socket);
+        }
+        if let Some(log) = steerer.kernel_log() {
+            tokio::spawn(async move {
+                let error = log.run().await;
+                warn!(%error, "the log lines of the BPF program can no longer be read");
+            });
+        }
+        shared.tls.store(Arc::new(good.certs.configs()));
+        let watch = Watch::new(&good.paths(&root));
+        if let Some(problem) = watch.problem() {
+            warn!(%problem, "watch files");
+        }
+        steerer.serve_with(&workers);
+
+        let mut daemon = Daemon {
+            started_with: Conf {
+                mappings: Vec::new(),
+                apps: Vec::new(),
+                ..Conf::clone(&good.conf)
+            },
+            names: Arc::new(names),
+            root,
+            before: None,
+            since,
+            manager,
+            shared: Arc::clone(&shared),
+            workers,
+            listener: Some(Arc::new(listener)),
+            steerer,
+            pods: Pods::new(&shared),
+            loaded: Loaded::new(&good),
+            control,
+            watch,
+            renewal: Renewal::default(),
+            cert_times: CertTimes::default(),
+            followed: Followed::default(),
+            set_log_level,
+            draining: false,
+            tide: Tide::default(),
+            source_ports: Watched::default(),
+            directory: Directory::default(),
+        };
+        daemon.follow_services(&good.conf);
+        Ok(daemon)
+    }
+
     /// Does what whoever runs it wants, but for its end.
     fn execute(&mut self, command: Command) {
         match command {

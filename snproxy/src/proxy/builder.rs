@@ -137,7 +137,7 @@ impl Builder {
 
     /// What the proxy is started with, where no port has to be found.
     pub(crate) fn root(&self) -> Result<Root, Error> {
-        Ok(self.plan()?.root(self)?)
+        self.plan()?.root(self)
     }
 
     /// Reads the addresses, and finds a port where one is asked for.
@@ -285,9 +285,11 @@ impl Plan {
             })?;
             lines.push((key.clone(), value));
         }
+        let lines = lines.into_iter().flat_map(|(key, value)| [key, value]);
+        let ends = [" ", "\n"].into_iter().cycle();
         Ok(lines
-            .into_iter()
-            .map(|(key, value)| format!("{key} {value}\n"))
+            .zip(ends)
+            .flat_map(|(word, end)| [word, end.to_owned()])
             .collect())
     }
 }
@@ -312,16 +314,13 @@ fn app(service: &Service, listens: &[Listen]) -> Result<Value, Error> {
         }
     });
     app.insert("Ports".to_owned(), ports.collect());
-    match &service.discovered {
-        Some(key) => {
-            let send_proxy = service.send_proxy.unwrap_or(SendProxy::No);
-            let srv = json!({ "Key": key, "SendProxy": send_proxy.to_string() });
-            app.insert("Srv".to_owned(), srv);
-        }
-        None => {
-            let targets = service.upstreams.iter().map(target);
-            app.insert("Targets".to_owned(), targets.collect());
-        }
+    if let Some(key) = &service.discovered {
+        let send_proxy = service.send_proxy.unwrap_or(SendProxy::No);
+        let srv = json!({ "Key": key, "SendProxy": send_proxy.to_string() });
+        app.insert("Srv".to_owned(), srv);
+    } else {
+        let targets = service.upstreams.iter().map(target);
+        app.insert("Targets".to_owned(), targets.collect());
     }
     let tls = [
         (

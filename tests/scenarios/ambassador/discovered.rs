@@ -63,7 +63,9 @@ fn connections_to_a_server_that_leaves_are_reset_and_no_others() {
         conn.send(b"x");
         assert_eq!(conn.read(1), b"x");
     };
-    conns.iter().for_each(echoes);
+    for conn in &conns {
+        echoes(conn);
+    }
 
     // Written anew: nobody left.
     etcd.ctl(&["put", "/srv/echo/10.77.0.2:6001", "again"]);

@@ -15,6 +15,9 @@ use std::{
 
 pub(super) const SOON: Duration = Duration::from_secs(20);
 
+/// Numbers their control sockets.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
 /// An ordinary user.
 pub(super) const USER: u32 = 1000;
 
@@ -45,7 +48,7 @@ impl<'h> Launch<'h> {
 
     /// Under the name by which go-proxy is called.
     #[track_caller]
-    pub(super) fn as_go_proxy(mut self) -> Self {
+    pub(super) fn named_go_proxy(mut self) -> Self {
         let link = self.host.folder().join("go-proxy");
         if !link.exists() {
             symlink(&self.program, &link).expect("a link");
@@ -56,7 +59,7 @@ impl<'h> Launch<'h> {
 
     /// As an ordinary user, without any capability.
     #[track_caller]
-    pub(super) fn as_user(mut self) -> Self {
+    pub(super) fn by_user(mut self) -> Self {
         // The build may lie where this user cannot look.
         let own = self.host.folder().join("snproxy");
         fs::copy(&self.program, &own).expect("copy snproxy");
@@ -92,7 +95,6 @@ impl<'h> Launch<'h> {
     #[track_caller]
     pub(super) fn start(&self, words: &str) -> Ambassador<'h> {
         let words: Vec<&str> = words.split_whitespace().collect();
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let socket = format!("ambassador-{}.sock", COUNT.fetch_add(1, Relaxed));
         let admin = format!("unix:{}", self.host.folder().join(socket).display());
         let mut command = self.command(&words);

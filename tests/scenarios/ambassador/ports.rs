@@ -12,7 +12,7 @@ fn a_range_is_steered_where_that_can_be_and_opened_where_it_cannot() {
     let words = "ambassador --src :5000-5999 --dst 10.77.0.2:6001";
     for (launch, how) in [
         (Launch::on(a), "ebpf"),
-        (Launch::on(a).as_user(), "listeners"),
+        (Launch::on(a).by_user(), "listeners"),
     ] {
         let ambassador = launch.start(words);
         assert_eq!(ambassador.status()["steering"], how);
@@ -33,14 +33,14 @@ fn single_ports_take_no_privilege_and_attach_nothing() {
     // As root, too: what needs no eBPF has none.
     let _one = Launch::on(a).start("ambassador --src :5001 --dst 127.0.0.1:6001");
     let _two = Launch::on(a).start("ambassador --src :5002 --dst 127.0.0.1:6001");
-    let as_user = Launch::on(a).as_user();
-    let user = as_user.start("ambassador --src :5003 --dst 127.0.0.1:6001");
+    let by_user = Launch::on(a).by_user();
+    let user = by_user.start("ambassador --src :5003 --dst 127.0.0.1:6001");
     for port in [5001, 5002, 5003] {
         assert_eq!(a.open(port).greeting(), "a");
     }
     assert!(a.attached().is_empty());
     assert_eq!(user.status()["steering"], "listeners");
-    let output = as_user.run("ambassador --src :80 --dst 127.0.0.1:6001");
+    let output = by_user.run("ambassador --src :80 --dst 127.0.0.1:6001");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(

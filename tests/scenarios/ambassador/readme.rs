@@ -14,7 +14,7 @@ fn a_static_ambassador() {
     let net = hosts();
     let (client, server) = (net.host("client"), net.host("server"));
     let _redis = redis(server, 6379);
-    let go_proxy = Launch::on(client).as_go_proxy();
+    let go_proxy = Launch::on(client).named_go_proxy();
     let ambassador = go_proxy.start("--src :16379 --dst 10.77.0.2:6379");
     assert!(redis_answers(client, 16379));
     drop(ambassador);
@@ -30,7 +30,7 @@ fn a_discovered_ambassador() {
     let _redis = redis(server, 6379);
     let etcd = Etcd::start(server);
     etcd.ctl(&["put", "/srv/redis/debug/10.77.0.2:6379", ""]);
-    let go_proxy = Launch::on(client).as_go_proxy();
+    let go_proxy = Launch::on(client).named_go_proxy();
     // Of the two one is there.
     for endpoints in ["10.77.0.1 10.77.0.2", "10.77.0.2 10.77.0.1"] {
         let (first, second) = endpoints.split_once(' ').expect("two");
@@ -72,7 +72,7 @@ fn tls_client_and_tls_server() {
     }
     let launch = |index: usize| {
         let host = [client, server][index];
-        let launch = Launch::on(host).as_go_proxy();
+        let launch = Launch::on(host).named_go_proxy();
         let variables = stores[index].variables();
         variables
             .into_iter()

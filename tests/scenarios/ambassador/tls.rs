@@ -39,8 +39,8 @@ fn redis_answers_a_benchmark_through_both() {
     assert!(printed.contains("GET: "), "{printed}");
     // 50 for each of the two tests, and one for its configuration.
     for ambassador in [&tls_server, &tls_client] {
-        let served = ambassador.status()["connections"]["total"].as_u64();
-        assert!(served >= Some(100), "{served:?}");
+        let total = ambassador.status()["connections"]["total"].as_u64();
+        assert!(total >= Some(100), "{total:?}");
     }
     let stats = shell(client, "redis-cli -p 6379 info stats");
     assert!(stats.contains("total_commands_processed:4"), "{stats}");
