@@ -75,11 +75,12 @@ impl Key {
         };
         let addr: SocketAddr = host.parse().map_err(|_| Invalid("address"))?;
         let ip = addr.ip();
-        // One form for each address, so that no host stands under two keys; and none that cannot be dialled.
+        // One form for each address, so that no host stands under two keys; and none that is no other host's.
         let is_good = addr.to_string() == host
             && canonical(addr) == addr
             && addr.port() > 0
             && !ip.is_unspecified()
+            && !ip.is_loopback()
             && !ip.is_multicast()
             && !host.contains('%');
         if !is_good {
