@@ -140,11 +140,14 @@ fn a_thousand_changes_are_followed_and_no_connection_to_a_node_that_stays_fails(
     let pods = [one, two, passing].map(|host| host.pod(6001, Pod::answering(host.name())));
     let etcd = Etcd::start(&net, &["one", "two", "passing"]);
     let staying = [one, two].map(|host| host.port(6001).to_string());
-    staying.iter().for_each(|node| etcd.put(node));
+    for node in &staying {
+        etcd.put(node);
+    }
     proxy(host, &etcd.urls(), FILE);
     let held: Vec<Conn> = (0..20).map(|_| host.open(5002)).collect();
-    held.iter()
-        .for_each(|held| assert_eq!(held.greeting(), "one"));
+    for held in &held {
+        assert_eq!(held.greeting(), "one");
+    }
 
     let changes = changes();
     let states = states(&staying, &changes);

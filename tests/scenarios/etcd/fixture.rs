@@ -30,7 +30,7 @@ pub(super) struct Etcd<'n> {
     scheme: &'static str,
     /// What etcdctl is told besides where etcd is.
     asked_as: Mutex<Vec<String>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 struct Member<'n> {
@@ -60,10 +60,10 @@ impl<'n> Etcd<'n> {
             options: Vec::new(),
             scheme: "http",
             asked_as: Mutex::default(),
-            _folder: folder,
+            folder,
         };
         if let Some(issued) = tls {
-            let certs = etcd._folder.path().join("certs");
+            let certs = etcd.folder.path().join("certs");
             issued.write_folder(&certs);
             let file = |name: &str| certs.join(name).display().to_string();
             let option = |name: &str, file: String| format!("--{name}={file}");

@@ -148,7 +148,8 @@ fn nasty(hello: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         many.extend(record(22, &[0; 16_000]));
     }
     // One byte more than a reader of handshakes keeps, and all of it.
-    let whole = [&[1, 0, 0xff, 0xff][..], &[0; 65_532]].concat();
+    let mut whole = vec![1, 0, 0xff, 0xff];
+    whole.resize(4 * 16_384, 0);
     let full: Vec<u8> = whole
         .chunks(16_384)
         .flat_map(|part| record(22, part))
