@@ -1,9 +1,11 @@
 //! Certificates from a bucket: fetched at the start, looked at again, and kept while the bucket has none.
 
-use snproxy_tests::{Ca, Conn, Host, Issued, Net, Pod, S3, TlsConn};
+use snproxy_tests::{Ca, Conn, Host, Issued, Net, Pod, S3, TlsConn, eventually};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(15);
+/// How often S3 is asked.
+const RENEWAL: Duration = Duration::from_mins(1);
 const PORT: u16 = 1024;
 const NAME: &str = "pod.example";
 
@@ -130,4 +132,31 @@ fn what_cannot_be_had_is_said_at_the_start() {
         assert_eq!(checked.status.code(), Some(2), "{place}: {said}");
         assert!(said.contains(expected), "{place}: {said}");
     }
+}
+
+#[test]
+fn a_set_that_could_not_be_had_at_a_reload_is_tried_again() {
+    let net = Net::one();
+    let host = net.host("host");
+    let server = S3::start(host.namespace());
+    let ca = Ca::new("the authority");
+    let [first, second] = [(); 2].map(|()| ca.issue(&[NAME]));
+    put(&server, host, "first", &first);
+    let big = "-".repeat(2 << 20);
+    server.put(host.namespace(), "second/ca.pem", &big);
+    believe(host, &server, &[]);
+    host.pod(30000, Pod::echo());
+    host.mappings("1024:30000:900:false\n")
+        .conf("CLIENTTLS", "1024 s3://certificates/first")
+        .start();
+    let shown = open(host, &first).peer();
+    host.conf("CLIENTTLS", "1024 s3://certificates/second");
+    host.snproxy()
+        .wait_for_line(SOON, "larger than 1048576 bytes");
+    assert_eq!(open(host, &first).peer(), shown);
+    put(&server, host, "second", &second);
+    // S3 is asked once a minute.
+    eventually(RENEWAL * 2, "the bucket has it now", || {
+        open(host, &first).peer() != shown
+    });
 }

@@ -60,8 +60,22 @@ impl Certs {
     /// Those that `conf` names, and what is wrong with them. A set that was good `before` goes on where it is bad now:
     /// that is a warning. Blocks.
     pub fn load(conf: &Conf, before: &Self, store: &Store) -> (Self, Vec<Diagnostic>) {
+        Self::load_behind(Self::default(), conf, before, store)
+    }
+
+    /// The same for `conf`, which stays in force where `looked` are those of files that are not to be used: what was
+    /// read for them is not read again, and stays in sight. Blocks.
+    pub(super) fn load_behind(
+        looked: Self,
+        conf: &Conf,
+        before: &Self,
+        store: &Store,
+    ) -> (Self, Vec<Diagnostic>) {
         let now = SystemTime::now();
-        let mut certs = Self::default();
+        let mut certs = Self {
+            seen: looked.seen,
+            ..Self::default()
+        };
         let mut found = Vec::new();
         let kinds = || conf.ports.kinds().map(|(_, kind)| kind);
         for tls in kinds().filter_map(|kind| kind.client_tls.as_ref()) {

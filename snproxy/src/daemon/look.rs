@@ -43,27 +43,29 @@ pub(super) enum Found {
         seen: u64,
         paths: Vec<PathBuf>,
         diagnostics: Vec<Diagnostic>,
-        /// `None`: it was not even looked at them.
-        certs: Option<Arc<Certs>>,
+        /// Those of what stays in force, as they are now.
+        certs: Arc<Certs>,
     },
     Good(Box<Good>),
 }
 
 /// Reads and judges the files. May block.
 pub fn look(root: &Root, names: &Names) -> Result<Good, Vec<Diagnostic>> {
-    match judge(root, names, None, false, &Certs::default()) {
+    match judge(root, names, None, false, None, &Certs::default()) {
         Found::Good(good) => Ok(*good),
         Found::Bad { diagnostics, .. } | Found::Unreadable(diagnostics) => Err(diagnostics),
         Found::Same => Err(Vec::new()),
     }
 }
 
-/// Reads and judges the files, unless they are those whose fingerprint is `last`.
+/// Reads and judges the files, unless they are those whose fingerprint is `last`; `in_force` and its certificates stay
+/// where they are bad.
 pub(super) fn judge(
     root: &Root,
     names: &Names,
     last: Option<u64>,
     had_mappings: bool,
+    in_force: Option<&Conf>,
     certs: &Certs,
 ) -> Found {
     let sources = match root.read() {
@@ -77,33 +79,39 @@ pub(super) fn judge(
     }
     let files = conf::files(&sources.proxy);
     let paths = root.paths(&files);
+    let seen = |certs: &Certs| texts ^ certs.fingerprint();
+    let bad = |mut diagnostics: Vec<Diagnostic>, looked: Option<Box<Certs>>| {
+        let looked = looked.map_or_else(Certs::default, |looked| *looked);
+        let certs = match in_force {
+            Some(conf) => {
+                let (certs, wrong) = Certs::load_behind(looked, conf, certs, &names.certs);
+                let is_said = |one: &Diagnostic| diagnostics.contains(one);
+                let wrong: Vec<_> = wrong.into_iter().filter(|one| !is_said(one)).collect();
+                diagnostics.extend(wrong);
+                certs
+            }
+            None => looked,
+        };
+        Found::Bad {
+            seen: seen(&certs),
+            paths: [paths.clone(), certs.paths()].concat(),
+            diagnostics,
+            certs: Arc::new(certs),
+        }
+    };
     if sources.mappings.is_none() && had_mappings {
         let gone = "the file is gone; the mappings in force stay until it is back";
-        let diagnostics = vec![Diagnostic::of_file(&files.mappings, Severity::Error, gone)];
-        return Found::Bad {
-            seen,
-            paths,
-            diagnostics,
-            certs: None,
-        };
+        let gone = Diagnostic::of_file(&files.mappings, Severity::Error, gone);
+        return bad(vec![gone], None);
     }
-    let seen = |certs: &Certs| texts ^ certs.fingerprint();
     match parse(Arc::new(sources), seen, names, certs, super::parse) {
         Ok(good) => Found::Good(good),
-        Err((diagnostics, looked)) => {
-            let certs = looked.as_deref().unwrap_or(certs);
-            Found::Bad {
-                seen: seen(certs),
-                paths: [paths, certs.paths()].concat(),
-                diagnostics,
-                certs: looked,
-            }
-        }
+        Err((diagnostics, looked)) => bad(diagnostics, looked),
     }
 }
 
 /// What is wrong with a set, and its certificates if they were looked at.
-pub(super) type Wrong = (Vec<Diagnostic>, Option<Arc<Certs>>);
+pub(super) type Wrong = (Vec<Diagnostic>, Option<Box<Certs>>);
 
 /// The set with the addresses that its names have now, and the certificates that are there now; `seen` is its
 /// fingerprint. Errors: what is wrong with it.
@@ -122,15 +130,14 @@ pub(super) fn parse(
         return Err((diagnostics, None));
     };
     let (certs, wrong) = Certs::load(&conf, before, &names.certs);
-    let certs = Arc::new(certs);
     diagnostics.extend(wrong);
     if has_errors(&diagnostics) {
-        return Err((diagnostics, Some(certs)));
+        return Err((diagnostics, Some(Box::new(certs))));
     }
     Ok(Box::new(Good {
         diagnostics,
         seen: seen(&certs),
-        certs,
+        certs: Arc::new(certs),
         had_mappings: sources.mappings.is_some(),
         named: has_names(&conf).then_some(sources),
         conf: Arc::new(conf),

@@ -143,12 +143,13 @@ impl Daemon {
             let last = (!is_news).then_some(self.loaded.seen);
             let (root, had_mappings) = (self.root.clone(), self.loaded.had_mappings);
             let certs = Arc::clone(&self.loaded.certs);
+            let in_force = Arc::clone(&self.shared.table.load().conf);
             Box::new(move || {
                 // Who asks does not want to wait for its time to come.
                 if why == Why::Asked {
                     certs.renew(&names.certs);
                 }
-                judge(&root, &names, last, had_mappings, &certs)
+                judge(&root, &names, last, had_mappings, Some(&in_force), &certs)
             })
         } else {
             let Some((sources, seen)) = self.loaded.named() else {
@@ -202,9 +203,8 @@ impl Daemon {
                 certs,
             } => {
                 self.loaded.seen = seen;
-                if let Some(certs) = certs {
-                    self.loaded.certs = certs;
-                }
+                self.loaded.certs = certs;
+                self.renew_certs();
                 self.watch.set(&paths);
                 self.keep(diagnostics);
             }
@@ -232,6 +232,15 @@ impl Daemon {
         }
         self.answer_callers();
         self.manager.ready(&self.summary());
+    }
+
+    /// Gives new connections the certificates that are there now, whatever else the files say.
+    fn renew_certs(&mut self) {
+        let configs = self.loaded.certs.configs();
+        self.shared.tls.store(Arc::new(configs));
+        let table = self.shared.table.load_full();
+        self.follow_services(&table.conf);
+        self.follow_directory();
     }
 
     /// Goes back to the files that were there before those that have just been refused.
@@ -271,6 +280,8 @@ impl Daemon {
     fn put_in_force(&mut self, good: Box<Good>, why: Why) {
         // Whatever waited is of the past: this set came later.
         self.loaded.waiting = None;
+        // Before the table that asks for them; should that have to wait, those of the last one are among them.
+        self.shared.tls.store(Arc::new(good.certs.configs()));
         let old = self.shared.table.load_full();
         let further = self.directory.further(&good.conf);
         let conf = Arc::clone(&good.conf);
@@ -310,11 +321,8 @@ impl Daemon {
             had_mappings,
             seen,
             named,
-            certs,
             ..
         } = *good;
-        // Before the table that asks for them.
-        self.shared.tls.store(Arc::new(certs.configs()));
         (self.set_log_level)(&table.conf);
         let (generation, mappings) = (table.generation, table.conf.mappings.len());
         let addresses = changed_names(&old.conf, &table.conf);

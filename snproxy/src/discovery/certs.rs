@@ -58,22 +58,21 @@ impl Store {
 
     /// Asks S3 for the sets of these that are from there, and forgets the others; whether anything is new. Blocks.
     pub fn renew(&self, sources: &[CertSource]) -> bool {
-        let known: Vec<(CertSource, Etags)> = {
-            let mut all = self.lock();
-            all.retain(|source, _| sources.contains(source));
-            let known = all.iter();
-            known
-                .map(|(source, known)| (source.clone(), known.etags.clone()))
-                .collect()
-        };
+        self.lock().retain(|source, _| sources.contains(source));
         let mut is_news = false;
-        for (source, etags) in known {
-            let CertSource::S3 { bucket, prefix } = &source else {
+        for source in sources {
+            let CertSource::S3 { bucket, prefix } = source else {
                 continue;
             };
-            let found = fetched(&source, bucket, prefix, Some(&etags));
+            let etags = self.lock().get(source).map(|known| known.etags.clone());
+            let found = fetched(source, bucket, prefix, etags.as_ref());
             let mut all = self.lock();
-            let Some(known) = all.get_mut(&source) else {
+            let Some(known) = all.get_mut(source) else {
+                // It was never there so far.
+                if let Ok(Some(new)) = found {
+                    all.insert(source.clone(), new);
+                    is_news = true;
+                }
                 continue;
             };
             match found {

@@ -84,6 +84,44 @@ fn bad_ones_later_change_nothing_but_are_said() {
 }
 
 #[test]
+fn they_are_replaced_while_other_files_are_bad() {
+    let ground = Ground::terminating("", Pod::echo());
+    let host = ground.host();
+    host.start();
+    let next = || {
+        let before = ground.tls().peer();
+        ground.ca.issue(&[NAME]).write_folder(&ground.folder("tls"));
+        eventually(SOON, "the next one is shown", || {
+            ground.tls().peer() != before
+        });
+    };
+    host.mappings("1024:30000:900:perhaps\n");
+    eventually(SOON, "it is not used", || {
+        host.status()["reload"]["ok"] == false
+    });
+    next();
+    next();
+    // A set of another port that is none, and the one in force is in the files no more.
+    host.mappings("1024:30000:900:false\n")
+        .conf("CLIENTTLS", "1024 nowhere");
+    let says = || host.status()["reload"]["diagnostics"].to_string();
+    eventually(SOON, "nor is that", || says().contains("no such file"));
+    next();
+    next();
+    assert_eq!(host.status()["reload"]["ok"], false);
+    assert!(
+        host.status()["certificates"]
+            .to_string()
+            .contains("tls/cert.pem")
+    );
+    host.conf("CLIENTTLS", "1024 tls");
+    eventually(SOON, "all is well again", || {
+        host.status()["reload"]["ok"] == true
+    });
+    next();
+}
+
+#[test]
 fn others_take_their_place_under_load() {
     let ground = Ground::terminating("", Pod::echo());
     let host = ground.host();
