@@ -9,7 +9,7 @@ use crate::route::Table;
 use crate::route::service::Pod;
 
 use super::end::End;
-use super::header::Opening;
+use super::header::{Opening, Preface};
 use super::limits::admit;
 use super::reach::{Wanted, keep, reach};
 use super::timeouts::timeouts;
@@ -73,7 +73,10 @@ async fn search(shared: &Arc<Shared>, client: &mut Client) -> Result<Found, End>
         looked = Some(seen);
         Some(Box::new(preface))
     } else {
-        None
+        // Pods of other hosts are to hear of the same client. For them alone no client is waited for.
+        let seen = looked.as_ref().filter(|_| conf.upstream_tls.is_some());
+        let preface = seen.map(|seen| opening.preface(seen));
+        preface.filter(Preface::is_of_the_client).map(Box::new)
     };
     wanted.preface = preface.as_deref();
     let reached = tokio::select! {

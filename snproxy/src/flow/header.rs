@@ -221,6 +221,24 @@ impl Preface {
         }
     }
 
+    /// Client and the address that it opened, as pods hear of them.
+    pub(super) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let header = self.header.as_deref().map(proxy::decode);
+        match header {
+            Some(Ok(Decoded::Done {
+                value: Some(header),
+                ..
+            })) => Some((header.source, header.destination)),
+            // It names nobody: those of the connection are the true ones.
+            _ => self.ends,
+        }
+    }
+
+    /// Whether the client sent a header of its own.
+    pub(super) fn is_of_the_client(&self) -> bool {
+        self.header.is_some()
+    }
+
     /// `None` for a pod that wants none.
     pub(super) fn header(&self, send: SendProxy) -> Option<BytesMut> {
         let version = version(send)?;

@@ -34,13 +34,18 @@ pub(super) struct Greeting {
     pub(super) tls_limit: Duration,
     /// Goes ahead of a TLS handshake.
     pub(super) preface: Option<BytesMut>,
+    /// The pod wants a header ahead of TLS since a reload, and the client was not looked at for one.
+    lacks_preface: bool,
 }
 
 impl Greeting {
     /// Of a pod that wants `send`; without TLS the PROXY header is no part of it.
     pub(super) fn new(conf: &PortConf, pod: &Pod, preface: Option<&Preface>) -> Self {
-        let preface = preface.filter(|_| pod.upstream.tls.is_some());
+        let is_tls = pod.upstream.tls.is_some();
+        let lacks_preface = is_tls && pod.send_proxy != SendProxy::No && preface.is_none();
+        let preface = preface.filter(|_| is_tls);
         Self {
+            lacks_preface,
             connect_limit: conf.connect_timeout,
             tls_limit: conf.tls_timeout,
             preface: preface.and_then(|preface| preface.header(pod.send_proxy)),
@@ -69,6 +74,9 @@ pub(super) async fn dial_pod(
     let limit = greeting.connect_limit;
     if shared.is_loop(upstream.addr) {
         return Err(Over::Loop);
+    }
+    if greeting.lacks_preface {
+        return Err(Over::NoUpstream);
     }
     let source = upstream.dial_from.first();
     let dialled = match dial(upstream.addr, from(source, options), limit).await {

@@ -62,6 +62,13 @@ impl Wanted<'_> {
     pub(super) fn room(&self, most: u32) -> u32 {
         if self.has_waited { u32::MAX } else { most }
     }
+
+    /// What other hosts are asked: for whom the client's own header speaks, if it has one, as far as it was looked at.
+    fn request(&self, port: ClusterPort) -> Request {
+        let told = self.preface.and_then(Preface::ends);
+        let (client, asked) = told.unwrap_or((self.client, self.asked));
+        Request::connect(port, client, asked)
+    }
 }
 
 type Dialling = Pin<Box<dyn Future<Output = Result<Reached, Over>> + Send>>;
@@ -137,7 +144,7 @@ async fn attempt(
         conf,
         port: port.get(),
         answers,
-        request: Request::connect(port, wanted.client, wanted.asked),
+        request: wanted.request(port),
         preface: wanted.preface,
         pod: None,
         calls: FuturesUnordered::new(),

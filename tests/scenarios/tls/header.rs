@@ -1,7 +1,7 @@
 //! PROXY headers beside TLS: they come and go in plain, ahead of the handshake.
 
-use super::{Ground, NAME, POD, PORT, SOON};
-use snproxy_tests::{Conn, Net, Pod, TlsConn};
+use super::{Ground, NAME, POD, PORT, SOON, greeting};
+use snproxy_tests::{Conn, Ended, Net, Pod, TlsConn, eventually};
 use std::{sync::mpsc, time::Duration};
 
 #[test]
@@ -102,4 +102,61 @@ fn a_pod_of_another_host_hears_of_the_client_ahead_of_tls() {
         "{log}"
     );
     assert!(told.recv_timeout(Duration::from_millis(100)).is_err());
+}
+
+#[test]
+fn the_client_in_its_own_header_is_told_to_other_hosts() {
+    let net = Net::hosts(["a", "b"]);
+    let ground = Ground::on(net);
+    let (a, b) = (ground.net.host("a"), ground.net.host("b"));
+    let (pod, told) = telling(&ground);
+    b.pod(POD, pod);
+    a.mappings("").conf("CLIENTPROXY", "require");
+    b.mappings("1024:30000:900:true\n");
+    ground.issued.write_folder(&b.folder().join("tls"));
+    for host in [b, a] {
+        host.conf("UPSTREAMTLS", &format!("tls name={NAME}"))
+            .conf("HEALTH", "passive")
+            .start();
+    }
+    let own = "PROXY TCP4 192.0.2.1 192.0.2.2 1111 1024\r\n";
+    let conn = a.open(PORT);
+    assert_eq!(conn.send(own).read(8), b"after it");
+    assert_eq!(told.recv_timeout(SOON).unwrap(), own);
+    // One that names nobody stands for the connection itself.
+    let conn = a.open(PORT);
+    assert_eq!(conn.send("PROXY UNKNOWN\r\n").read(8), b"after it");
+    let (client, port) = (ground.net.client().v4(), conn.local().port());
+    let made = format!("PROXY TCP4 {client} {} {port} 1024\r\n", a.v4());
+    assert_eq!(told.recv_timeout(SOON).unwrap(), made);
+}
+
+#[test]
+fn who_waits_is_not_given_to_a_pod_that_wants_a_header_by_now() {
+    let ground = Ground::securing("");
+    let host = ground.host();
+    host.pod(POD, greeting(&ground.issued, "hello"));
+    let (tell, told) = mpsc::channel();
+    let wants_one = Pod::serving(move |guest| {
+        let mut byte = [0];
+        if let Ok(1) = guest.read(&mut byte) {
+            let _ = tell.send(byte);
+        }
+    });
+    host.pod(POD + 1, wants_one);
+    host.mappings("1024:30000:1:false\n")
+        .conf("QUEUE", "5")
+        .conf("HEALTH", "passive")
+        .start();
+    let first = host.open(PORT);
+    assert_eq!(first.read(5), b"hello");
+    let second = host.open(PORT);
+    eventually(SOON, "it waits", || {
+        host.status()["queues"].to_string().contains("client")
+    });
+    host.reloaded_after(|host| {
+        host.mappings("1024:30001:1:true\n");
+    });
+    assert_ne!(second.rest(SOON).1, Ended::Open);
+    assert!(told.recv_timeout(Duration::from_millis(200)).is_err());
 }
