@@ -1,7 +1,8 @@
 //! Who is not believed is not served, and counts as away; both sides say why.
 
 use super::{PORT, SOON, folder, secure, serve, set};
-use snproxy_tests::{Ca, Ended, Host, Net, eventually, request_for};
+use snproxy_tests::{Ca, Ended, Host, Net, TlsConn, eventually, request_for};
+use std::{thread, time::Duration};
 
 /// Hosts that are up, as another one sees them.
 fn up(host: &Host) -> u64 {
@@ -113,4 +114,25 @@ fn the_name_of_a_host_is_verified_where_that_is_asked_for() {
             .connected()
             .is_some_and(|conn| conn.rest(SOON / 5).0 == b"b\n")
     });
+}
+
+#[test]
+fn who_is_not_believed_hears_why_though_it_goes_on_talking() {
+    let net = Net::hosts(["a", "b"]);
+    let (a, b) = (net.host("a"), net.host("b"));
+    let (ours, others) = (Ca::new("proxies"), Ca::new("others"));
+    secure(b, &ours, "");
+    b.conf("PEERS", "any").start();
+    let strange = others.issue(&["10.77.0.1"]).believing(&ours);
+    for _ in 0..5 {
+        let name = b.v4().to_string();
+        let tls = TlsConn::connect(a.call(b), strange.client(), &name).expect("its half of it");
+        for _ in 0..3 {
+            tls.send([7; 1000]);
+            thread::sleep(Duration::from_millis(30));
+        }
+        let (alert, ended) = tls.conn().rest(SOON);
+        assert_eq!((alert.is_empty(), ended), (false, Ended::Eof));
+    }
+    eventually(SOON, "they are counted", || b.ends("tls_client") == 5);
 }

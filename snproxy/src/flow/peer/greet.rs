@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -31,7 +32,9 @@ pub(super) async fn greet(shared: &Arc<Shared>, client: &mut Client) -> Result<B
     let waiting = shared.live.wait();
     let start = Instant::now();
     let greeted = {
-        let mut greeted = pin!(hear(shared, &mut client.stream, from, start + SILENCE));
+        let began = AtomicBool::new(false);
+        let until = start + SILENCE;
+        let mut greeted = pin!(hear(shared, &mut client.stream, from, until, &began));
         if let Ok(greeted) = timeout_at(start + UNDER_WAY, &mut greeted).await {
             greeted
         } else {
@@ -39,7 +42,14 @@ pub(super) async fn greet(shared: &Arc<Shared>, client: &mut Client) -> Result<B
             tokio::select! {
                 biased;
                 greeted = &mut greeted => greeted,
-                () = seat.taken() => Err(End::Unused),
+                () = seat.taken() => {
+                    // While the room is being closed, what has begun is served, as a line is. It has a limit of its own.
+                    if began.load(Relaxed) && shared.waiting.is_closed() {
+                        greeted.await
+                    } else {
+                        Err(End::Unused)
+                    }
+                }
             }
         }
     };
@@ -47,7 +57,11 @@ pub(super) async fn greet(shared: &Arc<Shared>, client: &mut Client) -> Result<B
     if let Err(end) = greeted {
         // The alert that says why is to be heard.
         let patience = match end {
-            End::TlsClient => FAREWELL,
+            End::TlsClient => {
+                // What it sent on meanwhile is read as it is: a close with bytes unread would be a reset.
+                client.stream.stop_tls();
+                FAREWELL
+            }
             _ => Duration::ZERO,
         };
         farewell(&client.stream, patience).await;
@@ -61,6 +75,7 @@ async fn hear(
     peer: &mut Stream,
     from: IpAddr,
     silence: Instant,
+    began: &AtomicBool,
 ) -> Result<BytesMut, End> {
     let mut bytes = BytesMut::new();
     let Some(Ok(1..)) = header::read(peer, &mut bytes, Some(silence)).await else {
@@ -75,6 +90,7 @@ async fn hear(
         return Ok(bytes);
     }
     drop(table);
+    began.store(true, Relaxed);
     let config = Arc::clone(&configs.server);
     match tls::accept(peer, config, &bytes, LINE_LIMIT).await {
         Ok(()) => Ok(BytesMut::new()),
