@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
@@ -19,17 +19,24 @@ use crate::wire::directory::Key;
 
 use super::{STALE_AFTER, TTL};
 
+/// How long a host must not be reached to be counted out: less than it is known of one that it left the directory, so that
+/// it is never counted in between.
+const AWAY_FOR: Duration = Duration::from_secs(5);
+
 /// Most keys of which it is said that they could not be read.
 const MAX_SAID: usize = 16;
 
+#[derive(Default)]
 pub(super) struct Known {
     prefix: String,
     own: Option<SocketAddr>,
     directory: Directory,
-    /// Nothing was read yet.
-    is_unread: bool,
+    /// Something was read.
+    is_read: bool,
     /// Since when etcd is not reached.
     lost: Option<Instant>,
+    /// Why not, as last heard.
+    why: String,
     is_stale: bool,
     /// When it was reached again after it had been away for long.
     back: Option<Instant>,
@@ -47,27 +54,34 @@ struct Left {
 }
 
 impl Known {
-    pub(super) fn new(prefix: String, own: Option<SocketAddr>) -> Self {
-        Self {
-            prefix,
-            own,
-            directory: Directory::default(),
-            is_unread: true,
-            lost: None,
-            is_stale: false,
-            back: None,
-            left: BTreeMap::new(),
-            publishing: BTreeMap::new(),
-            said: BTreeSet::new(),
+    /// From now on another etcd is asked, or this host has another address; all is forgotten where the cluster is another
+    /// one.
+    pub(super) fn begin_anew(&mut self, prefix: String, own: Option<SocketAddr>, now: Instant) {
+        if self.prefix != prefix {
+            let mut directory = std::mem::take(&mut self.directory);
+            // Not a new one: what was made of it is not to pass for what is made of the next.
+            directory.replace([], None);
+            *self = Self {
+                prefix,
+                directory,
+                ..Self::default()
+            };
         }
+        self.own = own;
+        self.lost = self.is_read.then(|| self.lost.unwrap_or(now));
+        "no answer yet".clone_into(&mut self.why);
     }
 
     /// Takes note of what etcd says; true where the routes are to follow.
     pub(super) fn note(&mut self, news: News, now: Instant) -> bool {
         let touched = match news {
             News::Lost(error) => {
-                if self.lost.is_none() && self.is_unread {
-                    warn!(%error, "the cluster directory cannot be read: other hosts are asked instead");
+                self.why = error.why();
+                if self.lost.is_none() && !self.is_read {
+                    warn!(
+                        why = self.why,
+                        "the cluster directory cannot be read: other hosts are asked instead"
+                    );
                 }
                 self.lost.get_or_insert(now);
                 return false;
@@ -126,7 +140,7 @@ impl Known {
         for (key, error) in unusable {
             self.say(key.encode().as_bytes(), &error);
         }
-        if std::mem::take(&mut self.is_unread) {
+        if !std::mem::replace(&mut self.is_read, true) {
             let hosts = self.directory.hosts().count();
             info!(hosts, "the cluster directory is read");
         }
@@ -192,11 +206,12 @@ impl Known {
     pub(super) fn look(&mut self, table: &Table, now: Instant) -> bool {
         let mut touched = self.directory.drop_missing(TTL, now);
         let is_lost = |since: Instant| now.saturating_duration_since(since) >= STALE_AFTER;
-        if !self.is_stale && !self.is_unread && self.lost.is_some_and(is_lost) {
+        if !self.is_stale && self.is_read && self.lost.is_some_and(is_lost) {
             self.is_stale = true;
             self.directory.turn();
             touched.hosts = true;
             warn!(
+                why = self.why,
                 "etcd is not reached: the cluster directory goes on as it was, and other hosts are asked too"
             );
         }
@@ -216,7 +231,8 @@ impl Known {
     }
 
     pub(super) fn is_current(&self, now: Instant) -> bool {
-        !self.is_unread && self.lost.is_none() && self.away(now).is_none()
+        let is_reached = self.is_read && self.lost.is_none() && self.away(now).is_none();
+        is_reached && !self.directory.is_overfull()
     }
 
     /// Whether etcd has this of this host, and nothing else.
@@ -252,7 +268,7 @@ impl Known {
 
     /// Has the connections of a table see what is known; nothing, as long as nothing was read.
     pub(super) fn show_to(&self, table: &Table, now: Instant) {
-        if self.is_unread {
+        if !self.is_read {
             return table.peers.set_view(None);
         }
         let list = table.peers.list().iter().zip(0..);
@@ -280,13 +296,15 @@ impl Known {
     fn is_complete(&self, view: &View, table: &Table, now: Instant) -> bool {
         let is_away = |addr: &SocketAddr, at: usize| {
             let health = table.peers.list()[at].upstream.health();
-            let for_long = |since| now.saturating_duration_since(since) >= TTL;
-            self.left.contains_key(addr)
+            let for_long = |since| now.saturating_duration_since(since) >= AWAY_FOR;
+            // One that leaves may live on, without ETCD: it is asked.
+            (self.left.contains_key(addr) && !health.is_up())
                 || (!health.is_up() && health.since().is_some_and(for_long))
         };
         let mut peers = table.peers.list().iter().zip(0..);
-        !self.is_unread
+        self.is_read
             && !self.is_stale
+            && !self.directory.is_overfull()
             && !view.has_missing()
             && peers.all(|(peer, at)| view.publishes(at) || is_away(&peer.addr(), at))
     }
@@ -294,12 +312,12 @@ impl Known {
     /// The part of the status that is known here.
     pub(super) fn state(&self, table: &Table) -> api::Directory {
         let view = table.peers.view();
-        let state = match (self.is_unread, self.is_stale) {
-            (true, _) => "unread",
-            (false, true) => "stale",
-            (false, false) => "current",
+        let state = match (self.is_read, self.is_stale) {
+            (false, _) => "unread",
+            (true, true) => "stale",
+            (true, false) => "current",
         };
-        let lost = self.lost.filter(|_| self.is_stale || self.is_unread);
+        let lost = self.lost.filter(|_| self.is_stale || !self.is_read);
         let lost = lost.map(|lost| u64::try_from(lost.elapsed().as_millis()).unwrap_or(u64::MAX));
         api::Directory {
             state: state.to_owned(),

@@ -142,16 +142,22 @@ impl Directory {
 
     /// Says what this host serves, where that is other than before.
     pub(super) fn publish(&mut self, table: &Table, now: Instant) {
-        let Some(running) = &self.running else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
         if running.publisher.is_none() {
             return;
         }
         let offered = offer(table, &mut self.fullness, now);
-        running.offer.send_if_modified(|offer| {
+        let is_new = running.offer.send_if_modified(|offer| {
             let is_new = *offer != offered;
             *offer = offered;
             is_new
         });
+        if is_new {
+            // Under load it may never be what etcd has: what was said is on its way.
+            running.odd = None;
+        }
     }
 
     /// For `snproxy status`.
@@ -174,19 +180,21 @@ impl Directory {
         if self.running.as_ref().map(|running| &running.place) == place.as_ref() {
             return;
         }
-        if let Some(mut before) = self.running.take()
-            && let Some(publisher) = before.publisher.take()
-        {
-            let client = Arc::clone(&before.client);
-            // Nobody waits for it: the lease ends by itself as well.
-            tokio::spawn(async move { timeout(FAREWELL, publisher.end(&client)).await });
+        let mut before = self.running.take();
+        self.running = place.map(|place| Running::begin(place, before.as_mut()));
+        let Some(mut before) = before else { return };
+        if let Some(publisher) = before.publisher.take() {
+            let next = self.running.as_ref();
+            let next = next.filter(|next| next.place.cluster == before.place.cluster);
+            let next = next.and_then(|next| next.publisher.as_ref());
+            publisher.give_way(&before.client, next);
         }
-        self.running = place.map(Running::begin);
     }
 }
 
 impl Running {
-    fn begin(place: Place) -> Self {
+    /// What was known `before` goes on to hold, if it was of the same cluster.
+    fn begin(place: Place, before: Option<&mut Self>) -> Self {
         let client = Arc::new(Client::new(&place.etcd, None));
         let prefix = prefix(&place.cluster);
         let (bring, news) = mpsc::channel(WAITING);
@@ -200,8 +208,11 @@ impl Running {
             .as_ref()
             .map(|(name, addr)| Publisher::begin(&client, &prefix, name, *addr, offered));
         let own = place.own.as_ref().map(|(_, addr)| *addr);
+        let mut known =
+            before.map_or_else(Known::default, |before| std::mem::take(&mut before.known));
+        known.begin_anew(prefix, own, Instant::now());
         Self {
-            known: Known::new(prefix, own),
+            known,
             place,
             client,
             news,
@@ -353,7 +364,7 @@ impl Daemon {
         };
         match timeout(FAREWELL, publisher.end(&running.client)).await {
             Ok(Ok(())) => info!("left the cluster directory"),
-            Ok(Err(error)) => warn!(%error, "leave the cluster directory"),
+            Ok(Err(error)) => warn!(why = %error.why(), "leave the cluster directory"),
             Err(_) => warn!("leave the cluster directory: etcd does not answer"),
         }
     }

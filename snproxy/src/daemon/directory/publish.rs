@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::net::etcd::{Client, EtcdError};
 use crate::route::directory::own::Offer;
 use crate::wire::directory::{Key, encode_block, encode_name};
 
-use super::TTL;
+use super::{FAREWELL, TTL};
 
 /// Time between two words to etcd that this host is there: two may be lost.
 const BEAT: Duration = Duration::from_secs(3);
@@ -92,6 +92,27 @@ impl Publisher {
         self.shared.again.notify_one();
     }
 
+    /// Ends for `next`, which says the same elsewhere, or under another address: nothing is taken back until that is there.
+    pub(super) fn give_way(self, client: &Arc<Client>, next: Option<&Self>) {
+        self.task.abort();
+        let client = Arc::clone(client);
+        let next = next.map(|next| Arc::clone(&next.shared));
+        // Nobody waits for it: the lease ends by itself as well.
+        tokio::spawn(async move {
+            let is_said = async {
+                while next
+                    .as_ref()
+                    .is_some_and(|next| !next.is_there.load(Relaxed))
+                {
+                    sleep(PACE).await;
+                }
+            };
+            if timeout(TTL, is_said).await.is_ok() {
+                let _ = timeout(FAREWELL, self.end(&client)).await;
+            }
+        });
+    }
+
     /// Takes this host out of the directory.
     pub(super) async fn end(self, client: &Client) -> Result<(), EtcdError> {
         self.task.abort();
@@ -111,7 +132,7 @@ impl Words {
             let Err(error) = self.say(&mut offer, &mut wait, &mut has_failed).await;
             self.shared.is_there.store(false, Relaxed);
             if !std::mem::replace(&mut has_failed, true) {
-                warn!(%error, "publish in the cluster directory; trying again");
+                warn!(why = %error.why(), "publish in the cluster directory; trying again");
             }
             if matches!(error, EtcdError::NoLease { .. }) {
                 self.shared.lease.store(0, Relaxed);

@@ -27,6 +27,8 @@ pub struct Directory {
     hosts: BTreeMap<SocketAddr, Arc<Host>>,
     /// Of all hosts.
     runs: usize,
+    /// Hosts were left out since all was last read: there were too many.
+    is_overfull: bool,
     /// Changes so far.
     changes: u64,
     /// By block: the last change that may have been one of it.
@@ -128,6 +130,7 @@ impl Default for Directory {
         Self {
             hosts: BTreeMap::new(),
             runs: 0,
+            is_overfull: false,
             changes: 0,
             versions: [0; BLOCKS as usize],
         }
@@ -140,7 +143,14 @@ impl Directory {
     pub fn put(&mut self, key: Key, value: &[u8]) -> (Touched, Result<(), Unusable>) {
         let too_many = self.hosts.len() >= MAX_HOSTS;
         let host = match self.hosts.entry(key.host) {
-            Entry::Vacant(_) if too_many => return (Touched::default(), Err(Unusable::Hosts)),
+            Entry::Vacant(_) if too_many => {
+                // Whether others publish is another answer from the first of them on.
+                let touched = Touched {
+                    hosts: !std::mem::replace(&mut self.is_overfull, true),
+                    blocks: 0,
+                };
+                return (touched, Err(Unusable::Hosts));
+            }
             Entry::Vacant(entry) => entry.insert(Arc::default()),
             Entry::Occupied(entry) => entry.into_mut(),
         };
@@ -225,6 +235,7 @@ impl Directory {
     ) -> Vec<(Key, Unusable)> {
         let before = std::mem::take(&mut self.hosts);
         self.runs = 0;
+        self.is_overfull = false;
         self.touch(Touched::ALL);
         let mut unusable = Vec::new();
         for (key, value) in read {
@@ -264,6 +275,11 @@ impl Directory {
     /// What anybody made of it is old from now on.
     pub fn turn(&mut self) {
         self.touch(Touched::ALL);
+    }
+
+    /// Whether a host may publish that is not known here.
+    pub fn is_overfull(&self) -> bool {
+        self.is_overfull
     }
 
     pub fn versions(&self) -> &Versions {

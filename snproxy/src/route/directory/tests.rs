@@ -184,3 +184,24 @@ fn keys_of_a_host_are_known_whatever_is_in_them() {
         "in the order of keys"
     );
 }
+
+#[test]
+fn a_host_too_many_is_one_that_may_serve() {
+    let mut directory = Directory::default();
+    let host = |at: usize| {
+        let low = u16::try_from(at).unwrap().to_be_bytes();
+        let host = SocketAddr::new([10, 1, low[0], low[1]].into(), 32767);
+        Key { host, block: None }
+    };
+    for at in 0..MAX_HOSTS {
+        assert_eq!(directory.put(host(at), b"1 host").1, Ok(()));
+    }
+    assert!(!directory.is_overfull());
+    let (touched, read) = directory.put(host(MAX_HOSTS), b"1 host");
+    assert_eq!((touched.hosts, read), (true, Err(Unusable::Hosts)));
+    assert!(directory.is_overfull());
+    let (touched, _) = directory.put(host(MAX_HOSTS), b"1 host");
+    assert!(touched.is_nothing(), "as before");
+    directory.replace([(host(0), &b"1 host"[..])], NEVER);
+    assert!(!directory.is_overfull());
+}
