@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::addr::{ClusterPort, HostPort};
-use crate::conf::{Conf, Locality, Mapping, SendProxy};
+use crate::conf::{Conf, HostAddr, Locality, Mapping, SendProxy};
 
 use balance::Scheme;
 use draft::Draft;
@@ -143,8 +143,11 @@ impl Table {
             (None, Some((name, addr))) => balance::name(&name, addr.port()),
             (None, None) => 0,
         };
-        let all = others.chain(further).filter(|_| crosses);
-        let peers = Peers::build(all, old.map(|old| &old.peers), now);
+        let all: Vec<_> = others.chain(further).collect();
+        // Hosts that nobody here is carried to may still call.
+        let ips = all.iter().map(|(_, addr)| addr.ip()).collect();
+        let carried_to = all.into_iter().filter(|_| crosses);
+        let peers = Peers::build(carried_to, ips, old.map(|old| &old.peers), now);
         // Of the same configuration it is the same generation, among other hosts.
         let generation = match old {
             Some(old) if Arc::ptr_eq(&old.conf, &conf) => old.generation,
@@ -173,23 +176,15 @@ impl Table {
 
     /// Whether it was built among these hosts beside those of hosts.conf.
     pub fn has_further(&self, further: &[(Box<str>, SocketAddr)]) -> bool {
-        let listed = self
-            .conf
-            .other_hosts()
-            .filter(|host| host.addr().is_some())
-            .count();
-        let list = self.peers.list();
-        // None with `LOCALITY only` for all ports.
-        let have = list
-            .iter()
-            .skip(listed)
-            .map(|peer| (&*peer.name, peer.addr()));
-        list.is_empty() && !self.crosses()
-            || have.eq(further.iter().map(|(name, addr)| (&**name, *addr)))
-    }
-
-    fn crosses(&self) -> bool {
-        crosses(&self.conf)
+        if !crosses(&self.conf) {
+            let listed = self.conf.other_hosts().filter_map(HostAddr::addr);
+            let all = listed.chain(further.iter().map(|(_, addr)| *addr));
+            return self.peers.are_at(all.map(|addr| addr.ip()).collect());
+        }
+        let listed = self.conf.other_hosts().filter_map(HostAddr::addr).count();
+        let list = self.peers.list().iter();
+        let have = list.skip(listed).map(|peer| (&*peer.name, peer.addr()));
+        have.eq(further.iter().map(|(name, addr)| (&**name, *addr)))
     }
 
     /// The service of a cluster port, if any pod here is mapped to it.

@@ -3,6 +3,7 @@
 mod etcd;
 mod outage;
 mod published;
+mod reload;
 mod size;
 
 use etcd::Etcd;

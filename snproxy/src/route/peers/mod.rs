@@ -42,14 +42,16 @@ pub struct Peers {
     count: AtomicUsize,
     /// What they publish; `None`: no directory was read.
     view: ArcSwapOption<View>,
-    /// Their addresses, sorted.
+    /// Addresses of all hosts that may call, sorted: also where the list is empty.
     ips: Box<[IpAddr]>,
 }
 
 impl Peers {
-    /// The hosts of `list`; where these are the hosts of `old`, that is `old` itself with all that it remembers.
+    /// The hosts of `list`, and who may call; where these are the same of `old`, that is `old` itself with all that it
+    /// remembers.
     pub fn build<'h>(
         list: impl Iterator<Item = (&'h str, SocketAddr)>,
+        ips: Vec<IpAddr>,
         old: Option<&Arc<Self>>,
         now: Instant,
     ) -> Arc<Self> {
@@ -59,7 +61,8 @@ impl Peers {
             let old = old.list.iter().map(|peer| (&*peer.name, peer.addr()));
             old.eq(list.iter().copied())
         };
-        if let Some(old) = old.filter(same) {
+        let ips = sorted(ips);
+        if let Some(old) = old.filter(|old| old.ips == ips).filter(same) {
             return Arc::clone(old);
         }
         let list: Box<[_]> = list
@@ -77,13 +80,10 @@ impl Peers {
             })
             .collect();
         let ports = if list.is_empty() { 0 } else { 65_536 };
-        let mut ips: Vec<IpAddr> = list.iter().map(|peer| peer.addr().ip()).collect();
-        ips.sort_unstable();
-        ips.dedup();
         Arc::new(Self {
             list,
             view: ArcSwapOption::empty(),
-            ips: ips.into(),
+            ips,
             start: now,
             answers: (0..ports).map(|_| ArcSwapOption::empty()).collect(),
             count: AtomicUsize::new(0),
@@ -156,6 +156,11 @@ impl Peers {
         }
     }
 
+    /// Whether those that may call are at these addresses.
+    pub fn are_at(&self, ips: Vec<IpAddr>) -> bool {
+        self.ips == sorted(ips)
+    }
+
     /// Whether one of the hosts is at this address.
     pub fn has(&self, ip: IpAddr) -> bool {
         self.ips.binary_search(&ip.to_canonical()).is_ok()
@@ -208,6 +213,12 @@ impl Peers {
     pub fn is_plain(&self, peer: &Peer, now: Instant) -> bool {
         peer.plain_until.load(Relaxed) > self.at(now)
     }
+}
+
+fn sorted(mut ips: Vec<IpAddr>) -> Box<[IpAddr]> {
+    ips.sort_unstable();
+    ips.dedup();
+    ips.into()
 }
 
 impl Peer {

@@ -7,7 +7,8 @@ fn addr(host: usize) -> SocketAddr {
 }
 
 fn peers(count: usize, old: Option<&Arc<Peers>>, now: Instant) -> Arc<Peers> {
-    Peers::build((0..count).map(|host| (NAMES[host], addr(host))), old, now)
+    let list = (0..count).map(|host| (NAMES[host], addr(host)));
+    Peers::build(list, Vec::new(), old, now)
 }
 
 #[test]
@@ -102,7 +103,7 @@ fn what_is_remembered_is_bounded_and_the_oldest_goes_first() {
         let ip = [10, 0, 1, host].into();
         (name.as_str(), SocketAddr::new(ip, 32767))
     });
-    let peers = Peers::build(list, None, start);
+    let peers = Peers::build(list, Vec::new(), None, start);
     for port in 1024..=65_535 {
         let now = start + Duration::from_millis(u64::from(port));
         peers.answers(port, now).unwrap().note(0, Answer::Took, now);

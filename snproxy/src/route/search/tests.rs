@@ -28,7 +28,7 @@ impl Cluster {
         let addr = |port| ([127, 0, 0, 1], port).into();
         let now = Instant::now();
         let peers = (0..hosts).map(|host| ("host", addr(40_000 + host)));
-        let peers = Peers::build(peers, None, now);
+        let peers = Peers::build(peers, Vec::new(), None, now);
         Self {
             pods: (0..pods)
                 .map(|pod| Pod {

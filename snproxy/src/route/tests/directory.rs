@@ -129,6 +129,9 @@ fn hosts_of_the_directory_are_hosts_and_the_generation_stays() {
     let only = conf(&format!("{KEYS}LOCALITY only"), "");
     let alone = Table::build_among(only, &[further(2)], None, Instant::now());
     assert!(alone.peers.is_empty() && alone.has_further(&[further(2)]));
+    // It serves them all the same.
+    assert!(alone.peers.has([10, 0, 0, 2].into()) && !alone.peers.has([10, 0, 0, 3].into()));
+    assert!(!alone.has_further(&[]) && !alone.has_further(&[further(2), further(3)]));
 }
 
 #[test]
