@@ -167,8 +167,14 @@ pub(super) fn read(
     };
     let is_https = |endpoint: &Endpoint| endpoint.is_https;
     let some_https = members.iter().flatten().any(is_https);
+    let some_http = members.iter().flatten().any(|member| !member.is_https);
     if some_https && certs.need(&["ca"], value, findings).is_none() {
         return;
+    }
+    if certs.are_said() && !some_https && members.is_some() {
+        let message = "certificates, and no member that is https:// to use them with";
+        findings.error(value.place, message);
+        members = None;
     }
     let certs = some_https.then(|| {
         let mut certs = certs.source;
@@ -194,6 +200,10 @@ pub(super) fn read(
     if password_file.is_some() && user.is_none() {
         findings.error(value.place, "a password without user=NAME");
         members = None;
+    }
+    if user.is_some() && some_https && some_http {
+        let message = "members that are http:// are told the password in clear";
+        findings.warning(list.place, message);
     }
     if let Some(endpoints) = members {
         *etcd = Some(Arc::new(Etcd {
@@ -281,8 +291,8 @@ mod tests {
                 "http://[::1]:2 user=root password-file=/etc/snproxy/secret",
             ),
             (
-                "http://a,https://b certs user=x",
-                "http://a:2379,https://b:2379 /etc/snproxy/certs user=x",
+                "https://a,https://b certs user=x",
+                "https://a:2379,https://b:2379 /etc/snproxy/certs user=x",
             ),
             (
                 "https://b ca=/a.pem cert=b.pem key=c.pem",
@@ -297,6 +307,14 @@ mod tests {
             ("ftp://a", "expected http:// or https://, found `ftp://a`"),
             (", user=x", "no member of etcd to ask"),
             ("a password-file=x", "a password without user=NAME"),
+            (
+                "a /certs",
+                "certificates, and no member that is https:// to use them with",
+            ),
+            (
+                "http://a ca=/x user=y",
+                "certificates, and no member that is https:// to use them with",
+            ),
             (
                 "a token=x",
                 "expected certificates (first), user=NAME or password-file=PATH, each once, found `token=x`",
@@ -314,6 +332,11 @@ mod tests {
             let expected = vec![expected.to_owned()];
             assert_eq!(said(value), ("none".to_owned(), expected), "{value}");
         }
+        let (shown, found) = said("http://a,https://b certs user=x");
+        let expected = "http://a:2379,https://b:2379 /etc/snproxy/certs user=x";
+        assert_eq!(shown, expected);
+        let clear = "members that are http:// are told the password in clear";
+        assert_eq!(found, [clear]);
         let many: Vec<String> = (0..=MAX_ENDPOINTS).map(|n| format!("h{n}")).collect();
         assert_eq!(said(&many.join(",")).1, ["more than 16 members"]);
     }

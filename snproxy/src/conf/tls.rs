@@ -307,6 +307,15 @@ pub(super) struct Certs {
 }
 
 impl Certs {
+    pub(super) fn are_said(&self) -> bool {
+        let nothing = CertSource::Files {
+            ca: None,
+            cert: None,
+            key: None,
+        };
+        self.source != nothing
+    }
+
     /// Those that a role cannot do without; a certificate and its key go together. A folder is looked into later.
     pub(super) fn need(
         &self,
