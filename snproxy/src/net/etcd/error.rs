@@ -21,6 +21,8 @@ pub enum EtcdError {
     TooLong { member: String, limit: usize },
     #[error("more than {limit} keys under {prefix}")]
     TooMany { prefix: String, limit: usize },
+    #[error("more than {limit} bytes of keys and values under {prefix}")]
+    TooMuch { prefix: String, limit: usize },
     /// etcd said no.
     #[error("{member}: {message}")]
     Refused {
@@ -77,6 +79,11 @@ impl EtcdError {
             cause = error.source();
         }
         text
+    }
+
+    /// Whether what a member says cannot be taken in.
+    pub(super) fn is_of_answer(&self) -> bool {
+        matches!(self, Self::Malformed { .. } | Self::TooLong { .. })
     }
 
     /// Whether another member may do better.

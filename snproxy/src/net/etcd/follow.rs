@@ -12,6 +12,8 @@ use super::{Changes, Client, EtcdError, Snapshot};
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Longest wait between two tries.
 const MAX_WAIT: Duration = Duration::from_secs(5);
+/// Watches in a row that tell nothing after which all is read instead, now and then: what is known is never old then.
+const MAX_IN_VAIN: u32 = 4;
 
 /// What [`Follow::next`] has to tell.
 #[derive(Debug)]
@@ -33,8 +35,10 @@ pub struct Follow {
     due: Instant,
     wait: Duration,
     is_lost: bool,
-    /// Whether the last watch ended before it told anything.
-    was_in_vain: bool,
+    /// Watches in a row that ended early, before they told anything.
+    in_vain: u32,
+    /// When the watch there is began.
+    began: Instant,
 }
 
 enum State {
@@ -53,7 +57,8 @@ impl Follow {
             due: Instant::now(),
             wait: FIRST_WAIT,
             is_lost: false,
-            was_in_vain: false,
+            in_vain: 0,
+            began: Instant::now(),
         }
     }
 
@@ -93,6 +98,7 @@ impl Follow {
                     match watch {
                         Ok(watch) => {
                             self.state = State::Watching(Box::new(watch));
+                            self.began = Instant::now();
                             if self.is_back() {
                                 let events = Vec::new();
                                 return News::Changed(Changes { events, revision });
@@ -104,16 +110,20 @@ impl Follow {
                 }
                 State::Watching(watch) => match watch.next().await {
                     Ok(changes) => {
-                        self.was_in_vain = false;
+                        self.in_vain = 0;
                         return News::Changed(changes);
                     }
                     Err(EtcdError::Compacted { .. }) => self.read_again(),
                     // Another member may do: etcd is lost only where none does.
                     Err(error) => {
-                        tracing::debug!(%error, prefix = %self.prefix, "a watch of etcd ended");
+                        tracing::debug!(why = %error.why(), prefix = %self.prefix, "a watch of etcd ended");
                         let (revision, cluster) = watch.leave();
                         self.state = State::Watch { revision, cluster };
                         self.end_of_watch();
+                        // From the same revision on it would end the same way.
+                        if error.is_of_answer() || self.in_vain >= MAX_IN_VAIN {
+                            self.state = State::Read;
+                        }
                     }
                 },
             }
@@ -127,8 +137,15 @@ impl Follow {
 
     /// A watch that ends as soon as it has begun must not be begun all the time.
     fn end_of_watch(&mut self) {
-        if std::mem::replace(&mut self.was_in_vain, true) {
-            self.due = Instant::now() + FIRST_WAIT;
+        let now = Instant::now();
+        if now.saturating_duration_since(self.began) >= MAX_WAIT {
+            self.in_vain = 0;
+        }
+        let doublings = self.in_vain.checked_sub(1);
+        self.in_vain = self.in_vain.saturating_add(1);
+        if let Some(doublings) = doublings {
+            let wait = FIRST_WAIT.saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX));
+            self.due = now + wait.min(MAX_WAIT);
         }
     }
 

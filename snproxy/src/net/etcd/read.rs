@@ -6,6 +6,8 @@ use super::{Client, EtcdError, KeyValue};
 
 /// Most keys under one prefix.
 const MAX_KEYS: usize = 200_000;
+/// Most bytes of them and their values.
+const MAX_READ: usize = 256 << 20;
 /// Keys of one answer, fewer where they are large.
 const PAGE: i64 = 2000;
 
@@ -28,6 +30,7 @@ impl Client {
         let mut read = Snapshot::default();
         let mut from = Bytes::from(prefix);
         let mut page = PAGE;
+        let mut size = 0;
         loop {
             let question = Range {
                 key: from.clone(),
@@ -49,9 +52,25 @@ impl Client {
             if read.revision == 0 {
                 read.revision = answer.header.revision.0;
                 read.cluster = answer.header.cluster_id;
+            } else if read.cluster != answer.header.cluster_id {
+                return Err(EtcdError::Malformed {
+                    member: self.member(),
+                    what: "another etcd than before in the middle of a read".to_owned(),
+                });
             }
             let last = answer.kvs.last().map(|kv| kv.key.clone());
+            let sizes = answer
+                .kvs
+                .iter()
+                .map(|kv| kv.key.0.len() + kv.value.0.len());
+            size += sizes.sum::<usize>();
             read.kvs.extend(answer.kvs.into_iter().map(KeyValue::from));
+            if size > MAX_READ {
+                return Err(EtcdError::TooMuch {
+                    prefix: prefix.to_owned(),
+                    limit: MAX_READ,
+                });
+            }
             if read.kvs.len() > MAX_KEYS {
                 return Err(EtcdError::TooMany {
                     prefix: prefix.to_owned(),

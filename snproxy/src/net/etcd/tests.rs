@@ -1,12 +1,14 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use super::error::Code;
 use super::json::{Done, Failure, Leased, Line, Ranged, Watched, range_end};
-use super::{Client, Etcd, EtcdError, Event};
+use super::{Client, Etcd, EtcdError, Event, Follow, News};
 
 // Captured from etcd 3.4.23.
 const RANGED: &str = r#"{"header":{"cluster_id":"15118495548433857066","member_id":"13668033151171901709","revision":"2","raft_term":"2"},"kvs":[{"key":"L3Nydi9hLzEwLjAuMC4xOjE=","create_revision":"2","mod_revision":"2","version":"1","value":"eA=="}],"count":"1"}"#;
@@ -153,4 +155,21 @@ async fn a_no_is_an_answer() {
         (code, &*message),
         (Code::PermissionDenied, "etcdserver: permission denied")
     );
+}
+
+#[tokio::test]
+async fn where_no_watch_can_be_read_all_is_read_now_and_then() {
+    for bytes in [
+        // No line of a watch, and one that never ends.
+        &b"HTTP/1.1 200 OK\r\nContent-Length: 45\r\n\r\n{\"header\":{\"cluster_id\":\"7\",\"revision\":\"9\"}}\n"[..],
+        b"HTTP/1.1 200 OK\r\nContent-Length: 45\r\n\r\n{\"header\":{\"cluster_id\":\"7\",\"revision\":\"9\"}} ",
+    ] {
+        let etcd = Etcd::parse(&answering(bytes).await).unwrap();
+        let mut follow = Follow::new(Arc::new(Client::new(&etcd, None)), "/srv/");
+        for _ in 0..3 {
+            let news = timeout(Duration::from_secs(60), follow.next()).await;
+            let news = news.expect("it goes on");
+            assert!(matches!(&news, News::All(read) if read.revision == 9), "{news:?}");
+        }
+    }
 }
