@@ -29,6 +29,8 @@ const BURST: Duration = Duration::from_millis(50);
 const MAX_KEPT: usize = 100_000;
 /// Most keys that are no `ip:port` which are remembered as such.
 const MAX_IGNORED: usize = 1000;
+/// Most of these of one service that are said.
+const MAX_WARNED: usize = 16;
 /// Nodes that came or went which one line of the log lists.
 const MAX_SAID: usize = 8;
 
@@ -43,6 +45,8 @@ struct Known {
     nodes: Nodes,
     /// Keys that are no `ip:port`.
     ignored: HashSet<Vec<u8>>,
+    /// How many of them were said: whoever writes there may go on for ever.
+    warned: usize,
     revision: i64,
     /// Which etcd said so.
     cluster: String,
@@ -224,7 +228,8 @@ impl Known {
             return;
         }
         let is_new = self.ignored.len() < MAX_IGNORED && self.ignored.insert(own.to_vec());
-        if is_new && !ignored.contains(own) {
+        if is_new && !ignored.contains(own) && self.warned < MAX_WARNED {
+            self.warned += 1;
             let key = String::from_utf8_lossy(&kv.key);
             warn!(key = %printable(&key), "ignored: expected ip:port after the key of the service");
         }
