@@ -93,6 +93,8 @@ pub(super) struct Steerer {
     owners: BTreeMap<u16, Listening>,
     /// Inode of the one listener.
     own: u32,
+    /// Inodes of listeners that are ours, or were and are still open.
+    ours: HashSet<u32>,
     /// Why the kernel is not at the plan; told once, retried with every look around.
     pub(super) pending: Option<String>,
     /// The host's listening sockets could not be listed.
@@ -116,6 +118,7 @@ impl Steerer {
             plan: Plan::nothing(),
             owners: BTreeMap::new(),
             own: conflict::inode(own)?,
+            ours: HashSet::new(),
             pending: None,
             blind: false,
             behind: true,
@@ -154,7 +157,11 @@ impl Steerer {
 
     /// Takes note of who else listens on cluster ports of HOST; logs what changed.
     fn note_listening(&mut self, conf: &Conf, listening: &[Listening]) {
-        let mut own: HashSet<u32> = HashSet::from([self.own]);
+        // A worker may close a listener only after it was given up.
+        let listed: HashSet<u32> = listening.iter().map(|socket| socket.inode).collect();
+        self.ours.retain(|inode| listed.contains(inode));
+        let own = &mut self.ours;
+        own.insert(self.own);
         if let Mechanism::Listeners(sockets) = &self.mechanism {
             own.extend(sockets.open().map(|port| port.inode));
         }
