@@ -25,8 +25,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const CHECK_LIMIT: Duration = Duration::from_secs(1);
 /// Failed checks in a row after which the key goes: a node may be busy for a moment.
 const MAX_FAILED: u32 = 2;
-/// Shortest lease that lasts from one look to the next few.
-const MIN_TTL: Duration = Duration::from_secs(3);
+/// Shortest lease that outlives a member that says nothing, and the next look.
+const MIN_TTL: Duration = Duration::from_secs(5);
 /// How often certificates are read again.
 const RENEWAL: Duration = Duration::from_mins(1);
 /// Longest wait for etcd to forget the node at the end.
@@ -39,7 +39,7 @@ pub(super) struct Node {
     #[arg(long, value_name = "KEY")]
     srv: String,
     /// Where the node takes connections: `10.0.0.5:6379`, `[fd00::5]:6379`
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = addr)]
     addr: SocketAddr,
     /// A member of etcd; may be given several times, or as a comma list
     #[arg(long, value_name = "URL", required = true)]
@@ -69,6 +69,16 @@ enum Check {
     /// A connection is made, and closed, once a second.
     Tcp,
     None,
+}
+
+fn addr(text: &str) -> Result<SocketAddr, String> {
+    let addr: SocketAddr = text.parse().map_err(|error| format!("{error}"))?;
+    if addr.port() == 0 || addr.ip().is_unspecified() {
+        return Err(
+            "expected an address and a port (1-65535) where others reach the node".to_owned(),
+        );
+    }
+    Ok(addr)
 }
 
 fn ttl(text: &str) -> Result<Duration, String> {

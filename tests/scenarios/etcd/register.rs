@@ -13,7 +13,7 @@ fn a_node_is_registered_while_it_takes_connections() {
     let [one, _] = ["one", "etcd"].map(|name| net.host(name));
     let etcd = Etcd::start(&net, &["etcd"]);
     let (v4, v6) = (one.port(6001).to_string(), one.port6(6002).to_string());
-    let plain = register(one, &etcd.urls(), &v4, &["--ttl", "3s"]);
+    let plain = register(one, &etcd.urls(), &v4, &["--ttl", "5s"]);
     let unchecked = ["--check", "none", "--value", "{}"];
     let six = register(one, &etcd.urls(), &v6, &unchecked);
     eventually(SOON, "the unchecked node", || etcd.nodes() == [v6.as_str()]);
@@ -63,7 +63,7 @@ fn a_lease_that_was_lost_is_granted_anew() {
         one,
         &etcd.urls(),
         &node,
-        &["--check", "none", "--ttl", "3s"],
+        &["--check", "none", "--ttl", "5s"],
     );
     eventually(SOON, "registered", || etcd.nodes() == [node.as_str()]);
     process.freeze();
