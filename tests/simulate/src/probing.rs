@@ -103,7 +103,7 @@ pub(crate) fn run(load: Load, seconds: f64, seed: u64) -> Counted {
         .collect();
     let start = Instant::now();
     let list = addresses.iter().map(|(name, addr)| (&**name, *addr));
-    let peers = Peers::build(list, None, start);
+    let peers = Peers::build(list, Vec::new(), None, start);
     let conf = PortConf::default();
     let mut host = Host::new(load, &peers, &conf, start, seed);
     host.begin();
