@@ -167,7 +167,7 @@ async fn where_no_watch_can_be_read_all_is_read_now_and_then() {
         let etcd = Etcd::parse(&answering(bytes).await).unwrap();
         let mut follow = Follow::new(Arc::new(Client::new(&etcd, None)), "/srv/");
         for _ in 0..3 {
-            let news = timeout(Duration::from_secs(60), follow.next()).await;
+            let news = timeout(Duration::from_mins(1), follow.next()).await;
             let news = news.expect("it goes on");
             assert!(matches!(&news, News::All(read) if read.revision == 9), "{news:?}");
         }
