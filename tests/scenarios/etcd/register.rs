@@ -5,7 +5,7 @@ use snproxy_tests::{Figure, Net, Pod, eventually, print_figure};
 use std::time::{Duration, Instant};
 
 /// The shortest lease that there is.
-const TTL: Duration = Duration::from_secs(3);
+const TTL: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_node_is_registered_while_it_takes_connections() {
