@@ -38,7 +38,7 @@ pub(super) fn bind(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Opti
     if value.text.eq_ignore_ascii_case(HOST) {
         return Some(None);
     }
-    let address = value.text.parse().ok();
+    let address = value.text.parse().ok().map(|ip: IpAddr| ip.to_canonical());
     if address.is_none() {
         expected("an address such as 127.0.0.1, or host", value, findings);
     }

@@ -283,6 +283,9 @@ fn a_pod_host_is_a_place_to_dial() {
     assert_eq!(pod_host("HOST 0.0.0.0\nPODHOST ::1"), "::1");
     assert_eq!(pod_host("HOST localhost"), "127.0.0.1");
     assert_eq!(pod_host("HOST ::ffff:10.0.0.1"), "10.0.0.1");
+    let apart = good("STEERING listeners\nBIND ::ffff:127.0.0.2");
+    let four = IpAddr::from([127, 0, 0, 2]);
+    assert_eq!(apart.of_port(1024).bind, Some(four));
 }
 
 #[test]

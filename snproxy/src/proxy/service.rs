@@ -166,7 +166,8 @@ pub(super) fn parse(text: &str) -> Option<Listen> {
     let ip = if ip.is_empty() {
         every_address()
     } else if let Some(inner) = ip.strip_prefix('[') {
-        inner.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.into()
+        let inner = inner.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?;
+        inner.to_canonical()
     } else {
         ip.parse::<Ipv4Addr>().ok()?.into()
     };
@@ -212,6 +213,7 @@ mod tests {
             (":5000-5999", every, 5000..=5999),
             ("127.0.0.1:5000-5000", four(1), 5000..=5000),
             ("127.0.0.1:65535", four(1), 65535..=65535),
+            ("[::ffff:127.0.0.1]:80", four(1), 80..=80),
             ("[::1]:1-2", Ipv6Addr::LOCALHOST.into(), 1..=2),
             ("0.0.0.0:1", Ipv4Addr::UNSPECIFIED.into(), 1..=1),
         ] {
