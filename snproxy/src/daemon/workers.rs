@@ -74,6 +74,8 @@ impl Workers {
         let mut runtimes = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         let over = CancellationToken::new();
+        // One that cannot be had ends those before it.
+        let incomplete = over.clone().drop_guard();
         for worker in 0..count {
             let runtime = Builder::new_current_thread()
                 .enable_all()
@@ -89,6 +91,7 @@ impl Workers {
                 })?;
             threads.push(thread);
         }
+        incomplete.disarm();
         Ok(Self {
             shared: Arc::clone(shared),
             runtimes: runtimes.into(),
