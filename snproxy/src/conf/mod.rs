@@ -50,6 +50,7 @@ pub use port::{
 };
 pub use portmappings::{MAX_FILE as MAX_MAPPINGS_FILE, MAX_ITEMS};
 pub use proxy::MAX_FILE as MAX_PROXY_FILE;
+pub(crate) use proxy::ports_of_value;
 pub use tls::{CertSource, CertTexts, ClientTls, ClientVerify, UpstreamTls, UpstreamVerify};
 
 /// The texts of one set of files.

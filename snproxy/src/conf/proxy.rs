@@ -91,12 +91,27 @@ struct Said<'a> {
 
 /// The ports that a value is for, and the value: the first of two words, if it is made of nothing else.
 fn scope(rest: Field<'_>) -> Option<(Field<'_>, Field<'_>)> {
-    let len = rest.text.find(is_blank)?;
-    let (ports, value) = (rest.part(0, len), rest.tail(len).trim());
+    let len = ports_word(rest.text)?.len();
+    Some((rest.part(0, len), rest.tail(len).trim()))
+}
+
+/// The ports that the value of this key is for, as they are written; `None`: for all.
+pub(crate) fn ports_of_value<'a>(key: &str, value: &'a str) -> Option<&'a str> {
+    let is_of_port = by_name(key).is_some_and(|key| matches!(key.scope, Scope::Ports { .. }));
+    ports_word(value.trim_start_matches(is_blank)).filter(|_| is_of_port)
+}
+
+fn ports_word(rest: &str) -> Option<&str> {
+    let (ports, value) = rest.split_once(is_blank)?;
+    let value = value.trim_matches(is_blank);
     let is_list = |c: char| c.is_ascii_digit() || c == ',' || c == '-';
-    // `SOURCEMAXCONN 100 /24`: a number of connections; `MAXLIFETIME 0 10%`: off, for 0 is no port.
-    let is_value = !value.text.is_empty() && !value.text.starts_with(['#', '/']);
-    (is_value && ports.text != "0" && ports.text.chars().all(is_list)).then_some((ports, value))
+    // `SOURCEMAXCONN 100 /24`: a number of connections, but `CLIENTTLS 100 /certs`; `MAXLIFETIME 0 10%`: off, for 0 is no port.
+    let is_network = |value: &str| {
+        let word = value.split(is_blank).next().unwrap_or(value);
+        word.starts_with('/') && !word.contains(|c: char| !c.is_ascii_digit() && !",/".contains(c))
+    };
+    let is_value = !value.is_empty() && !value.starts_with('#') && !is_network(value);
+    (is_value && ports != "0" && ports.chars().all(is_list)).then_some(ports)
 }
 
 /// Puts what was said into force: what is for all ports, then what is for some, the most ports first.
@@ -321,5 +336,24 @@ fn stand_in() -> PortConf {
 impl Default for PortConf {
     fn default() -> Self {
         unset(&NOWHERE).conf.ports.common().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ports_of_value as ports;
+
+    #[test]
+    fn a_folder_may_be_the_value_of_some_ports_and_a_network_is_none() {
+        assert_eq!(ports("CLIENTTLS", "5001 /certs"), Some("5001"));
+        assert_eq!(
+            ports("clienttls", "5001-5009,6000 none"),
+            Some("5001-5009,6000")
+        );
+        assert_eq!(ports("CLIENTTLS", "/certs"), None);
+        assert_eq!(ports("SOURCEMAXCONN", "100 /24 /64"), None);
+        assert_eq!(ports("SOURCEMAXCONN", "100 5 /24"), Some("100"));
+        assert_eq!(ports("MAXLIFETIME", "0 10%"), None);
+        assert_eq!(ports("WORKERS", "4 5"), None);
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
 use crate::admin::api;
-use crate::conf::{Conf, Sources, default_pod_host};
+use crate::conf::{Conf, PortConf, Sources, default_pod_host};
 use crate::diag::{Diagnostic, Severity};
 use crate::net::dial::tune_anew;
 use crate::route::Table;
@@ -248,7 +248,9 @@ impl Daemon {
         let Some(before) = self.before.take() else {
             return;
         };
-        if !self.loaded.ok && !self.loaded.waits() {
+        if !self.loaded.ok {
+            // Who gave it was told that it is refused: it does not come later.
+            self.loaded.waiting = None;
             self.root = before;
         }
     }
@@ -256,6 +258,10 @@ impl Daemon {
     /// Puts a good set in force, with what the process was started with.
     fn take(&mut self, mut good: Box<Good>, why: Why) {
         let restart = self.keep_what_needs_a_restart(Arc::make_mut(&mut good.conf));
+        if let Some(refusal) = self.apart_from_what_is_steered(&good.conf) {
+            self.keep(vec![refusal]);
+            return;
+        }
         good.diagnostics.extend(restart);
         let nothing_new = !why.is_of_files()
             && self.loaded.waiting.is_none()
@@ -457,6 +463,20 @@ impl Daemon {
                 Diagnostic::of_file(path.clone(), Severity::Warning, message)
             })
             .collect()
+    }
+
+    /// HOST and STEERING are those of the start, not those that BIND was checked against.
+    fn apart_from_what_is_steered(&self, conf: &Conf) -> Option<Diagnostic> {
+        let is_apart = |kind: &PortConf| kind.bind.is_some_and(|ip| ip != conf.host);
+        let (port, _) = conf.ports.kinds().find(|(_, kind)| is_apart(kind))?;
+        (self.steerer.mechanism() != "listeners").then(|| {
+            let message = format!(
+                "BIND of port {port}: ports are steered until snproxy is restarted with \
+                 `STEERING listeners`, and steered ports are those of HOST {}",
+                conf.host
+            );
+            Diagnostic::of_file(&conf.files.proxy, Severity::Error, message)
+        })
     }
 
     /// Listeners were taken because the ports were few: a set with many is not for them.

@@ -288,6 +288,7 @@ impl Steerer {
         let is_apart = conf.ports.kinds().any(|(_, kind)| kind.bind.is_some());
         let ports = conf.cluster_ports.iter().filter(|_| is_apart);
         let apart = ports.filter_map(|port| Some((port, conf.of_port(port).bind?)));
+        let apart = apart.filter(|(_, ip)| *ip != conf.host);
         for port in sockets.place(apart.collect()) {
             self.known.forget(port);
         }

@@ -10,12 +10,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::service::{EXPECTED, Listen, Service, Upstream, parse};
 use super::tls::{ClientTls, UpstreamTls};
+use crate::addr::PortSet;
 use crate::conf::{self, KeyDoc, SendProxy};
 use crate::diag::{Diagnostic, Source};
 use crate::discovery::Root;
 
 /// Ports of one proxy from which on they are steered rather than opened one by one, where that is possible.
 const MANY_PORTS: usize = 16;
+
+/// Ranges of ports in one line: far from what a line may have.
+const MAX_RANGES: usize = 64;
 
 /// What a proxy is to serve, and how; [`start`](Self::start) starts it.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +54,8 @@ pub enum Error {
     TwoSources { service: String },
     #[error("no service")]
     NoService,
+    #[error("options for etcd, and no member of it")]
+    NoEtcd,
     #[error("{key} is no key{}", kind(*.of_port))]
     UnknownKey {
         key: String,
@@ -70,6 +76,9 @@ pub enum Error {
     /// Listening, steering, or anything else that the kernel was asked for.
     #[error("{0}")]
     Start(String),
+    /// The new configuration is in force, but for this, which is tried again.
+    #[error("in force, but for what is tried again: {0}")]
+    Pending(String),
     #[error("start a thread")]
     Thread(#[source] io::Error),
     #[error("the proxy has ended")]
@@ -103,13 +112,31 @@ impl Builder {
     }
 
     /// A key of proxy.conf, as README.md lists them: of the process, or of a port, which is for all services then.
-    /// Of a key that is set twice the second value counts.
+    /// Of a key that is set twice the second value counts; a value for some ports, `5000-5099 5m`, leaves the others theirs.
     #[must_use]
     pub fn set(mut self, key: &str, value: impl Into<String>) -> Self {
-        self.keys
-            .retain(|(before, _)| !before.eq_ignore_ascii_case(key));
-        self.keys.push((key.to_owned(), value.into()));
+        let value = value.into();
+        let ports = conf::ports_of_value(key, &value);
+        self.keys.retain(|(before, said)| {
+            !before.eq_ignore_ascii_case(key) || conf::ports_of_value(before, said) != ports
+        });
+        self.keys.push((key.to_owned(), value));
         self
+    }
+
+    /// Whether this is said for all that nothing else is said of.
+    pub(crate) fn is_said(&self, key: &str) -> bool {
+        self.said(key).is_some()
+    }
+
+    fn said(&self, key: &str) -> Option<&str> {
+        let of_all = |(said, value): &&(String, String)| {
+            said.eq_ignore_ascii_case(key) && conf::ports_of_value(said, value).is_none()
+        };
+        self.keys
+            .iter()
+            .find(of_all)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The etcd in which services are discovered, by the addresses of its members: `http://10.0.0.1:2379`.
@@ -137,7 +164,8 @@ impl Builder {
 
     /// What the proxy is started with, where no port has to be found.
     pub(crate) fn root(&self) -> Result<Root, Error> {
-        self.plan()?.root(self)
+        let plan = self.plan()?;
+        plan.root(self, &plan.base(self)?)
     }
 
     /// Reads the addresses, and finds a port where one is asked for.
@@ -175,6 +203,13 @@ impl Builder {
     }
 }
 
+/// What stays as it was at the start for as long as a proxy runs.
+#[derive(Clone, Debug)]
+pub(super) struct Base {
+    host: IpAddr,
+    steering: String,
+}
+
 /// Where each service listens.
 #[derive(Default)]
 pub(super) struct Plan {
@@ -205,8 +240,41 @@ impl Plan {
         Ok(())
     }
 
-    /// The configuration of `builder`, as texts.
-    pub(super) fn root(&self, builder: &Builder) -> Result<Root, Error> {
+    /// What a proxy begins with that serves this.
+    pub(super) fn base(&self, builder: &Builder) -> Result<Base, Error> {
+        // Steered ports, and most of those that are opened one by one, are of one address.
+        let host = self.by_port.values().next().copied();
+        let host = host.ok_or(Error::NoService)?;
+        let is_apart = self.by_port.values().any(|ip| *ip != host);
+        let one_by_one = is_apart || self.by_port.len() < MANY_PORTS;
+        let steering = if one_by_one { "listeners" } else { "auto" };
+        Ok(Base {
+            host,
+            steering: builder.said("STEERING").unwrap_or(steering).to_owned(),
+        })
+    }
+
+    /// The ports that are not at `host`, as values of BIND.
+    fn apart(&self, host: IpAddr) -> Vec<String> {
+        let mut apart: BTreeMap<IpAddr, PortSet> = BTreeMap::new();
+        for (port, ip) in self.by_port.iter().filter(|(_, ip)| **ip != host) {
+            apart.entry(*ip).or_default().insert(*port);
+        }
+        let mut values = Vec::new();
+        for (ip, ports) in apart {
+            for ranges in ports.ranges().chunks(MAX_RANGES) {
+                let mut part = PortSet::new();
+                for (first, last) in ranges {
+                    part.insert_range(*first, *last);
+                }
+                values.push(format!("{part} {ip}"));
+            }
+        }
+        values
+    }
+
+    /// The configuration of `builder`, as texts, for a proxy that began with `base`.
+    pub(super) fn root(&self, builder: &Builder, base: &Base) -> Result<Root, Error> {
         let called = if builder.called.is_empty() {
             "builder"
         } else {
@@ -222,7 +290,7 @@ impl Plan {
         Ok(Root::Said {
             conf: Source {
                 path: PathBuf::from(called),
-                text: self.conf(builder)?,
+                text: self.conf(builder, base)?,
             },
             apps: Source {
                 path: PathBuf::from(format!("{called}: services")),
@@ -231,16 +299,10 @@ impl Plan {
         })
     }
 
-    fn conf(&self, builder: &Builder) -> Result<String, Error> {
-        // Steered ports, and most of those that are opened one by one, are of one address.
-        let host = self.by_port.values().next().copied();
-        let host = host.ok_or(Error::NoService)?;
-        let apart: Vec<_> = self.by_port.iter().filter(|(_, ip)| **ip != host).collect();
-        let one_by_one = !apart.is_empty() || self.by_port.len() < MANY_PORTS;
-        let steering = if one_by_one { "listeners" } else { "auto" };
+    fn conf(&self, builder: &Builder, base: &Base) -> Result<String, Error> {
         // What a proxy of services alone is: no other hosts, no pods, and blind to what it carries.
         let mut lines = vec![
-            ("HOST".to_owned(), host.to_string()),
+            ("HOST".to_owned(), base.host.to_string()),
             ("PORT".to_owned(), "none".to_owned()),
             ("CLUSTERPORTS".to_owned(), "none".to_owned()),
         ];
@@ -249,19 +311,16 @@ impl Plan {
             ("CLIENTPROXY", "never"),
             ("CLUSTER", "none"),
             ("CONFLICT", "fail"),
-            ("STEERING", steering),
+            ("STEERING", base.steering.as_str()),
         ];
-        let is_said = |key: &str| {
-            builder
-                .keys
-                .iter()
-                .any(|(said, _)| said.eq_ignore_ascii_case(key))
-        };
-        for (key, value) in own.into_iter().filter(|(key, _)| !is_said(key)) {
+        for (key, value) in own.into_iter().filter(|(key, _)| !builder.is_said(key)) {
             lines.push((key.to_owned(), value.to_owned()));
         }
-        for (port, ip) in apart {
-            lines.push(("BIND".to_owned(), format!("{port} {ip}")));
+        for value in self.apart(base.host) {
+            lines.push(("BIND".to_owned(), value));
+        }
+        if builder.etcd.is_empty() && !builder.etcd_words.is_empty() {
+            return Err(Error::NoEtcd);
         }
         if !builder.etcd.is_empty() {
             let mut etcd = builder.etcd.join(",");
@@ -446,6 +505,65 @@ mod tests {
     }
 
     #[test]
+    fn ports_of_another_address_are_said_in_few_lines() {
+        let builder = Builder::default()
+            .service(service("a", "127.0.0.1:5000"))
+            .service(service("b", "127.0.0.2:10000-13999"));
+        let (conf, _) = texts(&builder);
+        assert!(conf.contains("BIND 10000-13999 127.0.0.2\n"), "{conf}");
+        let every_other = (0..4000).map(|n| format!("127.0.0.2:{}", 10_000 + 2 * n));
+        let scattered = every_other.fold(service("b", "127.0.0.2:9000"), Service::listen);
+        let builder = Builder::default()
+            .service(service("a", "127.0.0.1:5000"))
+            .service(scattered);
+        let root = builder.root().unwrap();
+        let good = crate::daemon::look(&root, &crate::daemon::Names::default());
+        let conf = good.expect("a good configuration").conf;
+        assert_eq!(conf.served_at(17_998), IpAddr::from([127, 0, 0, 2]));
+    }
+
+    #[test]
+    fn a_proxy_that_runs_keeps_its_address() {
+        let base = |listen: &[&str]| {
+            let service = listen
+                .iter()
+                .fold(Service::new("a").upstream("b:1"), |service, listen| {
+                    service.listen(*listen)
+                });
+            let builder = Builder::default().service(service);
+            (
+                builder.plan().unwrap().base(&builder).unwrap(),
+                builder.clone(),
+            )
+        };
+        let (began, _) = base(&["127.0.0.1:5000", "10.0.0.1:6000"]);
+        let (_, later) = base(&["127.0.0.1:5000", "10.0.0.1:6000", "10.0.0.1:4000"]);
+        let conf = later.plan().unwrap().conf(&later, &began).unwrap();
+        assert!(conf.contains("HOST 127.0.0.1\n"), "{conf}");
+        assert!(conf.contains("STEERING listeners\n"), "{conf}");
+        assert!(conf.contains("BIND 4000,6000 10.0.0.1\n"), "{conf}");
+        let (_, many) = base(&["127.0.0.1:5000-5999"]);
+        let conf = many.plan().unwrap().conf(&many, &began).unwrap();
+        assert!(conf.contains("STEERING listeners\n"), "{conf}");
+    }
+
+    #[test]
+    fn a_value_for_some_ports_leaves_the_others_theirs() {
+        let builder = Builder::default()
+            .service(service("a", "127.0.0.1:5000-5001"))
+            .set("CLIENTTLS", "/certs")
+            .set("CLIENTTLS", "5001 none")
+            .set("CLIENTTLS", "5001 /others")
+            .set("CLIENTPROXY", "5001 require");
+        let (conf, _) = texts(&builder);
+        assert!(conf.contains("CLIENTPROXY never\n"), "{conf}");
+        assert!(
+            conf.ends_with("CLIENTTLS /certs\nCLIENTTLS 5001 /others\nCLIENTPROXY 5001 require\n"),
+            "{conf}"
+        );
+    }
+
+    #[test]
     fn what_makes_no_sense_is_an_error() {
         let with = |service| Builder::default().service(service).root().unwrap_err();
         let good = || service("a", "127.0.0.1:5000");
@@ -463,6 +581,8 @@ mod tests {
             with(good().discovered("/srv")),
             Error::TwoSources { .. }
         ));
+        let options = Builder::default().service(good()).etcd_options(["user=a"]);
+        assert!(matches!(options.root(), Err(Error::NoEtcd)));
         let two = good().listen("127.0.0.2:5000");
         assert!(matches!(with(two), Error::TwoAddresses { port: 5000, .. }));
         for key in ["NONSENSE", "WORKERS", "BIND"] {

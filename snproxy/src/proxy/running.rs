@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle, Thread};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::builder::{Builder, Error};
+use super::builder::{Base, Builder, Error};
 use crate::admin::api;
 use crate::daemon::{self, Command, Manager, Names, Start, Surroundings};
 use crate::discovery::Root;
@@ -50,6 +50,7 @@ const MAX_COMMANDS: usize = 16;
 pub struct Proxy {
     commands: mpsc::Sender<Command>,
     addrs: Vec<SocketAddr>,
+    base: Base,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -126,15 +127,18 @@ impl Proxy {
     /// Serves this in the place of what it was built with. Connections go on, but those of an upstream that is gone, where
     /// `ONREMOVE` says so; where it listens for one address of several, that stays open.
     ///
-    /// A new set of addresses takes effect where it can be had: the address of the whole proxy stays what it was.
+    /// Addresses beside the first one's need a proxy that runs by listeners: one of few ports, one that began with several
+    /// addresses, or with `STEERING listeners`.
     ///
-    /// Errors: it is refused, and all goes on as it was.
+    /// Errors: it is refused, and all goes on as it was; [`Error::Pending`]: it is in force, but for ports that cannot be
+    /// listened on.
     pub fn update(&mut self, builder: &Builder) -> Result<(), Error> {
         let plan = builder.plan()?;
-        let root = plan.root(builder)?;
+        let root = plan.root(builder, &self.base)?;
         judge(self.ask(|reply| Command::Replace(root, reply))?)?;
         self.addrs = plan.addrs();
-        Ok(())
+        let pending = self.ask(Command::Status)?.pending;
+        pending.map_or(Ok(()), |what| Err(Error::Pending(what)))
     }
 
     /// Accepts no more, and waits until the last connection has ended, or is reset after `DRAINTIMEOUT`.
@@ -187,7 +191,8 @@ impl Builder {
     /// Errors: nothing is left of it.
     pub fn start(&self) -> Result<Proxy, Error> {
         let plan = self.plan()?;
-        let root = plan.root(self)?;
+        let base = plan.base(self)?;
+        let root = plan.root(self, &base)?;
         let (commands, received) = mpsc::channel(MAX_COMMANDS);
         let (started, outcome) = channel::channel();
         let thread = thread::Builder::new()
@@ -205,6 +210,7 @@ impl Builder {
         Ok(Proxy {
             commands,
             addrs: plan.addrs(),
+            base,
             thread: Some(thread),
         })
     }
@@ -252,5 +258,79 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
             Poll::Ready(value) => return value,
             Poll::Pending => thread::park(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::proxy::Service;
+
+    const ONE: &str = "127.81.0.1";
+    const OTHER: &str = "127.81.0.2";
+
+    /// A server that says hello.
+    fn server() -> String {
+        let server = TcpListener::bind((ONE, 0)).unwrap();
+        let address = server.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            for client in server.incoming() {
+                client.unwrap().write_all(b"hello").unwrap();
+            }
+        });
+        address
+    }
+
+    fn serves(at: (&str, u16)) -> bool {
+        let mut said = String::new();
+        let client = TcpStream::connect(at);
+        client.is_ok_and(|mut client| client.read_to_string(&mut said).is_ok() && said == "hello")
+    }
+
+    #[test]
+    fn an_update_opens_what_it_says_where_it_says() {
+        let upstream = server();
+        let at = |listen: &[(&str, u16)]| {
+            let service = Service::new("a").upstream(upstream.clone());
+            let service = (listen.iter()).fold(service, |service, (ip, port)| {
+                service.listen(format!("{ip}:{port}"))
+            });
+            Proxy::builder().service(service)
+        };
+        let began = [(ONE, 24_805), (OTHER, 24_806)];
+        let mut proxy = at(&began).start().unwrap();
+        assert!(serves(began[0]) && serves(began[1]));
+
+        // A lower port, at the address that is not HOST.
+        let more = [began[0], began[1], (OTHER, 24_804)];
+        proxy.update(&at(&more)).unwrap();
+        assert!(more.into_iter().all(serves));
+        assert!(!serves((ONE, 24_804)) && !serves((ONE, 24_806)));
+
+        // None at the first address any more.
+        proxy.update(&at(&[(OTHER, 24_807)])).unwrap();
+        assert!(serves((OTHER, 24_807)) && !serves((ONE, 24_807)) && !serves(began[0]));
+
+        // An address that this host does not have.
+        let nowhere = proxy.update(&at(&[began[0], ("192.0.2.1", 24_808)]));
+        assert!(
+            matches!(&nowhere, Err(Error::Pending(what)) if what.contains("192.0.2.1:24808")),
+            "{nowhere:?}"
+        );
+        assert!(serves(began[0]));
+        proxy.update(&at(&began)).unwrap();
+
+        // What was refused does not come into force behind the caller's back.
+        let taken = TcpListener::bind((ONE, 24_809)).unwrap();
+        let refused = proxy.update(&at(&[began[0], (ONE, 24_809)]));
+        assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+        drop(taken);
+        thread::sleep(Duration::from_secs(3));
+        assert!(!serves((ONE, 24_809)) && began.into_iter().all(serves));
+        proxy.drain().unwrap();
     }
 }
