@@ -76,11 +76,11 @@ pub(super) struct Plain {
     srv: Option<String>,
 
     /// For an etcd by https: a folder with ca.pem, and cert.pem and key.pem where etcd asks for them
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", requires = "dsc")]
     dsc_certs: Option<String>,
 
     /// The user that etcd knows
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "dsc")]
     user: Option<String>,
 
     /// A file whose first line is the user's password
@@ -272,11 +272,16 @@ fn start(
     for (key, value) in &said.keys.0 {
         builder = builder.set(key, value);
     }
+    let tls_key = tls.as_ref().map(|(key, _)| *key);
     if let Some((key, value)) = tls {
         builder = builder.set(key, value);
     }
     for line in set {
-        let (key, value) = line.trim().split_once([' ', '\t']).unwrap_or((line, ""));
+        let line = line.trim();
+        let (key, value) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+        if tls_key.is_some_and(|tls| tls.eq_ignore_ascii_case(key)) {
+            bail!("--set {line:?}: all ports of {called} have its TLS");
+        }
         builder = builder.set(key, value);
     }
     for service in services(said)? {
@@ -287,6 +292,7 @@ fn start(
     }
     let builder = match admin {
         Some(admin) => builder.set("ADMIN", admin),
+        None if builder.is_said("ADMIN") => builder,
         None => match builder.first_port() {
             Some(port) => builder.set("ADMIN", format!("unix:{}", socket(port).display())),
             None => builder,
@@ -296,6 +302,8 @@ fn start(
     let options = Options {
         all_ports: true,
         log_level: said.loglevel.clone(),
+        // No files that could be bad, and go-proxy has no other code.
+        refused: FAILED,
     };
     run_proxy(root, &options)
 }

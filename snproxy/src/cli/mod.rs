@@ -187,9 +187,16 @@ fn execute(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
         None | Some(Command::Apps { .. }) => run::run(root()?, &run::Options::default()),
         Some(Command::Ambassador(command)) => {
+            no_files(cli)?;
             ambassador::run(command, cli.admin.as_deref(), &cli.set)
         }
-        Some(Command::Register(node)) => register::register(node),
+        Some(Command::Register(node)) => {
+            no_files(cli)?;
+            if !cli.set.is_empty() || cli.admin.is_some() {
+                bail!("--set and --admin are not for register");
+            }
+            register::register(node)
+        }
         Some(Command::Check { explain }) => Ok(check::check(&root()?, *explain)),
         Some(Command::Status { json }) => status::status(&root()?, *json),
         Some(Command::Ports { json }) => ports::ports(&root()?, *json),
@@ -198,6 +205,17 @@ fn execute(cli: &Cli) -> anyhow::Result<u8> {
             explain::explain(&root()?, *port, *from, *json)
         }
         Some(Command::Reload { json }) => reload::reload(&root()?, *json),
+    }
+}
+
+/// Options that would do nothing are errors.
+fn no_files(cli: &Cli) -> anyhow::Result<()> {
+    match cli.conf.as_ref().or(cli.file.as_ref()) {
+        None => Ok(()),
+        Some(file) => bail!(
+            "{}: ambassadors and register read no configuration",
+            file.display()
+        ),
     }
 }
 

@@ -16,12 +16,23 @@ use super::{BAD_CONFIGURATION, DONE, log, show};
 const MAX_COMMANDS: usize = 16;
 
 /// How it is run.
-#[derive(Default)]
 pub(super) struct Options {
     /// Every port is served from the start, or nothing is.
     pub(super) all_ports: bool,
     /// Goes before what the environment says.
     pub(super) log_level: Option<String>,
+    /// The exit code where the configuration is refused.
+    pub(super) refused: u8,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            all_ports: false,
+            log_level: None,
+            refused: BAD_CONFIGURATION,
+        }
+    }
 }
 
 pub(super) fn run(root: Root, options: &Options) -> anyhow::Result<u8> {
@@ -32,7 +43,7 @@ pub(super) fn run(root: Root, options: &Options) -> anyhow::Result<u8> {
         Ok(good) => good,
         Err(diagnostics) => {
             show(&diagnostics);
-            return Ok(BAD_CONFIGURATION);
+            return Ok(options.refused);
         }
     };
     let log = log::init(&good.conf, options.log_level.as_deref());
