@@ -300,9 +300,14 @@ impl Daemon {
         if running.known.look(&table, now) {
             running.is_changed(now);
         }
-        let left: Vec<SocketAddr> = running.known.left().collect();
-        for at in left.into_iter().filter_map(|addr| table.peers.number(addr)) {
-            // Whether it went or only publishes no more.
+        self.probe_left(&table);
+    }
+
+    /// Finds whether hosts that left the directory went or only publish no more.
+    fn probe_left(&self, table: &Table) {
+        let known = self.directory.running.iter().map(|running| &running.known);
+        let left = known.flat_map(Known::left);
+        for at in left.filter_map(|addr| table.peers.number(addr)) {
             if table.peers.list()[at].is_up() {
                 let from = table.conf.dial_from;
                 questions::probe(&self.shared, &table.peers, at, from);
@@ -340,6 +345,7 @@ impl Daemon {
         if let Some(after) = &after {
             self.find(&table, before.as_deref(), after);
         }
+        self.probe_left(&table);
         self.shared.limits.look_again();
         self.shared.answered.notify_waiters();
     }
