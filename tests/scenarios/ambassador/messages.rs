@@ -3,112 +3,115 @@
 use super::fixture::Launch;
 use snproxy_tests::{Net, Pod};
 
+/// Words of the command, the exit code and what is said.
+const SAID: &[(&str, i32, &str)] = &[
+    ("ambassador", 1, "missing required flag --src"),
+    (
+        "ambassador --dst 10.0.0.1:1",
+        1,
+        "missing required flag --src",
+    ),
+    ("tls-client --src :5000", 1, "No certificate specified"),
+    ("tls-server --src :5000", 1, "No certificate specified"),
+    // As go-proxy looks at them in this order.
+    ("tls-server", 1, "No certificate specified"),
+    (
+        "tls-client --tlscertpath /nowhere",
+        1,
+        "missing required flag --src",
+    ),
+    (
+        "ambassador --src :5000",
+        1,
+        "snproxy: nowhere to go: name a server with --dst, or a service with --srv and --dsc",
+    ),
+    (
+        "ambassador --src :5000 --srv /srv/a",
+        1,
+        "snproxy: --srv /srv/a: name the etcd that knows it, with --dsc http://host:2379",
+    ),
+    (
+        "ambassador --src :5000 --src :5001 --dst 10.0.0.1:1",
+        1,
+        "snproxy: 2 --src and 1 --dst: with several --src each has its own --dst, in the same order",
+    ),
+    (
+        "ambassador --src 5000 --dst 10.0.0.1:1",
+        1,
+        "snproxy: `5000` is no address to listen on: expected 127.0.0.1:8080, [::1]:8080, :8080 or :5000-5999",
+    ),
+    (
+        "ambassador --net tcp4 --src [::1]:5000 --dst 10.0.0.1:1",
+        1,
+        "snproxy: --src [::1]:5000: not an address of --net tcp4",
+    ),
+    (
+        "ambassador --src 127.0.0.1:5000 --src 127.0.0.2:5000 --dst 10.0.0.1:1 --dst 10.0.0.1:2",
+        1,
+        "snproxy: port 5000 is to be served at 127.0.0.1 and at 127.0.0.2: a port is served at one address",
+    ),
+    (
+        "tls-server --src :5000 --dst 10.0.0.1:1 --tlscert /a --sni x",
+        1,
+        "snproxy: --sni is for tls-client: a server is asked for a name",
+    ),
+    (
+        "tls-client --src :5000 --dst 10.0.0.1:1 --tlscacert /a --tls-verify optional",
+        1,
+        "snproxy: --tls-verify optional: a server is verified or not: require or none",
+    ),
+    ("ambassador --src :5000 --dst 10.0.0.1:99999", 1, "99999"),
+    (
+        "ambassador --src :5000 --dst 10.0.0.1:1 --idle-timeout soon",
+        1,
+        "IDLETIMEOUT soon",
+    ),
+    (
+        "ambassador --src :5000 --dst 127.0.0.1:5000",
+        1,
+        "its connections would come back to this proxy",
+    ),
+    // The same address, written as one of IPv6.
+    (
+        "ambassador --src 127.0.0.2:4999 --dst 10.0.0.1:1 --src [::ffff:127.0.0.1]:5000 --dst 127.0.0.1:5000",
+        1,
+        "its connections would come back to this proxy",
+    ),
+    // What would do nothing.
+    (
+        "ambassador --src :5000 --dst 10.0.0.1:1 --conf /nowhere",
+        1,
+        "snproxy: /nowhere: ambassadors and register read no configuration",
+    ),
+    (
+        "ambassador --src :5000 --dst 10.0.0.1:1 --user a",
+        64,
+        "--dsc",
+    ),
+    (
+        "ambassador --src :5000 --dst 10.0.0.1:1 --dsc-certs /a",
+        64,
+        "--dsc",
+    ),
+    ("ambassador --sauce :5000", 64, "--sauce"),
+    (
+        "ambassador --src :5000 --dst 10.0.0.1:1 --lb --balance lc",
+        64,
+        "cannot be used with",
+    ),
+    (
+        "ambassador --src 10.99.0.1:5000 --dst 10.0.0.1:1",
+        1,
+        "listen on 10.99.0.1:5000: Cannot assign requested address",
+    ),
+];
+
 #[test]
 fn messages_and_exit_codes_are_those_of_go_proxy() {
     let net = Net::hosts(["a"]);
     let host = net.host("a");
     let snproxy = Launch::on(host);
-    for (words, code, line) in [
-        ("ambassador", 1, "missing required flag --src"),
-        (
-            "ambassador --dst 10.0.0.1:1",
-            1,
-            "missing required flag --src",
-        ),
-        ("tls-client --src :5000", 1, "No certificate specified"),
-        ("tls-server --src :5000", 1, "No certificate specified"),
-        // As go-proxy looks at them in this order.
-        ("tls-server", 1, "No certificate specified"),
-        (
-            "tls-client --tlscertpath /nowhere",
-            1,
-            "missing required flag --src",
-        ),
-        (
-            "ambassador --src :5000",
-            1,
-            "snproxy: nowhere to go: name a server with --dst, or a service with --srv and --dsc",
-        ),
-        (
-            "ambassador --src :5000 --srv /srv/a",
-            1,
-            "snproxy: --srv /srv/a: name the etcd that knows it, with --dsc http://host:2379",
-        ),
-        (
-            "ambassador --src :5000 --src :5001 --dst 10.0.0.1:1",
-            1,
-            "snproxy: 2 --src and 1 --dst: with several --src each has its own --dst, in the same order",
-        ),
-        (
-            "ambassador --src 5000 --dst 10.0.0.1:1",
-            1,
-            "snproxy: `5000` is no address to listen on: expected 127.0.0.1:8080, [::1]:8080, :8080 or :5000-5999",
-        ),
-        (
-            "ambassador --net tcp4 --src [::1]:5000 --dst 10.0.0.1:1",
-            1,
-            "snproxy: --src [::1]:5000: not an address of --net tcp4",
-        ),
-        (
-            "ambassador --src 127.0.0.1:5000 --src 127.0.0.2:5000 --dst 10.0.0.1:1 --dst 10.0.0.1:2",
-            1,
-            "snproxy: port 5000 is to be served at 127.0.0.1 and at 127.0.0.2: a port is served at one address",
-        ),
-        (
-            "tls-server --src :5000 --dst 10.0.0.1:1 --tlscert /a --sni x",
-            1,
-            "snproxy: --sni is for tls-client: a server is asked for a name",
-        ),
-        (
-            "tls-client --src :5000 --dst 10.0.0.1:1 --tlscacert /a --tls-verify optional",
-            1,
-            "snproxy: --tls-verify optional: a server is verified or not: require or none",
-        ),
-        ("ambassador --src :5000 --dst 10.0.0.1:99999", 1, "99999"),
-        (
-            "ambassador --src :5000 --dst 10.0.0.1:1 --idle-timeout soon",
-            1,
-            "IDLETIMEOUT soon",
-        ),
-        (
-            "ambassador --src :5000 --dst 127.0.0.1:5000",
-            1,
-            "its connections would come back to this proxy",
-        ),
-        // The same address, written as one of IPv6.
-        (
-            "ambassador --src 127.0.0.2:4999 --dst 10.0.0.1:1 --src [::ffff:127.0.0.1]:5000 --dst 127.0.0.1:5000",
-            1,
-            "its connections would come back to this proxy",
-        ),
-        // What would do nothing.
-        (
-            "ambassador --src :5000 --dst 10.0.0.1:1 --conf /nowhere",
-            1,
-            "snproxy: /nowhere: ambassadors and register read no configuration",
-        ),
-        (
-            "ambassador --src :5000 --dst 10.0.0.1:1 --user a",
-            64,
-            "--dsc",
-        ),
-        (
-            "ambassador --src :5000 --dst 10.0.0.1:1 --dsc-certs /a",
-            64,
-            "--dsc",
-        ),
-        ("ambassador --sauce :5000", 64, "--sauce"),
-        (
-            "ambassador --src :5000 --dst 10.0.0.1:1 --lb --balance lc",
-            64,
-            "cannot be used with",
-        ),
-        (
-            "ambassador --src 10.99.0.1:5000 --dst 10.0.0.1:1",
-            1,
-            "listen on 10.99.0.1:5000: Cannot assign requested address",
-        ),
-    ] {
+    for &(words, code, line) in SAID {
         let output = snproxy.run(words);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{words}: {said}");
