@@ -75,9 +75,7 @@ fn keys_that_somebody_removed_or_that_cannot_be_read_are_mended() {
         "1\n1024 1"
     );
     etcd.ctl(&net, &["del", "--prefix", key]);
-    eventually(SOON, "it is there again", || {
-        !a.is_refused(PORT) && a.open(PORT).greeting() == "c"
-    });
+    eventually(SOON, "it is there again", || a.is_greeted(PORT, "c"));
     // Not by us: its host is asked meanwhile.
     etcd.ctl(&net, &["put", &block, "2\nof the future"]);
     for _ in 0..5 {

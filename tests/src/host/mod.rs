@@ -15,7 +15,7 @@ pub use launch::snproxy_binary;
 use std::{
     collections::BTreeMap,
     fs,
-    io::ErrorKind,
+    io::{ErrorKind, Read},
     net::{IpAddr, Ipv6Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     sync::{Arc, Mutex},
@@ -154,6 +154,15 @@ impl Host {
             Attempt::Failed(error) => error.kind() == ErrorKind::ConnectionReset,
             _ => false,
         }
+    }
+
+    /// Whether the net's first client is let in at this port, and a [`Pod::answering`] there greets it as `name`.
+    pub fn is_greeted(&self, port: u16, name: &str) -> bool {
+        let Attempt::Connected(conn) = self.attempt(port) else {
+            return false;
+        };
+        let mut said = vec![0; name.len()];
+        conn.stream().read_exact(&mut said).is_ok() && said == name.as_bytes()
     }
 
     /// Opens a connection from this host itself.
