@@ -88,7 +88,8 @@ pub(super) fn the_closing_event_counts_what_the_ends_saw(way: Way) {
         plan(0, 0, "client"),
         plan(3, 100_001, "client"),
         plan(6 * MIB + 5, 700_000, "client"),
-        plan(0, 0, "upstream"),
+        // A pod that resets before anything came through may count as one that was not reached: `resets` has that.
+        plan(1, 0, "upstream"),
         plan(100_003, 17, "upstream"),
         plan(333_333, 6 * MIB + 9, "upstream"),
     ];
