@@ -9,7 +9,7 @@ use crate::{
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process,
+    process::{self, Command},
     thread::available_parallelism,
 };
 
@@ -37,32 +37,26 @@ pub(crate) fn run(fast: bool, strict: bool, filter: Option<&str>) -> anyhow::Res
 }
 
 fn units(filter: Option<&str>) -> anyhow::Result<()> {
-    let words = [
-        "test",
-        "--locked",
-        "--workspace",
-        "--exclude",
-        "snproxy-tests",
+    // Always the whole workspace, here and below: with fewer packages what they use would have other features, and be built
+    // once more.
+    let targets = [
+        // All but the scenarios.
+        &["--lib", "--bins", "--test", "no_allocation"][..],
+        &["--doc"],
     ];
-    run_command(cargo(&words).args(filter))?;
-    run_command(
-        cargo(&[
-            "test",
-            "--locked",
-            "--package",
-            "snproxy-tests",
-            "--lib",
-            "--bins",
-        ])
-        .args(filter),
-    )
+    for targets in targets {
+        let words = ["test", "--locked", "--workspace"];
+        run_command(cargo(&words).args(targets).args(filter))?;
+    }
+    Ok(())
 }
 
 /// Each one ends by itself, and panics where it does not get what it shows.
 fn examples() -> anyhow::Result<()> {
     for example in ["static", "policies", "tls_pair"] {
-        let words = ["run", "--locked", "--package", "snproxy", "--example"];
-        run_command(cargo(&words).arg(example))?;
+        let words = ["build", "--workspace", "--example", example];
+        let executable = build(&words, example)?;
+        run_command(&mut Command::new(executable))?;
     }
     Ok(())
 }
@@ -103,15 +97,8 @@ fn scenarios(steps: &mut Steps, strict: bool, filter: Option<&str>) -> anyhow::R
 
 /// Gives the executable.
 pub(crate) fn build_scenarios(steps: &mut Steps) -> anyhow::Result<PathBuf> {
-    let test = [
-        "test",
-        "--package",
-        "snproxy-tests",
-        "--test",
-        "scenarios",
-        "--no-run",
-    ];
-    steps.step("build the scenarios", || build(&test, "scenarios"))
+    let words = ["test", "--workspace", "--test", "scenarios", "--no-run"];
+    steps.step("build the scenarios", || build(&words, "scenarios"))
 }
 
 /// Scenarios mostly wait, so two on one core are fine; more than four spoil each other's figures.
