@@ -70,6 +70,7 @@ pub(super) async fn way(
         addr: client.addr,
         asked: client.asked,
         bytes: early,
+        has_answered: false,
         waiting: Some(shared.live.wait()),
         stated: Stated::default(),
     };
@@ -99,6 +100,8 @@ struct Caller<'a> {
     addr: SocketAddr,
     asked: SocketAddr,
     bytes: BytesMut,
+    /// A question: one that asks again and again does not hold up a drain.
+    has_answered: bool,
     /// Until it asks for a pod.
     waiting: Option<Waiting<'a>>,
     stated: Stated,
@@ -130,6 +133,7 @@ impl Caller<'_> {
                 }
                 Request::Count { cluster_port } => {
                     self.say(Reply::Pods(pods(&table, cluster_port))).await?;
+                    self.has_answered = true;
                 }
             }
         }
@@ -146,7 +150,7 @@ impl Caller<'_> {
 
     /// The next request; who lets us wait for it does so in the waiting room.
     async fn request(&mut self) -> Result<Request, End> {
-        if !self.bytes.is_empty() && self.shared.waiting.is_closed() {
+        if self.has_answered && self.shared.waiting.is_closed() {
             return Err(End::Unused);
         }
         let start = Instant::now();

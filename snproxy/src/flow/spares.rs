@@ -192,7 +192,7 @@ impl Hosts {
             return None;
         };
         kept.fewest = kept.fewest.min(kept.waiting.len());
-        self.count -= 1;
+        self.count = self.count.saturating_sub(1);
         Some(spare)
     }
 
@@ -237,7 +237,7 @@ impl Hosts {
         };
         kept.barred = Some(now);
         kept.wanted = 1;
-        self.count -= kept.waiting.len();
+        self.count = self.count.saturating_sub(kept.waiting.len());
         std::mem::take(&mut kept.waiting)
     }
 

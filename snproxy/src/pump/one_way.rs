@@ -44,7 +44,7 @@ pub(super) struct OneWay<'a> {
     pace: Pace,
     /// The end of `from` was read, and `to` told of it.
     is_over: bool,
-    /// Resolves when `from` breaks while bytes of it wait.
+    /// Resolves when `from` breaks while bytes of it are stuck.
     reset: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
 }
 
@@ -158,6 +158,13 @@ impl<'a> OneWay<'a> {
         clock: Option<&Clock<'_>>,
     ) -> Poll<Result<(), Broken>> {
         if self.waiting() == 0 {
+            // In a TLS session what was stuck may go with what the other direction sent.
+            if self.reset.take().is_some()
+                && let Some(clock) = clock
+            {
+                clock.stuck(self.side, false);
+                clock.moved(self.side);
+            }
             return Poll::Ready(Ok(()));
         }
         let waiting = self.waiting();
@@ -179,6 +186,7 @@ impl<'a> OneWay<'a> {
             self.reset = None;
             return Poll::Ready(Err(Broken::From));
         }
+        self.reset = None;
         flushed
     }
 

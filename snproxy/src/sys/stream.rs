@@ -66,6 +66,7 @@ impl Stream {
 
     /// From now on it is the socket itself that is read and written.
     pub fn stop_tls(&mut self) {
+        let _ = self.try_flush();
         self.tls = None;
     }
 

@@ -26,9 +26,13 @@ const HANDSHAKE: u8 = 22;
 pub(super) async fn greet(shared: &Arc<Shared>, client: &mut Client) -> Result<BytesMut, End> {
     let table = shared.table.load();
     let (from, asked) = (client.addr.ip(), client.asked.ip());
-    strangers::check(&shared.strangers, &table, from, asked)?;
+    let checked = strangers::check(&shared.strangers, &table, from, asked);
     // One that waits must not keep a table of each reload.
     drop(table);
+    if let Err(end) = checked {
+        farewell(&client.stream, Duration::ZERO).await;
+        return Err(end);
+    }
     let waiting = shared.live.wait();
     let start = Instant::now();
     let greeted = {

@@ -11,8 +11,13 @@ use crate::flow::carry_to_end;
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn conf(mappings: &str) -> Arc<Conf> {
+    conf_with("", mappings)
+}
+
+/// With more lines of proxy.conf.
+fn conf_with(more: &str, mappings: &str) -> Arc<Conf> {
     let conf = Texts {
-        proxy: "HOST 10.0.0.1\nPODHOST 127.0.0.1\n",
+        proxy: &format!("HOST 10.0.0.1\nPODHOST 127.0.0.1\n{more}"),
         mappings,
         hosts: "10.0.0.1:32767\n",
         apps: None,
@@ -21,7 +26,11 @@ fn conf(mappings: &str) -> Arc<Conf> {
 }
 
 fn shared(mappings: &str) -> Arc<Shared> {
-    let table = Table::build(conf(mappings), None, std::time::Instant::now());
+    shared_by(conf(mappings))
+}
+
+fn shared_by(conf: Arc<Conf>) -> Arc<Shared> {
+    let table = Table::build(conf, None, std::time::Instant::now());
     Arc::new(Shared::new(table, 1))
 }
 
@@ -130,16 +139,19 @@ async fn each_line_is_answered_from_the_table_of_its_time() {
 
 #[tokio::test]
 async fn a_line_that_came_before_the_drain_is_still_answered() {
-    let shared = shared("1024:30000:0:false");
-    let (mut peer, accepted) = pair().await;
-    peer.write_all(b"PROXY TCP4 1.2.3.4 1.2.3.4 123 1024\r\nand payload")
-        .unwrap();
-    shared.waiting.close();
-    let peer_side = tokio::task::spawn_blocking(move || rest(peer));
-    let (said, closed) = answered(&shared, accepted).await;
-    assert_eq!(closed.end, End::Busy);
-    assert_eq!(said.cluster_port, ClusterPort::new(1024));
-    assert_eq!(peer_side.await.unwrap(), "BUSY\r\n");
+    // With PEERTLS the first bytes are looked at before they are a line.
+    for more in ["", "PEERTLS tls optional\n"] {
+        let shared = shared_by(conf_with(more, "1024:30000:0:false"));
+        let (mut peer, accepted) = pair().await;
+        peer.write_all(b"PROXY TCP4 1.2.3.4 1.2.3.4 123 1024\r\nand payload")
+            .unwrap();
+        shared.waiting.close();
+        let peer_side = tokio::task::spawn_blocking(move || rest(peer));
+        let (said, closed) = answered(&shared, accepted).await;
+        assert_eq!(closed.end, End::Busy, "{more}");
+        assert_eq!(said.cluster_port, ClusterPort::new(1024));
+        assert_eq!(peer_side.await.unwrap(), "BUSY\r\n");
+    }
 }
 
 #[tokio::test]
@@ -151,6 +163,24 @@ async fn a_drain_waits_for_no_peer_that_counts_without_end() {
     let (_, closed) = answered(&shared, accepted).await;
     assert_eq!(closed.end, End::Unused);
     assert_eq!(rest(peer), "PODS=0\r\n");
+
+    // Also not for one whose lines are never all there.
+    let (mut peer, accepted) = pair().await;
+    let peer_side = tokio::task::spawn_blocking(move || {
+        let mut answers = String::new();
+        let mut answer = [0; "PODS=0\r\n".len()];
+        let until = Instant::now() + LIMIT;
+        while Instant::now() < until
+            && peer.write_all(count(1024).as_bytes()).is_ok()
+            && peer.read_exact(&mut answer).is_ok()
+        {
+            answers.push_str(str::from_utf8(&answer).unwrap());
+        }
+        answers
+    });
+    let (_, closed) = answered(&shared, accepted).await;
+    assert_eq!(closed.end, End::Unused);
+    assert_eq!(peer_side.await.unwrap(), "PODS=0\r\n");
 }
 
 #[tokio::test]
