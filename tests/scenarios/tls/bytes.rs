@@ -173,6 +173,38 @@ fn limits_on_time_hold() {
 }
 
 #[test]
+fn a_silent_pod_is_noticed_where_its_client_talks_while_it_reads() {
+    const BULK: usize = 16 << 20;
+    const AT_ONCE: usize = 4;
+
+    let ground = Ground::terminating(
+        "",
+        Pod::serving(|guest| {
+            let _ = guest.send(&vec![7; BULK]);
+            guest.read_all();
+        }),
+    );
+    let host = ground.host();
+    // Most of it waits in the proxy.
+    host.namespace()
+        .sysctl("ipv4/tcp_wmem", "4096 16384 262144");
+    host.conf("UPSTREAMIDLETIMEOUT", "1s").start();
+    let conns: Vec<_> = (0..AT_ONCE).map(|_| ground.tls()).collect();
+    thread::scope(|scope| {
+        for conn in conns {
+            scope.spawn(move || {
+                for _ in 0..BULK >> 14 {
+                    conn.read(1 << 14);
+                    conn.send("x");
+                }
+                assert_eq!(conn.ended(), TlsEnded::Reset);
+            });
+        }
+    });
+    assert_eq!(host.ends("upstream_idle"), AT_ONCE as u64);
+}
+
+#[test]
 fn a_drain_lets_connections_end_and_cuts_the_rest() {
     let pair = Pair::new(Some(Pod::echo()), &[("DRAINTIMEOUT", "2s")]);
     let (ending, staying) = (pair.open(), pair.open());
