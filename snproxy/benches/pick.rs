@@ -48,7 +48,7 @@ fn main() {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
-    for policy in Policy::ALL {
+    for &policy in Policy::ALL {
         let mut group = criterion.benchmark_group(policy.to_string());
         for count in COUNTS {
             let scheme = Scheme::build(policy, false, &weighed(count));

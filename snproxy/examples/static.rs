@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let service = Service::new("greetings")
         .listen("127.0.0.1:0")
-        .upstream(address.to_string())
+        .upstream(address)
         .set("CONNECTTIMEOUT", "1s");
     let proxy = Proxy::builder().service(service).start()?;
     println!("{address} is served at {}", proxy.local_addrs()[0]);

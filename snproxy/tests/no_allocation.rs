@@ -7,7 +7,7 @@ use snproxy::route::balance::{Draw, Scheme, identity, key};
 
 #[test]
 fn no_policy_allocates_in_a_pick() {
-    for policy in Policy::ALL {
+    for &policy in Policy::ALL {
         for count in [1_u16, 2, 16, 256, 1000] {
             for weight in [|_| 1, |pod: u16| u32::from(pod % 6)] {
                 let pods: Vec<(u64, u32)> = (0..count)

@@ -341,6 +341,9 @@ fn services(said: &Plain) -> anyhow::Result<Vec<Service>> {
     let src: anyhow::Result<Vec<String>> =
         said.src.iter().map(|src| listen(said.net, src)).collect();
     let src = src?;
+    if let Some(src) = said.src.iter().find(|src| src.ends_with(":0")) {
+        bail!("--src {src}: expected a port from 1 to 65535");
+    }
     match (said.dst.as_slice(), &said.srv) {
         ([], None) => {
             bail!("nowhere to go: name a server with --dst, or a service with --srv and --dsc")

@@ -202,9 +202,13 @@ const _: () = assert!(size_of::<Mapping>() <= 20);
 
 /// Which PROXY header a pod wants.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum SendProxy {
+    /// None.
     No,
+    /// Text.
     V1,
+    /// Binary.
     V2,
 }
 
@@ -258,12 +262,17 @@ pub enum Conflict {
 
 /// How an upstream is picked; those of IPVS by IPVS's names.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum Policy {
     /// The less loaded of two random ones.
     P2c,
+    /// One after the other.
     Rr,
+    /// One after the other, each as often as its weight says.
     Wrr,
+    /// Any of them.
     Random,
+    /// The first one that can take it.
     Ordered,
     /// Fewest connections.
     Lc,
@@ -286,7 +295,7 @@ pub enum Policy {
 }
 
 impl Policy {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: &'static [Self] = &[
         Self::P2c,
         Self::Rr,
         Self::Wrr,

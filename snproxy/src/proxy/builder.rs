@@ -1,6 +1,7 @@
 //! From services to the two texts that the proxy is started with: there is no second way of configuration.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -37,45 +38,60 @@ pub struct Builder {
 #[non_exhaustive]
 pub enum Error {
     #[error("`{address}` is no address to listen on: expected {EXPECTED}")]
+    #[non_exhaustive]
     Listen { address: String },
     #[error(
         "port {port} is to be served at {first} and at {second}: a port is served at one address"
     )]
+    #[non_exhaustive]
     TwoAddresses {
         port: u16,
         first: IpAddr,
         second: IpAddr,
     },
     #[error("service `{service}` has no address to listen on")]
+    #[non_exhaustive]
     NoListen { service: String },
     #[error("service `{service}` has no upstream")]
+    #[non_exhaustive]
     NoUpstream { service: String },
     #[error("service `{service}` has upstreams of its own and is to be discovered: one of the two")]
+    #[non_exhaustive]
     TwoSources { service: String },
     #[error("no service")]
     NoService,
     #[error("options for etcd, and no member of it")]
     NoEtcd,
+    #[error("{key} is for a cluster: a proxy of services takes it from them, or has no use for it")]
+    #[non_exhaustive]
+    ClusterKey { key: String },
+    #[error("{key} is for a program of its own: the host program decides that")]
+    #[non_exhaustive]
+    ProgramKey { key: String },
     #[error("{key} is no key{}", kind(*.of_port))]
+    #[non_exhaustive]
     UnknownKey {
         key: String,
         /// For one service only.
         of_port: bool,
     },
     #[error("{key} {value:?}: the value cannot be said in one line")]
+    #[non_exhaustive]
     Value { key: String, value: String },
     #[error(
         "TLS of service `{service}`: blanks, commas, quotes and # cannot be part of a path or name"
     )]
+    #[non_exhaustive]
     Certificates { service: String },
     #[error("find a free port at {ip}")]
+    #[non_exhaustive]
     FreePort { ip: IpAddr, source: io::Error },
     /// What is wrong, one finding each.
     #[error("the configuration is refused: {}", .0.join("; "))]
     Refused(Vec<String>),
-    /// Listening, steering, or anything else that the kernel was asked for.
-    #[error("{0}")]
-    Start(String),
+    /// Listening, steering, or anything else that the kernel was asked for: with its causes, an [`io::Error`] for one.
+    #[error("{}", Chain(.0.as_ref()))]
+    Start(Box<dyn std::error::Error + Send + Sync>),
     /// The new configuration is in force, but for this, which is tried again.
     #[error("in force, but for what is tried again: {0}")]
     Pending(String),
@@ -83,6 +99,21 @@ pub enum Error {
     Thread(#[source] io::Error),
     #[error("the proxy has ended")]
     Ended,
+}
+
+/// An error and its causes.
+struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.0)?;
+        let mut error = self.0;
+        while let Some(cause) = error.source() {
+            write!(out, ": {cause}")?;
+            error = cause;
+        }
+        Ok(())
+    }
 }
 
 fn kind(of_port: bool) -> &'static str {
@@ -305,11 +336,11 @@ impl Plan {
             ("HOST".to_owned(), base.host.to_string()),
             ("PORT".to_owned(), "none".to_owned()),
             ("CLUSTERPORTS".to_owned(), "none".to_owned()),
+            ("CLUSTER".to_owned(), "none".to_owned()),
         ];
         let own = [
             ("ADMIN", "none"),
             ("CLIENTPROXY", "never"),
-            ("CLUSTER", "none"),
             ("CONFLICT", "fail"),
             ("STEERING", base.steering.as_str()),
         ];
@@ -332,11 +363,21 @@ impl Plan {
         }
         for (key, value) in &builder.keys {
             let known = conf::key_docs().find(|known| known.name.eq_ignore_ascii_case(key));
-            if known.is_none_or(|known| is_ours(&known)) {
-                return Err(Error::UnknownKey {
-                    key: key.clone(),
-                    of_port: false,
-                });
+            let said = || key.clone();
+            match known {
+                None => {
+                    return Err(Error::UnknownKey {
+                        key: said(),
+                        of_port: false,
+                    });
+                }
+                Some(known) if is_of_cluster(&known) => {
+                    return Err(Error::ClusterKey { key: said() });
+                }
+                Some(known) if builder.called.is_empty() && is_of_program(&known) => {
+                    return Err(Error::ProgramKey { key: said() });
+                }
+                Some(_) => {}
             }
             let value = value_in_line(value).ok_or_else(|| Error::Value {
                 key: key.clone(),
@@ -353,12 +394,30 @@ impl Plan {
     }
 }
 
-/// Whether a key follows from the services.
-fn is_ours(key: &KeyDoc) -> bool {
+/// Whether a key follows from the services, or has no meaning where there is no cluster.
+fn is_of_cluster(key: &KeyDoc) -> bool {
     matches!(
         key.name,
-        "APPSCONF" | "BIND" | "CLUSTERPORTS" | "HOST" | "HOSTSCONF" | "PORT" | "PORTSCONF"
+        "APPSCONF"
+            | "BIND"
+            | "CLUSTER"
+            | "CLUSTERPORTS"
+            | "HOST"
+            | "HOSTSCONF"
+            | "LOCALITY"
+            | "PEERS"
+            | "PEERTIMEOUT"
+            | "PEERTLS"
+            | "PODHOST"
+            | "PORT"
+            | "PORTSCONF"
+            | "UNMAPPED"
     )
+}
+
+/// Whether a key says where the log goes.
+fn is_of_program(key: &KeyDoc) -> bool {
+    matches!(key.name, "LOGFORMAT" | "LOGLEVEL")
 }
 
 fn app(service: &Service, listens: &[Listen]) -> Result<Value, Error> {
@@ -378,7 +437,8 @@ fn app(service: &Service, listens: &[Listen]) -> Result<Value, Error> {
         let srv = json!({ "Key": key, "SendProxy": send_proxy.to_string() });
         app.insert("Srv".to_owned(), srv);
     } else {
-        let targets = service.upstreams.iter().map(target);
+        let targets = service.upstreams.iter();
+        let targets = targets.map(|upstream| target(upstream, service.send_proxy));
         app.insert("Targets".to_owned(), targets.collect());
     }
     let tls = [
@@ -399,7 +459,7 @@ fn app(service: &Service, listens: &[Listen]) -> Result<Value, Error> {
         app.insert(key.to_owned(), json!(value));
     }
     for (key, value) in &service.keys {
-        let mut known = conf::key_docs().filter(|known| known.of_port && !is_ours(known));
+        let mut known = conf::key_docs().filter(|known| known.of_port && !is_of_cluster(known));
         let Some(known) = known.find(|known| known.name.eq_ignore_ascii_case(key)) else {
             return Err(Error::UnknownKey {
                 key: key.clone(),
@@ -411,7 +471,7 @@ fn app(service: &Service, listens: &[Listen]) -> Result<Value, Error> {
     Ok(app.into())
 }
 
-fn target(upstream: &Upstream) -> Value {
+fn target(upstream: &Upstream, send_proxy: Option<SendProxy>) -> Value {
     let mut target = Map::new();
     target.insert("Addr".to_owned(), json!(upstream.address));
     if let Some(weight) = upstream.weight {
@@ -420,7 +480,7 @@ fn target(upstream: &Upstream) -> Value {
     if let Some(max_conn) = upstream.max_conn {
         target.insert("MaxConn".to_owned(), json!(max_conn));
     }
-    if let Some(version) = upstream.send_proxy {
+    if let Some(version) = upstream.send_proxy.or(send_proxy) {
         target.insert("SendProxy".to_owned(), json!(version.to_string()));
     }
     target.into()

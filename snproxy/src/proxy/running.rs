@@ -21,6 +21,9 @@ const MAX_COMMANDS: usize = 16;
 
 /// A proxy that runs. Dropped, it ends at once: what is connected is reset.
 ///
+/// Every call waits for its answer on the thread that makes it, [`drain`](Self::drain) for up to `DRAINTIMEOUT`: a task of an
+/// async runtime makes them where it may block.
+///
 /// ```
 /// use std::io::{Read, Write};
 /// use std::net::{TcpListener, TcpStream};
@@ -128,7 +131,7 @@ impl Proxy {
     /// `ONREMOVE` says so; where it listens for one address of several, that stays open.
     ///
     /// Addresses beside the first one's need a proxy that runs by listeners: one of few ports, one that began with several
-    /// addresses, or with `STEERING listeners`.
+    /// addresses, or with `STEERING listeners`. For port 0 another free one is found each time.
     ///
     /// Errors: it is refused, and all goes on as it was; [`Error::Pending`]: it is in force, but for ports that cannot be
     /// listened on.
@@ -228,7 +231,7 @@ fn run(
     for found in &good.diagnostics {
         tracing::warn!("{found}");
     }
-    let failed = |error: anyhow::Error| Error::Start(format!("{error:#}"));
+    let failed = |error: anyhow::Error| Error::Start(error.into_boxed_dyn_error());
     let start = Start::new(root, good, names).map_err(|error| failed(error.into()))?;
     let runtime = daemon::runtime().map_err(|error| failed(error.into()))?;
     let surroundings = Surroundings {

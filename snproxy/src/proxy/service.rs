@@ -60,7 +60,7 @@ impl Service {
         self
     }
 
-    /// Tells upstreams that are discovered who the client is, by a PROXY header.
+    /// Tells upstreams who the client is, by a PROXY header; but those that [say something else](Upstream::send_proxy).
     #[must_use]
     pub fn send_proxy(mut self, version: SendProxy) -> Self {
         self.send_proxy = Some(version);
@@ -143,9 +143,21 @@ impl Upstream {
     }
 }
 
-impl<T: Into<String>> From<T> for Upstream {
-    fn from(address: T) -> Self {
+impl From<&str> for Upstream {
+    fn from(address: &str) -> Self {
         Self::new(address)
+    }
+}
+
+impl From<String> for Upstream {
+    fn from(address: String) -> Self {
+        Self::new(address)
+    }
+}
+
+impl From<SocketAddr> for Upstream {
+    fn from(address: SocketAddr) -> Self {
+        Self::new(address.to_string())
     }
 }
 

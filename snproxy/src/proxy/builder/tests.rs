@@ -23,7 +23,7 @@ fn services_become_texts() {
     let (conf, apps) = texts(&builder);
     assert_eq!(
         conf,
-        "HOST 127.0.0.1\nPORT none\nCLUSTERPORTS none\nADMIN none\nCLIENTPROXY never\nCLUSTER none\n\
+        "HOST 127.0.0.1\nPORT none\nCLUSTERPORTS none\nCLUSTER none\nADMIN none\nCLIENTPROXY never\n\
          CONFLICT fail\nSTEERING listeners\nqueue 6\n"
     );
     let apps: Value = serde_json::from_str(&apps).unwrap();
@@ -32,6 +32,19 @@ fn services_become_texts() {
         { "Name": "b", "Ports": [5001], "Targets": [{ "Addr": "10.0.0.7:80" }], "HEALTH": health },
     ] });
     assert_eq!(apps, expected);
+}
+
+#[test]
+fn an_upstream_that_says_nothing_of_a_header_gets_that_of_its_service() {
+    let own = Upstream::new("10.0.0.8:80").send_proxy(SendProxy::No);
+    let service = service("a", "127.0.0.1:5000").upstream(own);
+    let builder = Builder::default().service(service.send_proxy(SendProxy::V2));
+    let apps: Value = serde_json::from_str(&texts(&builder).1).unwrap();
+    let targets = json!([
+        { "Addr": "10.0.0.7:80", "SendProxy": "v2" },
+        { "Addr": "10.0.0.8:80", "SendProxy": "false" },
+    ]);
+    assert_eq!(apps["Apps"][0]["Targets"], targets);
 }
 
 #[test]
@@ -135,13 +148,19 @@ fn what_makes_no_sense_is_an_error() {
             "{key}"
         );
     }
-    for (key, value) in [("HOST", "1"), ("PORT", "5"), ("NONSENSE", "1")] {
-        let error = Builder::default().service(good()).set(key, value).root();
-        assert!(
-            matches!(error, Err(Error::UnknownKey { of_port: false, .. })),
-            "{key}"
-        );
+    let with_key = |builder: Builder, key| builder.service(good()).set(key, "none").root();
+    for key in ["HOST", "port", "BIND", "CLUSTER", "PEERTLS", "PODHOST"] {
+        let error = with_key(Builder::default(), key);
+        assert!(matches!(error, Err(Error::ClusterKey { .. })), "{key}");
     }
+    let error = with_key(Builder::default(), "NONSENSE");
+    assert!(matches!(
+        error,
+        Err(Error::UnknownKey { of_port: false, .. })
+    ));
+    let error = with_key(Builder::default(), "LOGLEVEL");
+    assert!(matches!(error, Err(Error::ProgramKey { .. })));
+    assert!(with_key(Builder::new("ambassador"), "LOGLEVEL").is_ok());
     let error = Builder::default()
         .service(good())
         .set("BALANCE", "rr\nHOST 0.0.0.0")

@@ -50,7 +50,7 @@ proptest! {
         kept in 0..12_u16,
     ) {
         let now = Instant::now();
-        for policy in Policy::ALL {
+        for &policy in Policy::ALL {
             let (pods, held) = pods(&cases, now);
             let weighed: Vec<_> = pods
                 .iter()

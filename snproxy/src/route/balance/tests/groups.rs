@@ -25,7 +25,7 @@ fn group_name(group: usize) -> u64 {
 
 #[test]
 fn a_host_whose_connections_end_a_little_later_keeps_its_share() {
-    for policy in Policy::ALL {
+    for &policy in Policy::ALL {
         if [Policy::Ordered, Policy::Fo, Policy::Ovf].contains(&policy) {
             continue;
         }

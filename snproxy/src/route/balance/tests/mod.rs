@@ -31,7 +31,7 @@ fn draw(number: u32) -> Draw {
 
 #[test]
 fn a_service_of_one_pod_or_equal_weights_has_nothing_prepared() {
-    for policy in Policy::ALL {
+    for &policy in Policy::ALL {
         for weights in [&[][..], &[0], &[1], &[256]] {
             let scheme = Scheme::build(policy, false, &pods(weights));
             assert!(!scheme.has_table(), "{policy} of {weights:?}");

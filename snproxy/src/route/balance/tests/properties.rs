@@ -33,7 +33,7 @@ proptest! {
     ) {
         let pods: Vec<(u64, u32)> = cases.iter().map(|case| (case.0, case.1)).collect();
         let is_open = |pod: usize| cases[pod].1 > 0 && cases[pod].2;
-        for policy in Policy::ALL {
+        for &policy in Policy::ALL {
             let pick = || {
                 let scheme = Scheme::build(policy, strict, &pods);
                 scheme.pick(pods.len(), |pod| cases[pod].2, |pod| cases[pod].3, draw)
@@ -77,7 +77,7 @@ proptest! {
         draw in draws(),
     ) {
         let weights: Vec<u32> = groups.iter().map(|group| group.1).collect();
-        for policy in Policy::ALL {
+        for &policy in Policy::ALL {
             let pick = || weighted::pick(policy, &weights, |group| groups[group].0, |group| groups[group].2, draw);
             let picked = pick();
             prop_assert_eq!(picked, pick(), "{}", policy);

@@ -57,7 +57,7 @@ fn run(text: &mut String, policy: Policy, full: bool) {
 
 #[test]
 fn the_first_picks_of_every_policy_are_those_on_file() {
-    for policy in Policy::ALL {
+    for &policy in Policy::ALL {
         let mut text = format!(
             "# {policy}: pods a to e at 10.0.0.1:30000 to 10.0.0.5:30000 weigh 1, 2, 5, 0 and 3.\n\
              # a to e: their connections before the pick; each connection ends {STAY} picks later.\n"
