@@ -3,19 +3,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::SingleCertAndKey;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::certificate::{authorities, found, missing, own};
 use super::provider;
+use super::verifier::Called;
 use crate::conf::{CertTexts, ClientVerify, UpstreamVerify};
 use crate::diag::Diagnostic;
 
@@ -60,20 +55,19 @@ pub fn client_config(
     now: SystemTime,
 ) -> Result<Arc<ClientConfig>, Diagnostic> {
     let own = own(texts, now)?;
-    let verifier: Arc<dyn ServerCertVerifier> = match verify {
-        UpstreamVerify::None => Arc::new(Anybody),
-        UpstreamVerify::Ca => {
-            let roots = Arc::new(roots(texts, now)?);
-            WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider()))
-                .build()
-                .map_err(|error| in_ca(texts, &error))?
-        }
+    let roots = match verify {
+        UpstreamVerify::None => None,
+        UpstreamVerify::Ca => Some(Arc::new(roots(texts, now)?)),
+    };
+    let called = Called {
+        roots,
+        is_named: true,
     };
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| in_ca(texts, &error))?
         .dangerous()
-        .with_custom_certificate_verifier(verifier);
+        .with_custom_certificate_verifier(Arc::new(called));
     let mut config = match own {
         Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
         None => builder.with_no_client_auth(),
@@ -102,46 +96,4 @@ pub(super) fn in_ca(texts: &CertTexts, error: &impl std::fmt::Display) -> Diagno
 
 fn protocols(alpn: &[Box<str>]) -> Vec<Vec<u8>> {
     alpn.iter().map(|name| name.as_bytes().to_vec()).collect()
-}
-
-/// Believes whoever holds the key of the certificate that he shows: `verify=none`.
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls12_signature(message, cert, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls13_signature(message, cert, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = &provider().signature_verification_algorithms;
-        algorithms.supported_schemes()
-    }
 }

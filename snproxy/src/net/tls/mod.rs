@@ -5,6 +5,7 @@
 mod certificate;
 mod config;
 mod peer;
+mod verifier;
 
 use std::collections::HashMap;
 use std::io;
