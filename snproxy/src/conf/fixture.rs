@@ -4,9 +4,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use super::text::{Field, Findings};
 use super::{Conf, Sources, World, parse};
 use crate::addr::PortSet;
-use crate::diag::Source;
+use crate::diag::{Place, Source};
 
 /// The address of this host; no other one is.
 pub(crate) const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -44,4 +45,29 @@ impl Texts<'_> {
         assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);
         Arc::new(parsed.value.unwrap())
     }
+}
+
+/// What `take` makes of a value that is the whole of a file, and what is found in it.
+pub(super) fn read<T>(
+    text: &str,
+    take: impl FnOnce(Field<'_>, &mut Findings<'_>) -> T,
+) -> (T, Vec<String>) {
+    let source = Source {
+        path: "proxy.conf".into(),
+        text: text.to_owned(),
+    };
+    let mut findings = Findings::new(&source);
+    let place = Place {
+        line: 1,
+        col: 1,
+        start: 0,
+        end: text.len(),
+    };
+    let field = Field {
+        text: &source.text,
+        place,
+    };
+    let value = take(field, &mut findings);
+    let findings = findings.finish();
+    (value, findings.iter().map(ToString::to_string).collect())
 }

@@ -1,29 +1,5 @@
 use super::*;
-use crate::diag::{Place, Source};
-
-fn read<T>(
-    text: &str,
-    take: impl Fn(Field<'_>, &mut Findings<'_>) -> Option<T>,
-) -> (Option<T>, Vec<String>) {
-    let source = Source {
-        path: "proxy.conf".into(),
-        text: text.to_owned(),
-    };
-    let mut findings = Findings::new(&source);
-    let place = Place {
-        line: 1,
-        col: 1,
-        start: 0,
-        end: text.len(),
-    };
-    let field = Field {
-        text: &source.text,
-        place,
-    };
-    let value = take(field, &mut findings);
-    let findings = findings.finish();
-    (value, findings.iter().map(ToString::to_string).collect())
-}
+use crate::conf::fixture::read;
 
 #[track_caller]
 fn client(text: &str) -> Arc<ClientTls> {
