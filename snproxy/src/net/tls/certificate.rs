@@ -63,25 +63,21 @@ pub(super) fn own(texts: &CertTexts, now: SystemTime) -> Result<Option<Certified
         })
 }
 
-/// The certificates of those who are believed, of which one is good at least.
+/// The certificates of authorities, of which one is good now at least.
 pub(super) fn authorities(
     texts: &CertTexts,
     now: SystemTime,
-) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
+) -> Result<Vec<(CertificateDer<'static>, Certificate)>, Diagnostic> {
     let ca = texts.ca.as_ref().ok_or_else(|| missing(texts, "ca"))?;
-    let mut good = Vec::new();
-    let mut worst = None;
+    let mut all = Vec::new();
     for der in ders(ca)? {
-        // Nobody looks at the dates of an authority later on.
-        match good_at(ca, &look(ca, &der)?, now) {
-            Ok(()) => good.push(der),
-            Err(error) => worst = Some(error),
-        }
+        let certificate = look(ca, &der)?;
+        all.push((der, certificate));
     }
-    match worst {
-        Some(error) if good.is_empty() => Err(error),
-        _ => Ok(good),
-    }
+    let goods = all.iter().map(|(_, it)| good_at(ca, it, now));
+    // What is wrong with the last one is said where none is good.
+    goods.reduce(Result::or).unwrap_or(Ok(()))?;
+    Ok(all)
 }
 
 pub(super) fn missing(texts: &CertTexts, name: &str) -> Diagnostic {
@@ -164,6 +160,10 @@ impl Certificate {
     /// The day on which it ends: `2026-11-21`.
     pub fn last_day(&self) -> String {
         day(self.not_after)
+    }
+
+    pub(super) fn is_valid(&self, now: SystemTime) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
     }
 }
 

@@ -6,11 +6,11 @@ use std::time::SystemTime;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 
-use super::certificate::{authorities, found, missing, own};
+use super::certificate::{found, missing, own};
 use super::provider;
-use super::verifier::Called;
+use super::verifier::{Authorities, Called, Callers};
 use crate::conf::{CertTexts, ClientVerify, UpstreamVerify};
 use crate::diag::Diagnostic;
 
@@ -27,13 +27,9 @@ pub fn server_config(
     let verifier: Arc<dyn ClientCertVerifier> = match verify {
         ClientVerify::None => WebPkiClientVerifier::no_client_auth(),
         ClientVerify::Require | ClientVerify::Optional => {
-            let roots = Arc::new(roots(texts, now)?);
-            let mut builder =
-                WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider()));
-            if verify == ClientVerify::Optional {
-                builder = builder.allow_unauthenticated();
-            }
-            builder.build().map_err(|error| in_ca(texts, &error))?
+            let authorities = Arc::new(Authorities::new(texts, now)?);
+            let is_required = verify == ClientVerify::Require;
+            Arc::new(Callers::new(authorities, is_required))
         }
     };
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
@@ -55,12 +51,12 @@ pub fn client_config(
     now: SystemTime,
 ) -> Result<Arc<ClientConfig>, Diagnostic> {
     let own = own(texts, now)?;
-    let roots = match verify {
+    let authorities = match verify {
         UpstreamVerify::None => None,
-        UpstreamVerify::Ca => Some(Arc::new(roots(texts, now)?)),
+        UpstreamVerify::Ca => Some(Arc::new(Authorities::new(texts, now)?)),
     };
     let called = Called {
-        roots,
+        authorities,
         is_named: true,
     };
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
@@ -74,14 +70,6 @@ pub fn client_config(
     };
     config.alpn_protocols = protocols(alpn);
     Ok(Arc::new(config))
-}
-
-pub(super) fn roots(texts: &CertTexts, now: SystemTime) -> Result<RootCertStore, Diagnostic> {
-    let mut roots = RootCertStore::empty();
-    for authority in authorities(texts, now)? {
-        roots.add(authority).map_err(|error| in_ca(texts, &error))?;
-    }
-    Ok(roots)
 }
 
 pub(super) fn in_ca(texts: &CertTexts, error: &impl std::fmt::Display) -> Diagnostic {

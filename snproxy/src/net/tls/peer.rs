@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::server::WebPkiClientVerifier;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::certificate::{missing, own};
-use super::config::{in_ca, roots};
+use super::config::in_ca;
 use super::provider;
-use super::verifier::Called;
+use super::verifier::{Authorities, Called, Callers};
 use crate::conf::CertTexts;
 use crate::diag::Diagnostic;
 
@@ -34,19 +33,16 @@ pub fn peer_configs(
 ) -> Result<Arc<PeerConfigs>, Diagnostic> {
     let own = own(texts, now)?.ok_or_else(|| missing(texts, "cert"))?;
     let own = Arc::new(SingleCertAndKey::from(own));
-    let roots = Arc::new(roots(texts, now)?);
-    let callers =
-        WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider().clone())
-            .build()
-            .map_err(|error| in_ca(texts, &error))?;
+    let authorities = Arc::new(Authorities::new(texts, now)?);
+    let callers = Callers::new(Arc::clone(&authorities), true);
     let called = Called {
-        roots: Some(roots),
+        authorities: Some(authorities),
         is_named: verify_host,
     };
     let server = ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| in_ca(texts, &error))?
-        .with_client_cert_verifier(callers)
+        .with_client_cert_verifier(Arc::new(callers))
         .with_cert_resolver(Arc::clone(&own) as _);
     let client = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&TLS13])

@@ -1,3 +1,5 @@
+mod verifier;
+
 use std::net::{TcpListener, TcpStream};
 use std::time::SystemTime;
 
@@ -15,10 +17,16 @@ struct Pki {
 }
 
 fn pki() -> Pki {
+    authority("ca", 2020, 2090)
+}
+
+/// Good from the first of January to the first of January.
+fn authority(name: &str, first: i32, last: i32) -> Pki {
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "ca");
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2090, 1, 1));
+    params.not_before = date_time_ymd(first, 1, 1);
+    params.not_after = date_time_ymd(last, 1, 1);
     let key = KeyPair::generate().unwrap();
     let ca = params.self_signed(&key).unwrap().pem();
     let issuer = Issuer::new(params, key);
