@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustls::{ClientConfig, ServerConfig};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
@@ -15,7 +14,8 @@ use crate::conf::{CertSource, CertTexts, ClientTls, Conf, PeerTls, UpstreamTls, 
 use crate::diag::{Diagnostic, Severity, Source, has_errors};
 use crate::discovery::certs::{self, Store};
 use crate::net::tls::{
-    Certificate, Configs, PeerConfigs, certificates, client_config, peer_configs, server_config,
+    Certificate, ClientConfig, Configs, PeerConfigs, ServerConfig, certificates, client_config,
+    peer_configs, server_config,
 };
 
 use super::Daemon;

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustls::ClientConfig;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
@@ -17,7 +16,7 @@ use crate::conf::{Conf, Etcd, Nodes, UpstreamVerify};
 use crate::diag::{Diagnostic, printable};
 use crate::discovery::certs::Store;
 use crate::net::etcd::{Client, EtcdError, Event, Follow, KeyValue, News, Snapshot};
-use crate::net::tls::client_config;
+use crate::net::tls::{ClientConfig, client_config};
 
 use super::Daemon;
 

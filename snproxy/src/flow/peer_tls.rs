@@ -7,13 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tracing::warn;
 
 use crate::conf::Conf;
 use crate::net::dial::{DialError, Options};
-use crate::net::tls::{self, HandshakeError, PeerConfigs};
+use crate::net::tls::{self, ClientConfig, HandshakeError, PeerConfigs};
 use crate::route::peers::Peer;
 use crate::sys::stream::Stream;
 
@@ -179,7 +178,7 @@ pub(super) async fn greet(
         let error = io::Error::other("no certificates");
         return Err(NotGreeted::Untrusted(error));
     };
-    match tls::connect(stream, config, name, limit).await {
+    match tls::connect(stream, &config, name, limit).await {
         Ok(()) => Ok(()),
         Err(HandshakeError::Timeout { .. }) => Err(NotGreeted::Silent),
         Err(HandshakeError::Refused(error)) if is_distrust(&error) => {

@@ -123,7 +123,7 @@ async fn secure(
             return Err(HandshakeError::Refused(short));
         }
     }
-    tls::connect(&mut stream, config, tls.name.clone(), greeting.tls_limit).await?;
+    tls::connect(&mut stream, &config, tls.name.clone(), greeting.tls_limit).await?;
     Ok(stream)
 }
 

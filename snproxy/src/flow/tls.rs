@@ -39,7 +39,7 @@ pub(super) async fn terminate(
         None => Err(HandshakeError::Unconfigured),
         Some(config) => {
             let left = until.saturating_duration_since(Instant::now());
-            accept(&mut client.stream, config, &records, left).await
+            accept(&mut client.stream, &config, &records, left).await
         }
     };
     let Err(error) = accepted else {

@@ -6,14 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::time::{Instant, timeout_at};
 
 use crate::sys::stream::Stream;
 
 use super::dial::{DialError, Options, dial};
-use super::tls::{self, HandshakeError};
+use super::tls::{self, ClientConfig, HandshakeError};
 
 /// Most bytes of an answer that a check reads, whatever it expects.
 pub const MAX_ANSWER: usize = 1024;
@@ -93,7 +92,7 @@ pub async fn check(
         let shaken = async {
             // What is not sent now is missed by the handshake.
             let _ = timeout_at(until, send(&stream, question.preface)).await;
-            tls::connect(&mut stream, config, name, left).await
+            tls::connect(&mut stream, &config, name, left).await
         };
         // Boxed: most upstreams are plain.
         let shaken = Box::pin(shaken).await;

@@ -95,8 +95,7 @@ async fn hear(
     }
     drop(table);
     began.store(true, Relaxed);
-    let config = Arc::clone(&configs.server);
-    match tls::accept(peer, config, &bytes, LINE_LIMIT).await {
+    match tls::accept(peer, &configs.server, &bytes, LINE_LIMIT).await {
         Ok(()) => Ok(BytesMut::new()),
         Err(error) => {
             shared.peer_speech.say_failed(from, &error);

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,6 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::conf::Endpoint;
 use crate::net::dns::look_up;
+use crate::net::tls::ClientConfig;
 
 /// Longest wait for one address of a member.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -79,7 +79,12 @@ impl Member {
         let tls = tls.ok_or_else(|| io::Error::other("https, and no certificates are known"))?;
         let name =
             ServerName::try_from(self.endpoint.host.to_string()).map_err(io::Error::other)?;
-        send_over(TlsConnector::from(tls).connect(name, stream).await?).await
+        send_over(
+            TlsConnector::from(tls.config())
+                .connect(name, stream)
+                .await?,
+        )
+        .await
     }
 
     async fn dial(&self) -> io::Result<TcpStream> {

@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use rustls::ClientConfig;
 
 use crate::conf::Etcd;
+use crate::net::tls::ClientConfig;
 
 use auth::Token;
 use connect::Member;

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, ServerConfig};
 
 use super::certificate::{found, missing, own};
 use super::provider;
+use super::sessions::{ClientConfig, ServerConfig};
 use super::verifier::{Authorities, Called, Callers};
 use crate::conf::{CertTexts, ClientVerify, UpstreamVerify};
 use crate::diag::Diagnostic;
@@ -24,21 +22,26 @@ pub fn server_config(
     now: SystemTime,
 ) -> Result<Arc<ServerConfig>, Diagnostic> {
     let own = own(texts, now)?.ok_or_else(|| missing(texts, "cert"))?;
-    let verifier: Arc<dyn ClientCertVerifier> = match verify {
-        ClientVerify::None => WebPkiClientVerifier::no_client_auth(),
+    let authorities = match verify {
+        ClientVerify::None => None,
         ClientVerify::Require | ClientVerify::Optional => {
-            let authorities = Arc::new(Authorities::new(texts, now)?);
-            let is_required = verify == ClientVerify::Require;
-            Arc::new(Callers::new(authorities, is_required))
+            Some(Arc::new(Authorities::new(texts, now)?))
         }
     };
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| in_ca(texts, &error))?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+        .map_err(|error| in_ca(texts, &error))?;
+    let builder = match &authorities {
+        None => builder.with_no_client_auth(),
+        Some(authorities) => {
+            let is_required = verify == ClientVerify::Require;
+            let callers = Callers::new(Arc::clone(authorities), is_required);
+            builder.with_client_cert_verifier(Arc::new(callers))
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
     config.alpn_protocols = protocols(alpn);
-    Ok(Arc::new(config))
+    Ok(ServerConfig::of_server(config, authorities))
 }
 
 /// What speaks TLS to a server with these certificates; its own is shown if there is one.
@@ -56,10 +59,10 @@ pub fn client_config(
         UpstreamVerify::Ca => Some(Arc::new(Authorities::new(texts, now)?)),
     };
     let called = Called {
-        authorities,
+        authorities: authorities.clone(),
         is_named: true,
     };
-    let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| in_ca(texts, &error))?
         .dangerous()
@@ -69,7 +72,7 @@ pub fn client_config(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = protocols(alpn);
-    Ok(Arc::new(config))
+    Ok(ClientConfig::of_client(config, authorities))
 }
 
 pub(super) fn in_ca(texts: &CertTexts, error: &impl std::fmt::Display) -> Diagnostic {

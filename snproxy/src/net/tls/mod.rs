@@ -5,6 +5,7 @@
 mod certificate;
 mod config;
 mod peer;
+mod sessions;
 mod verifier;
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
-use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+use rustls::{ClientConnection, ServerConnection};
 use rustls_pki_types::ServerName;
 use tokio::time::timeout;
 
@@ -23,6 +24,7 @@ use crate::sys::stream::Stream;
 pub use certificate::{Certificate, certificates};
 pub use config::{client_config, server_config};
 pub use peer::{PeerConfigs, peer_configs};
+pub use sessions::{ClientConfig, ServerConfig, Sessions};
 
 /// The one provider of cryptography.
 fn provider() -> &'static Arc<CryptoProvider> {
@@ -57,12 +59,12 @@ pub enum HandshakeError {
 /// Cancel safety: dropping it leaves a connection that is good for nothing.
 pub async fn accept(
     stream: &mut Stream,
-    config: Arc<ServerConfig>,
+    config: &ServerConfig,
     records: &[u8],
     limit: Duration,
 ) -> Result<(), HandshakeError> {
     let connection =
-        ServerConnection::new(config).map_err(|error| refused(io::Error::other(error)))?;
+        ServerConnection::new(config.config()).map_err(|error| refused(io::Error::other(error)))?;
     stream.start_tls(connection.into(), records);
     shake_hands(stream, limit).await
 }
@@ -72,12 +74,12 @@ pub async fn accept(
 /// Errors and cancel safety: as of [`accept`].
 pub async fn connect(
     stream: &mut Stream,
-    config: Arc<ClientConfig>,
+    config: &ClientConfig,
     name: ServerName<'static>,
     limit: Duration,
 ) -> Result<(), HandshakeError> {
-    let connection =
-        ClientConnection::new(config, name).map_err(|error| refused(io::Error::other(error)))?;
+    let connection = ClientConnection::new(config.config(), name)
+        .map_err(|error| refused(io::Error::other(error)))?;
     stream.start_tls(connection.into(), &[]);
     shake_hands(stream, limit).await
 }

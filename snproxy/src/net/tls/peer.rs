@@ -5,11 +5,11 @@ use std::time::SystemTime;
 
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
 
 use super::certificate::{missing, own};
 use super::config::in_ca;
 use super::provider;
+use super::sessions::{ClientConfig, ServerConfig};
 use super::verifier::{Authorities, Called, Callers};
 use crate::conf::CertTexts;
 use crate::diag::Diagnostic;
@@ -36,22 +36,22 @@ pub fn peer_configs(
     let authorities = Arc::new(Authorities::new(texts, now)?);
     let callers = Callers::new(Arc::clone(&authorities), true);
     let called = Called {
-        authorities: Some(authorities),
+        authorities: Some(Arc::clone(&authorities)),
         is_named: verify_host,
     };
-    let server = ServerConfig::builder_with_provider(Arc::clone(provider()))
+    let server = rustls::ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| in_ca(texts, &error))?
         .with_client_cert_verifier(Arc::new(callers))
         .with_cert_resolver(Arc::clone(&own) as _);
-    let client = ClientConfig::builder_with_provider(Arc::clone(provider()))
+    let client = rustls::ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| in_ca(texts, &error))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(called))
         .with_client_cert_resolver(own);
     Ok(Arc::new(PeerConfigs {
-        server: Arc::new(server),
-        client: Arc::new(client),
+        server: ServerConfig::of_server(server, Some(Arc::clone(&authorities))),
+        client: ClientConfig::of_client(client, Some(authorities)),
     }))
 }

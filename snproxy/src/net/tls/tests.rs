@@ -1,3 +1,4 @@
+mod sessions;
 mod verifier;
 
 use std::net::{TcpListener, TcpStream};
@@ -224,8 +225,8 @@ async fn shaken(
     let (mut near, mut far) = pair();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let (connected, accepted) = tokio::join!(
-        connect(&mut near, client, name, LIMIT),
-        accept(&mut far, server, &[], LIMIT)
+        connect(&mut near, &client, name, LIMIT),
+        accept(&mut far, &server, &[], LIMIT)
     );
     (near, far, [connected, accepted])
 }
@@ -322,7 +323,7 @@ async fn a_handshake_has_its_time() {
     let server = server_config(&texts, ClientVerify::Require, &[], now).unwrap();
     let (near, mut far) = pair();
     let limit = Duration::from_millis(50);
-    let error = accept(&mut far, server, b"\x16\x03\x01", limit).await;
+    let error = accept(&mut far, &server, b"\x16\x03\x01", limit).await;
     assert!(matches!(error, Err(HandshakeError::Timeout { .. })));
     drop(near);
 }

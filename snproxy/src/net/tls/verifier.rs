@@ -35,7 +35,6 @@ pub(super) struct Authorities {
 struct Current {
     roots: Arc<RootCertStore>,
     from: SystemTime,
-    /// When one of all begins or ends next.
     until: Option<SystemTime>,
 }
 
@@ -65,6 +64,11 @@ impl Authorities {
         Arc::clone(&current.roots)
     }
 
+    /// When one of them begins or ends next.
+    pub(super) fn change(&self, now: SystemTime) -> Option<SystemTime> {
+        change(&self.all, now)
+    }
+
     fn say_expired(&self, before: SystemTime, now: SystemTime, is_none_left: bool) {
         let certificates = self.all.iter().map(|(_, certificate)| certificate);
         for certificate in certificates.filter(|it| it.is_valid(before) && it.not_after < now) {
@@ -89,16 +93,20 @@ impl Current {
     fn of(all: &[(TrustAnchor<'static>, Certificate)], now: SystemTime) -> Self {
         let valid = all.iter().filter(|(_, it)| it.is_valid(now));
         let roots = valid.map(|(anchor, _)| anchor.clone()).collect();
-        // The last second of an authority is one of its own.
-        let changes = all
-            .iter()
-            .flat_map(|(_, it)| [it.not_before, it.not_after + Duration::from_secs(1)]);
         Self {
             roots: Arc::new(roots),
             from: now,
-            until: changes.filter(|change| *change > now).min(),
+            until: change(all, now),
         }
     }
+}
+
+fn change(all: &[(TrustAnchor<'static>, Certificate)], now: SystemTime) -> Option<SystemTime> {
+    // The last second of an authority is one of its own.
+    let changes = all
+        .iter()
+        .flat_map(|(_, it)| [it.not_before, it.not_after + Duration::from_secs(1)]);
+    changes.filter(|change| *change > now).min()
 }
 
 /// Those who are called: each holds the key of the certificate that it shows.
