@@ -30,8 +30,14 @@ pub struct Issued {
 
 impl Ca {
     pub fn new(name: &str) -> Self {
+        Self::until(name, SystemTime::now() + DAY * 3650)
+    }
+
+    /// One that is believed until then.
+    pub fn until(name: &str, end: SystemTime) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
+        params.not_after = end.into();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().expect("a key");

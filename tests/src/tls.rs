@@ -11,6 +11,7 @@ use std::{
     cell::RefCell,
     io::{self, ErrorKind, Read, Write},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -162,6 +163,63 @@ impl TlsConn {
             }
         }
         self
+    }
+
+    /// Sends `bytes` and gives as many that come meanwhile; both sides have other keys after each `part` that went.
+    #[track_caller]
+    pub fn exchange(&self, bytes: &[u8], part: usize) -> Vec<u8> {
+        self.conn.stream().set_nonblocking(true).expect("a socket");
+        let mut tls = self.tls.borrow_mut();
+        let (mut sent, mut got) = (0, Vec::new());
+        let mut last = Instant::now();
+        while got.len() < bytes.len() {
+            if !tls.wants_write() && sent < bytes.len() {
+                let end = bytes.len().min((sent / part + 1) * part);
+                sent += tls.writer().write(&bytes[sent..end]).expect("plain bytes");
+                if sent == end {
+                    tls.refresh_traffic_keys().expect("other keys");
+                }
+            }
+            if self.step(&mut tls, &mut got) {
+                last = Instant::now();
+            } else {
+                assert!(last.elapsed() < PATIENCE, "{sent} sent, {} got", got.len());
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        self.conn.stream().set_nonblocking(false).expect("a socket");
+        got
+    }
+
+    /// Moves what can be moved without waiting; whether anything was.
+    fn step(&self, tls: &mut Connection, got: &mut Vec<u8>) -> bool {
+        let moved = |moved: io::Result<usize>| match moved {
+            Ok(count) => count > 0,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(error) => panic!("{:?}: {error}", self.conn),
+        };
+        let mut stream = self.conn.stream();
+        let has_sent = tls.wants_write() && moved(tls.write_tls(&mut stream));
+        let has_come = tls.wants_read() && moved(tls.read_tls(&mut stream));
+        tls.process_new_packets().expect("good records");
+        let before = got.len();
+        let _ = tls.reader().read_to_end(got);
+        has_sent || has_come || got.len() > before
+    }
+
+    /// Sends back what comes, to its end; both sides have other keys after each `part`.
+    pub fn echo(&self, part: usize) {
+        let (mut count, mut next) = (0, part);
+        while let Ok(bytes) = self.read_some(usize::MAX, PATIENCE) {
+            self.send(&bytes);
+            count += bytes.len();
+            if count >= next {
+                next += part;
+                let mut tls = self.tls.borrow_mut();
+                tls.refresh_traffic_keys().expect("other keys");
+            }
+        }
+        self.half_close();
     }
 
     /// Says that no more will come, and sends FIN; reading goes on.

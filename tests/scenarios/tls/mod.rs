@@ -6,6 +6,7 @@ mod client;
 mod header;
 mod hostile;
 mod memory;
+mod sessions;
 mod upstream;
 
 use snproxy_tests::{Ca, Conn, Host, Issued, Net, Pod, TlsConn};
