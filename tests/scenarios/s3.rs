@@ -79,6 +79,29 @@ fn a_certificate_that_is_replaced_in_the_bucket_is_shown_from_then_on() {
 }
 
 #[test]
+fn a_certificate_that_is_replaced_is_seen_at_the_next_look() {
+    let net = Net::one();
+    let host = net.host("host");
+    let server = S3::start(host.namespace());
+    let ca = Ca::new("the authority");
+    let [first, second] = [(); 2].map(|()| ca.issue(&[NAME]));
+    put(&server, host, "some/where", &first);
+    believe(host, &server, &[]);
+    host.pod(30000, Pod::echo());
+    host.mappings("1024:30000:900:false\n")
+        .conf("CLIENTTLS", "1024 s3://certificates/some/where")
+        .start();
+    let old = open(host, &first);
+    put(&server, host, "some/where", &second);
+    // Nobody says so: S3 is asked once a minute.
+    eventually(RENEWAL * 2, "the second certificate", || {
+        open(host, &first).peer() != old.peer()
+    });
+    old.send("goes on\n");
+    assert_eq!(old.read(8), b"goes on\n");
+}
+
+#[test]
 fn what_cannot_be_had_is_said_at_the_start() {
     let net = Net::one();
     let host = net.host("host");
