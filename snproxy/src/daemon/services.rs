@@ -15,7 +15,7 @@ use crate::admin::api;
 use crate::conf::{Conf, Etcd, Nodes, UpstreamVerify};
 use crate::diag::{Diagnostic, printable};
 use crate::discovery::certs::Store;
-use crate::net::etcd::{Client, EtcdError, Event, Follow, KeyValue, News, Snapshot};
+use crate::net::etcd::{Client, EtcdError, Event, Follow, KeyValue, News, Part, Snapshot};
 use crate::net::tls::{ClientConfig, client_config};
 
 use super::Daemon;
@@ -86,7 +86,7 @@ impl Services {
         let ask = async {
             for key in keys {
                 // The others would fail as well.
-                self.take_all(key, client.read(&prefix(key)).await?);
+                self.take_all(key, client.read(&prefix(key), Part::Key).await?);
             }
             Ok::<_, EtcdError>(())
         };
@@ -129,7 +129,7 @@ impl Services {
                     }
                 })
             }
-            News::Lost(error) => {
+            News::Lost(error, heard) => {
                 let why = error.why();
                 let mut known = self.lock();
                 let known = known.entry(key.into()).or_default();
@@ -137,7 +137,7 @@ impl Services {
                     warn!(service = key, %why, "etcd does not answer: the nodes known last go on");
                 }
                 let since = known.lost.take().map(|(since, _)| since);
-                known.lost = Some((since.unwrap_or_else(Instant::now), why));
+                known.lost = Some((since.or(heard).unwrap_or_else(Instant::now), why));
                 false
             }
         }
@@ -309,7 +309,10 @@ impl Daemon {
         let keys: HashSet<&str> = services.map(|srv| &*srv.key).collect();
         self.names.services.keep(&keys);
         let followed = &mut self.followed;
-        let is_same = followed.etcd.as_ref().map(|(etcd, _)| etcd) == conf.etcd.as_ref();
+        let before = followed.etcd.as_ref().map(|(etcd, _)| etcd);
+        let is_same = before == conf.etcd.as_ref();
+        // What another etcd said is read anew: revisions and names of two may be alike.
+        let is_other = before.is_some() && !is_same;
         followed.tasks.retain(|key, task| {
             let stays = is_same && keys.contains(&**key);
             if !stays {
@@ -336,8 +339,10 @@ impl Daemon {
             }
             let prefix = prefix(key);
             let follow = match self.names.services.snapshot(key) {
-                Some(read) => Follow::from(Arc::clone(client), &prefix, &read),
-                None => Follow::new(Arc::clone(client), &prefix),
+                Some(read) if !is_other => {
+                    Follow::from(Arc::clone(client), &prefix, Part::Key, &read)
+                }
+                _ => Follow::new(Arc::clone(client), &prefix, Part::Key),
             };
             let names = Arc::clone(&self.names);
             let changed = Arc::clone(&followed.changed);

@@ -131,6 +131,12 @@ impl<'n> Etcd<'n> {
         killed.expect("a member that runs").kill();
     }
 
+    /// Removes all that a member has stored, which does not run.
+    #[track_caller]
+    pub(super) fn forget(&self, at: usize) {
+        std::fs::remove_dir_all(&self.members[at].data).expect("what the member stored");
+    }
+
     /// Has a member stand still, or go on.
     #[track_caller]
     pub(super) fn signal(&self, at: usize, signal: Signal) {

@@ -5,6 +5,7 @@ mod changes;
 mod fixture;
 mod quorum;
 mod register;
+mod replaced;
 mod served;
 
 use fixture::{Etcd, FILE, PORT, SOON, SRV, proxy, register, service};

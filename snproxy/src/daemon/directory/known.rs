@@ -33,8 +33,10 @@ pub(super) struct Known {
     directory: Directory,
     /// Something was read.
     is_read: bool,
-    /// Since when etcd is not reached.
+    /// The last word of etcd, since it is not reached.
     lost: Option<Instant>,
+    /// The same, where nobody has found out why yet.
+    silent: Option<Instant>,
     /// Why not, as last heard.
     why: String,
     is_stale: bool,
@@ -75,7 +77,7 @@ impl Known {
     /// Takes note of what etcd says; true where the routes are to follow.
     pub(super) fn note(&mut self, news: News, now: Instant) -> bool {
         let touched = match news {
-            News::Lost(error) => {
+            News::Lost(error, heard) => {
                 self.why = error.why();
                 if self.lost.is_none() && !self.is_read {
                     warn!(
@@ -83,7 +85,7 @@ impl Known {
                         "the cluster directory cannot be read: other hosts are asked instead"
                     );
                 }
-                self.lost.get_or_insert(now);
+                self.lost.get_or_insert(heard.unwrap_or(now));
                 return false;
             }
             News::All(snapshot) => {
@@ -112,6 +114,7 @@ impl Known {
     /// True where it was stale before.
     fn is_reached(&mut self, now: Instant) -> bool {
         self.lost = None;
+        self.silent = None;
         let was_stale = std::mem::take(&mut self.is_stale);
         if was_stale {
             self.directory.turn();
@@ -203,10 +206,19 @@ impl Known {
     }
 
     /// What time brings; true where the routes are to follow.
-    pub(super) fn look(&mut self, table: &Table, now: Instant) -> bool {
+    /// `heard` is the last word of etcd.
+    pub(super) fn look(&mut self, table: &Table, heard: Option<Instant>, now: Instant) -> bool {
         let mut touched = self.directory.drop_missing(TTL, now);
-        let is_lost = |since: Instant| now.saturating_duration_since(since) >= STALE_AFTER;
-        if !self.is_stale && self.is_read && self.lost.is_some_and(is_lost) {
+        let is_long = |since: &Instant| now.saturating_duration_since(*since) >= STALE_AFTER;
+        self.silent = heard.filter(is_long);
+        let lost = self.lost.or(self.silent);
+        if self.is_stale && lost.is_none() {
+            touched.hosts |= self.is_reached(now);
+        }
+        if !self.is_stale && self.is_read && lost.as_ref().is_some_and(is_long) {
+            if self.lost.is_none() {
+                "no answer".clone_into(&mut self.why);
+            }
             self.is_stale = true;
             self.directory.turn();
             touched.hosts = true;
@@ -231,7 +243,8 @@ impl Known {
     }
 
     pub(super) fn is_current(&self, now: Instant) -> bool {
-        let is_reached = self.is_read && self.lost.is_none() && self.away(now).is_none();
+        let is_reached =
+            self.is_read && self.lost.or(self.silent).is_none() && self.away(now).is_none();
         is_reached && !self.directory.is_overfull()
     }
 
@@ -317,7 +330,8 @@ impl Known {
             (true, true) => "stale",
             (true, false) => "current",
         };
-        let lost = self.lost.filter(|_| self.is_stale || !self.is_read);
+        let lost = self.lost.or(self.silent);
+        let lost = lost.filter(|_| self.is_stale || !self.is_read);
         let lost = lost.map(|lost| u64::try_from(lost.elapsed().as_millis()).unwrap_or(u64::MAX));
         api::Directory {
             state: state.to_owned(),

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::admin::api;
 use crate::conf::{Conf, Etcd};
 use crate::flow::questions;
-use crate::net::etcd::{Client, Follow, News};
+use crate::net::etcd::{Client, Follow, News, Part};
 use crate::route::Table;
 use crate::route::directory::own::{Fullness, Offer, offer};
 use crate::route::directory::view::View;
@@ -29,8 +29,9 @@ use publish::Publisher;
 
 /// How long a host that does not say that it is there stays in the directory.
 const TTL: Duration = Duration::from_secs(10);
-/// Time without etcd after which what it said counts as stale: shorter than the change of its leader takes it is not.
-const STALE_AFTER: Duration = Duration::from_secs(3);
+/// Time since the last word of etcd after which what it said counts as stale: the change of its leader, or of one member
+/// that is silent for the next one, takes less.
+const STALE_AFTER: Duration = Duration::from_secs(5);
 /// Shortest time between two changes of the routes: a burst of changes is one.
 const PACE: Duration = Duration::from_millis(100);
 /// Changes that wait for the daemon; then the task that brings them does.
@@ -198,7 +199,7 @@ impl Running {
         let client = Arc::new(Client::new(&place.etcd, None));
         let prefix = prefix(&place.cluster);
         let (bring, news) = mpsc::channel(WAITING);
-        let mut follow = Follow::new(Arc::clone(&client), &prefix);
+        let mut follow = Follow::new(Arc::clone(&client), &prefix, Part::KeyAndValue);
         let following =
             tokio::spawn(async move { while bring.send(follow.next().await).await.is_ok() {} });
         let (offer, offered) = watch::channel(Offer::new());
@@ -297,7 +298,7 @@ impl Daemon {
             return;
         };
         running.mend(now);
-        if running.known.look(&table, now) {
+        if running.known.look(&table, running.client.heard(), now) {
             running.is_changed(now);
         }
         self.probe_left(&table);

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-use crate::net::etcd::{Client, EtcdError};
+use crate::net::etcd::{Client, EtcdError, Part};
 use crate::route::directory::own::Offer;
 use crate::wire::directory::{Key, encode_block, encode_name};
 
@@ -202,7 +202,7 @@ impl Words {
     /// Finds what a process before this one left there: what of it is not said again must go.
     async fn read_own(&mut self) -> Result<(), EtcdError> {
         let own = format!("{}{}", self.prefix, self.host);
-        let read = self.client.read(&own).await?;
+        let read = self.client.read(&own, Part::Key).await?;
         for kv in read.kvs {
             let key = str::from_utf8(&kv.key).ok();
             let key = key.and_then(|key| key.strip_prefix(&self.prefix));

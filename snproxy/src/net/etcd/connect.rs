@@ -64,10 +64,9 @@ impl Member {
         *answered = Some(Instant::now());
     }
 
-    /// Time since it last answered; `None`: it never did.
-    pub(super) fn silence(&self) -> Option<Duration> {
-        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        answered.map(|at| at.elapsed())
+    /// When it last answered; `None`: it never did.
+    pub(super) fn answered(&self) -> Option<Instant> {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection of its own.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::watch::Watch;
-use super::{Changes, Client, EtcdError, Snapshot};
+use super::{Changes, Client, EtcdError, Part, Snapshot};
 
 /// Wait after the first failure; each further one doubles it.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -20,21 +20,21 @@ const MAX_IN_VAIN: u32 = 4;
 pub enum News {
     /// All keys as they are: the first of all, and where changes were missed.
     All(Snapshot),
-    /// What changed since; nothing, where etcd is back after [`News::Lost`] and nothing was missed.
+    /// What changed since.
     Changed(Changes),
-    /// No member can tell: what was known may be old. Comes with each try that fails.
-    Lost(EtcdError),
+    /// No member can tell: what was known may be old, from what was last heard on. Comes with each try that fails.
+    Lost(EtcdError, Option<std::time::Instant>),
 }
 
 /// Follows the keys under a prefix.
 pub struct Follow {
     client: Arc<Client>,
     prefix: Box<str>,
+    part: Part,
     state: State,
     /// When the next try is due.
     due: Instant,
     wait: Duration,
-    is_lost: bool,
     /// Watches in a row that ended early, before they told anything.
     in_vain: u32,
     /// When the watch there is began.
@@ -49,28 +49,28 @@ enum State {
 
 impl Follow {
     /// All keys that begin with `prefix`.
-    pub fn new(client: Arc<Client>, prefix: &str) -> Self {
+    pub fn new(client: Arc<Client>, prefix: &str, part: Part) -> Self {
         Self {
             client,
             prefix: prefix.into(),
+            part,
             state: State::Read,
             due: Instant::now(),
             wait: FIRST_WAIT,
-            is_lost: false,
             in_vain: 0,
             began: Instant::now(),
         }
     }
 
     /// The same from what somebody has read already.
-    pub fn from(client: Arc<Client>, prefix: &str, read: &Snapshot) -> Self {
+    pub fn from(client: Arc<Client>, prefix: &str, part: Part, read: &Snapshot) -> Self {
         let state = State::Watch {
             revision: read.revision,
             cluster: read.cluster.as_str().into(),
         };
         Self {
             state,
-            ..Self::new(client, prefix)
+            ..Self::new(client, prefix, part)
         }
     }
 
@@ -81,13 +81,12 @@ impl Follow {
         loop {
             sleep_until(self.due).await;
             match &mut self.state {
-                State::Read => match self.client.read(&self.prefix).await {
+                State::Read => match self.client.read(&self.prefix, self.part).await {
                     Ok(snapshot) => {
                         self.state = State::Watch {
                             revision: snapshot.revision,
                             cluster: snapshot.cluster.as_str().into(),
                         };
-                        self.is_back();
                         return News::All(snapshot);
                     }
                     Err(error) => return self.has_failed(error),
@@ -99,10 +98,7 @@ impl Follow {
                         Ok(watch) => {
                             self.state = State::Watching(Box::new(watch));
                             self.began = Instant::now();
-                            if self.is_back() {
-                                let events = Vec::new();
-                                return News::Changed(Changes { events, revision });
-                            }
+                            self.wait = FIRST_WAIT;
                         }
                         Err(EtcdError::Compacted { .. }) => self.read_again(),
                         Err(error) => return self.has_failed(error),
@@ -120,8 +116,10 @@ impl Follow {
                         let (revision, cluster) = watch.leave();
                         self.state = State::Watch { revision, cluster };
                         self.end_of_watch();
-                        // From the same revision on it would end the same way.
-                        if error.is_of_answer() || self.in_vain >= MAX_IN_VAIN {
+                        // From the same revision on it would end the same way. And keys are few bytes: to read them is
+                        // certain, even where another etcd has taken this one's place with the same names.
+                        let is_in_vain = error.is_of_answer() || self.in_vain >= MAX_IN_VAIN;
+                        if is_in_vain || self.part == Part::Key {
                             self.state = State::Read;
                         }
                     }
@@ -150,15 +148,10 @@ impl Follow {
     }
 
     fn has_failed(&mut self, error: EtcdError) -> News {
-        self.is_lost = true;
+        // Who comes back may be another etcd, or an older state of the same one, which no revision shows.
+        self.state = State::Read;
         self.due = Instant::now() + self.wait;
         self.wait = (self.wait * 2).min(MAX_WAIT);
-        News::Lost(error)
-    }
-
-    /// True where it was lost.
-    fn is_back(&mut self) -> bool {
-        self.wait = FIRST_WAIT;
-        std::mem::take(&mut self.is_lost)
+        News::Lost(error, self.client.heard())
     }
 }

@@ -82,6 +82,7 @@ pub(super) struct Range {
     /// 0: as it is now.
     pub(super) revision: Number,
     pub(super) serializable: bool,
+    pub(super) keys_only: bool,
     pub(super) count_only: bool,
 }
 
@@ -176,6 +177,8 @@ pub(super) struct CreateWatch {
     #[serde(rename = "range_end")]
     pub(super) end: Bytes,
     pub(super) start_revision: Number,
+    /// What changed may come in pieces.
+    pub(super) fragment: bool,
 }
 
 /// A line of an answer that goes on.
@@ -201,6 +204,8 @@ pub(super) struct Watched {
     pub(super) canceled: bool,
     pub(super) cancel_reason: String,
     pub(super) compact_revision: Number,
+    /// More of the same comes in the next line.
+    pub(super) fragment: bool,
     pub(super) events: Vec<Change>,
 }
 

@@ -15,7 +15,7 @@ mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
@@ -28,7 +28,7 @@ use connect::Member;
 pub use error::EtcdError;
 pub use follow::{Follow, News};
 pub use lease::Lease;
-pub use read::Snapshot;
+pub use read::{Part, Snapshot};
 pub use watch::{Changes, Watch};
 
 /// Longest wait for what one member does: connect, shake hands, and answer.
@@ -95,6 +95,11 @@ impl Client {
     /// The member that is asked first, for status.
     pub fn member(&self) -> String {
         self.members[self.current()].endpoint.to_string()
+    }
+
+    /// When etcd last said something that was good.
+    pub fn heard(&self) -> Option<Instant> {
+        self.members.iter().filter_map(Member::answered).max()
     }
 
     fn current(&self) -> usize {

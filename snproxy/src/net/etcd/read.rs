@@ -11,6 +11,13 @@ const MAX_READ: usize = 256 << 20;
 /// Keys of one answer, fewer where they are large.
 const PAGE: i64 = 2000;
 
+/// What is read of each key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    Key,
+    KeyAndValue,
+}
+
 /// All keys under a prefix, at one time.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Snapshot {
@@ -26,7 +33,7 @@ impl Client {
     /// All keys that begin with `prefix`.
     ///
     /// What a majority of the members agrees on: without a quorum nobody answers.
-    pub async fn read(&self, prefix: &str) -> Result<Snapshot, EtcdError> {
+    pub async fn read(&self, prefix: &str, part: Part) -> Result<Snapshot, EtcdError> {
         let mut read = Snapshot::default();
         let mut from = Bytes::from(prefix);
         let mut page = PAGE;
@@ -38,6 +45,7 @@ impl Client {
                 limit: Number(page),
                 revision: Number(read.revision),
                 serializable: false,
+                keys_only: part == Part::Key,
                 count_only: false,
             };
             let answer = match self.call::<Ranged>("/v3/kv/range", &question).await {
@@ -96,6 +104,7 @@ impl Client {
             limit: Number(1),
             revision: Number(0),
             serializable: false,
+            keys_only: false,
             count_only: false,
         };
         let answer: Ranged = self.call("/v3/kv/range", &question).await?;

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::error::Code;
 use super::json::{Done, Failure, Leased, Line, Ranged, Watched, range_end};
-use super::{Client, Etcd, EtcdError, Event, Follow, News};
+use super::{Client, Etcd, EtcdError, Event, Follow, News, Part};
 
 // Captured from etcd 3.4.23.
 const RANGED: &str = r#"{"header":{"cluster_id":"15118495548433857066","member_id":"13668033151171901709","revision":"2","raft_term":"2"},"kvs":[{"key":"L3Nydi9hLzEwLjAuMC4xOjE=","create_revision":"2","mod_revision":"2","version":"1","value":"eA=="}],"count":"1"}"#;
@@ -134,10 +134,10 @@ async fn who_is_no_member_of_etcd_is_left_for_the_next_one() {
         let odd = answering(bytes).await;
         let shown = String::from_utf8_lossy(bytes);
         let alone = Arc::new(Client::new(&Etcd::parse(&odd).unwrap(), None));
-        let error = alone.read("/srv/").await.unwrap_err();
+        let error = alone.read("/srv/", Part::Key).await.unwrap_err();
         assert!(error.is_of_member(), "{shown}: {error:?}");
         let both = Client::new(&Etcd::parse(&format!("{odd},{good}")).unwrap(), None);
-        let read = both.read("/srv/").await.unwrap();
+        let read = both.read("/srv/", Part::Key).await.unwrap();
         assert_eq!((read.revision, &*read.cluster), (9, "7"), "{shown}");
         assert_eq!(both.member(), good, "it stays with the one that answers");
     }
@@ -147,7 +147,7 @@ async fn who_is_no_member_of_etcd_is_left_for_the_next_one() {
 async fn a_no_is_an_answer() {
     let no = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 52\r\n\r\n{\"code\":7,\"message\":\"etcdserver: permission denied\"}";
     let client = Client::new(&Etcd::parse(&answering(no).await).unwrap(), None);
-    let error = client.read("/srv/").await.unwrap_err();
+    let error = client.read("/srv/", Part::Key).await.unwrap_err();
     let EtcdError::Refused { code, message, .. } = error else {
         panic!("{error:?}");
     };
@@ -165,7 +165,7 @@ async fn where_no_watch_can_be_read_all_is_read_now_and_then() {
         b"HTTP/1.1 200 OK\r\nContent-Length: 45\r\n\r\n{\"header\":{\"cluster_id\":\"7\",\"revision\":\"9\"}} ",
     ] {
         let etcd = Etcd::parse(&answering(bytes).await).unwrap();
-        let mut follow = Follow::new(Arc::new(Client::new(&etcd, None)), "/srv/");
+        let mut follow = Follow::new(Arc::new(Client::new(&etcd, None)), "/srv/", Part::Key);
         for _ in 0..3 {
             let news = timeout(Duration::from_mins(1), follow.next()).await;
             let news = news.expect("it goes on");

@@ -26,7 +26,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Changes {
     pub events: Vec<Event>,
-    /// The last one's.
+    /// All changes up to it have been told.
     pub revision: i64,
 }
 
@@ -90,6 +90,7 @@ impl Client {
                 key: prefix.into(),
                 end: range_end(prefix),
                 start_revision: Number(revision + 1),
+                fragment: true,
             },
         });
         let token = self.token_of(at).await?;
@@ -130,6 +131,7 @@ impl Client {
             limit: Number(0),
             revision: Number(0),
             serializable: false,
+            keys_only: false,
             count_only: true,
         });
         let answer = self.ask(at, "/v3/kv/range", &question).await?;
@@ -180,7 +182,7 @@ impl Watch {
     async fn ask_whether_alive(&mut self) -> Result<(), EtcdError> {
         let member = &self.client.members[self.at];
         // Another watch, or a call, may have asked.
-        if member.silence().is_none_or(|silence| silence >= SILENCE) {
+        if member.answered().is_none_or(|at| at.elapsed() >= SILENCE) {
             let alive = self.client.alive(self.at, &self.prefix).await?;
             let header = &alive.header;
             if header.cluster_id != *self.cluster || header.revision.0 < self.revision {
@@ -221,8 +223,10 @@ impl Watch {
         }
         let events: Vec<Event> = watched.events.into_iter().map(Event::from).collect();
         // Not that of the head: a watch that catches up is behind it.
-        let last = events.iter().map(Event::revision).max();
-        self.revision = self.revision.max(last.unwrap_or(0));
+        let last = events.iter().map(Event::revision).max().unwrap_or(0);
+        // The rest of the last one may be in the next piece.
+        let whole = last - i64::from(watched.fragment);
+        self.revision = self.revision.max(whole);
         Ok(Some(Changes {
             events,
             revision: self.revision,
