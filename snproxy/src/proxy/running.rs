@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::unconstrained;
 
 use super::builder::{Base, Builder, Error};
 use crate::admin::api;
@@ -255,7 +256,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
+    // A task that has used up its budget would be told to come back later, by a runtime that this thread is to go on with.
+    let mut future = pin!(unconstrained(future));
     loop {
         match future.as_mut().poll(&mut context) {
             Poll::Ready(value) => return value,
@@ -292,6 +294,24 @@ mod tests {
         let mut said = String::new();
         let client = TcpStream::connect(at);
         client.is_ok_and(|mut client| client.read_to_string(&mut said).is_ok() && said == "hello")
+    }
+
+    #[test]
+    fn a_task_may_ask_as_often_as_it_likes() {
+        let service = Service::new("a").listen(format!("{ONE}:0"));
+        let proxy = Proxy::builder().service(service.upstream(server()));
+        let proxy = proxy.start().unwrap();
+        let (told, asked) = channel::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.unwrap().block_on(async {
+                // Each is more than one step of the budget that tokio gives a task: 128.
+                (0..200).for_each(|_| drop(proxy.stats().unwrap()));
+                proxy.drain().unwrap();
+            });
+            told.send(()).unwrap();
+        });
+        asked.recv_timeout(Duration::from_mins(1)).unwrap();
     }
 
     #[test]
