@@ -57,8 +57,10 @@ pub(super) struct Loaded {
     diagnostics: Vec<Diagnostic>,
     ok: bool,
     unreadable: bool,
-    /// A good set that the kernel would not take yet.
+    /// What the files say, while the kernel will not take it yet.
     waiting: Option<Box<Good>>,
+    /// A look at nodes or names of the set in force that is wanted with the next tick.
+    late: Option<Why>,
     /// The look under way, on a thread that may block: files and name services may hang.
     looking: Option<(Why, JoinHandle<Found>)>,
     /// Other looks that were asked for meanwhile.
@@ -81,6 +83,7 @@ impl Loaded {
             ok: true,
             unreadable: false,
             waiting: None,
+            late: None,
             looking: None,
             again: BTreeSet::new(),
             resolved: Instant::now(),
@@ -97,19 +100,9 @@ impl Loaded {
         self.looking.is_none().then_some(self.resolved)
     }
 
-    /// The set whose names are followed, and its fingerprint; `None`: it has no names.
-    fn named(&self) -> Option<(Arc<Sources>, u64)> {
-        let (named, seen) = match &self.waiting {
-            Some(good) => (&good.named, good.seen),
-            None => (&self.named, self.in_force),
-        };
-        Some((Arc::clone(named.as_ref()?), seen))
-    }
-
     /// Whether what the files say waits until the kernel takes it.
-    fn waits(&self) -> bool {
-        let good = self.waiting.as_ref();
-        good.is_some_and(|good| good.seen == self.seen)
+    pub(super) fn waits(&self) -> bool {
+        self.waiting.is_some()
     }
 
     /// The outcome of the look under way; never without one.
@@ -152,9 +145,10 @@ impl Daemon {
                 judge(&root, &names, last, had_mappings, Some(&in_force), &certs)
             })
         } else {
-            let Some((sources, seen)) = self.loaded.named() else {
+            let Some(sources) = self.loaded.named.clone() else {
                 return;
             };
+            let seen = self.loaded.in_force;
             let look = match why {
                 Why::Nodes => parse_again,
                 _ => super::parse,
@@ -208,6 +202,8 @@ impl Daemon {
                 self.watch.set(&paths);
                 self.keep(diagnostics);
             }
+            // Another one came into force meanwhile, and is looked at next.
+            Found::Good(good) if !why.is_of_files() && good.seen != self.loaded.in_force => {}
             Found::Good(good) => {
                 if why.is_of_files() {
                     self.loaded.seen = good.seen;
@@ -263,9 +259,7 @@ impl Daemon {
             return;
         }
         good.diagnostics.extend(restart);
-        let nothing_new = !why.is_of_files()
-            && self.loaded.waiting.is_none()
-            && good.conf == self.shared.table.load().conf;
+        let nothing_new = !why.is_of_files() && good.conf == self.shared.table.load().conf;
         if !nothing_new {
             self.put_in_force(good, why);
         }
@@ -275,17 +269,24 @@ impl Daemon {
     pub(super) fn retry_reload(&mut self) {
         if let Some(good) = self.loaded.waiting.take() {
             self.put_in_force(good, Why::Asked);
-            if self.loaded.waiting.is_none() {
+            if !self.loaded.waits() {
                 self.manager.ready(&self.summary());
+                // Its names are as they were when it was looked at.
+                self.loaded.late = Some(Why::Names);
             }
         } else if self.loaded.unreadable {
             self.reload(Why::Changed);
         }
+        if let Some(why) = self.loaded.late.take() {
+            self.reload(why);
+        }
     }
 
     fn put_in_force(&mut self, good: Box<Good>, why: Why) {
-        // Whatever waited is of the past: this set came later.
-        self.loaded.waiting = None;
+        if why.is_of_files() {
+            // Whatever waited is of the past: this set came later.
+            self.loaded.waiting = None;
+        }
         // Before the table that asks for them; should that have to wait, those of the last one are among them.
         self.shared.tls.store(Arc::new(good.certs.configs()));
         let old = self.shared.table.load_full();
@@ -295,30 +296,32 @@ impl Daemon {
         self.directory.show_to(&table);
         // Who listens where, as it is now and with the ports of the new set.
         self.steerer.look(&table.conf);
-        let refusal = self
-            .too_many_listeners(&table)
-            .or_else(|| self.conflict(&table));
-        // Not so where the files are bad by now, and what is in force follows its names.
-        let is_of_the_files = good.seen == self.loaded.seen;
-        if let Some(refusal) = refusal {
-            if is_of_the_files {
-                self.keep(vec![refusal]);
-            }
+        // A set in force stays so, whoever came to its ports since.
+        if why.is_of_files()
+            && let Some(refusal) = self
+                .too_many_listeners(&table)
+                .or_else(|| self.conflict(&table))
+        {
+            self.keep(vec![refusal]);
             // The host may change under it: tried again with each tick.
             self.loaded.waiting = Some(good);
             return;
         }
+        // Not so where the files are others by now, and what is in force follows its names.
+        let is_of_the_files = good.seen == self.loaded.seen;
         let plan = self.steerer.plan_for(&table);
         if let Err(error) = self.steerer.withdraw(&plan) {
             // The kernel still sends connections of ports that would have no route: retried with each tick.
             let waits = format!("not in force yet, and tried again: {}", chain(&error));
             let mappings = &table.conf.files.mappings;
             let waits = Diagnostic::of_file(mappings, Severity::Error, waits);
-            if is_of_the_files {
-                self.loaded.ok = false;
-                self.loaded.diagnostics.clone_from(&good.diagnostics);
-                self.loaded.diagnostics.push(waits);
+            if !why.is_of_files() {
+                self.loaded.late = Some(why);
+                return;
             }
+            self.loaded.ok = false;
+            self.loaded.diagnostics.clone_from(&good.diagnostics);
+            self.loaded.diagnostics.push(waits);
             self.loaded.waiting = Some(good);
             return;
         }
@@ -337,7 +340,9 @@ impl Daemon {
             tune_anew(listener, keepalive);
         }
         self.steerer.keep_alive(keepalive);
-        self.names.targets.keep(&table.conf);
+        if !self.loaded.waits() {
+            self.names.targets.keep(&table.conf);
+        }
         self.follow_services(&table.conf);
         let table = Arc::new(table);
         self.shared.table.store(Arc::clone(&table));

@@ -307,7 +307,10 @@ impl Daemon {
     pub(super) fn follow_services(&mut self, conf: &Conf) {
         let services = conf.apps.iter().filter_map(|app| app.srv.as_ref());
         let keys: HashSet<&str> = services.map(|srv| &*srv.key).collect();
-        self.names.services.keep(&keys);
+        // Files that wait go on from what they were parsed with, should etcd be away by then.
+        if !self.loaded.waits() {
+            self.names.services.keep(&keys);
+        }
         let followed = &mut self.followed;
         let before = followed.etcd.as_ref().map(|(etcd, _)| etcd);
         let is_same = before == conf.etcd.as_ref();

@@ -98,3 +98,38 @@ fn a_proxy_starts_without_etcd_and_takes_the_nodes_when_it_is_there() {
     assert_eq!(host.open(PORT).greeting(), "one");
     drop(held);
 }
+
+#[test]
+fn nodes_are_followed_while_newer_files_wait() {
+    let net = Net::hosts(["proxy", "one", "two"]);
+    let [host, one, two] = ["proxy", "one", "two"].map(|name| net.host(name));
+    let _pods = [one, two].map(|host| host.pod(6001, Pod::answering(host.name())));
+    let etcd = Etcd::start(&net, &["proxy"]);
+    let nodes = [one, two].map(|host| host.port(6001).to_string());
+    etcd.put(&nodes[0]);
+    host.conf("CONFLICT", "fail");
+    let ports = |ports: &str| FILE.replace("5001", ports);
+    proxy(host, &etcd.urls(), &ports("5001,5002"));
+    assert_eq!(host.open(PORT).greeting(), "one");
+
+    // Programs on a port in force, which is left to it, and on one that the newer file asks for.
+    let _program = host.pod(5002, Pod::answering("program"));
+    eventually(SOON, "5002 is left alone", || host.action(5002) == "pass");
+    let waited_for = host.pod(5003, Pod::answering("program"));
+    host.replace("config.json", &ports("5001,5003"));
+    let found = || host.status()["reload"]["diagnostics"].to_string();
+    eventually(SOON, "the newer file waits", || found().contains("5003"));
+    assert_eq!(host.status()["reload"]["waiting"], true);
+    for (came, left, name) in [(1, 0, "two"), (0, 1, "one"), (1, 0, "two")] {
+        etcd.put(&nodes[came]);
+        etcd.delete(&nodes[left]);
+        eventually(SOON, name, || host.is_greeted(PORT, name));
+    }
+    assert_eq!(host.status()["reload"]["waiting"], true);
+
+    waited_for.stop();
+    eventually(SOON, "5003 is served", || host.is_greeted(5003, "two"));
+    eventually(SOON, "nothing waits", || {
+        host.status()["reload"]["ok"] == true
+    });
+}
