@@ -217,7 +217,8 @@ impl Daemon {
                 }
             }
         }
-        if self.loaded.again.is_empty() {
+        let is_looked_at_again = self.loaded.again.iter().any(|why| why.is_of_files());
+        if why.is_of_files() && !is_looked_at_again {
             self.keep_good_root();
         }
         match self.loaded.again.pop_last() {
