@@ -20,7 +20,7 @@ use super::Daemon;
 use super::certs::Certs;
 use super::look::{Found, Good, judge, parse};
 use super::names::changed_names;
-use super::steer::{chain, max_listeners, wanted_listeners};
+use super::steer::{Owners, Steerer, chain, max_listeners, wanted_listeners};
 use super::world::parse_again;
 
 /// Why the configuration is looked at; the last one comes first where several wait.
@@ -296,12 +296,12 @@ impl Daemon {
         let table = Table::build_among(conf, &further, Some(&old), Instant::now());
         self.directory.show_to(&table);
         // Who listens where, as it is now and with the ports of the new set.
-        self.steerer.look(&table.conf);
+        let owners = self.steerer.owners_by(&table.conf);
         // A set in force stays so, whoever came to its ports since.
         if why.is_of_files()
             && let Some(refusal) = self
                 .too_many_listeners(&table)
-                .or_else(|| self.conflict(&table))
+                .or_else(|| conflict(&table.conf, &owners))
         {
             self.keep(vec![refusal]);
             // The host may change under it: tried again with each tick.
@@ -310,7 +310,7 @@ impl Daemon {
         }
         // Not so where the files are others by now, and what is in force follows its names.
         let is_of_the_files = good.seen == self.loaded.seen;
-        let plan = self.steerer.plan_for(&table);
+        let plan = self.steerer.plan_for(&table, &owners);
         if let Err(error) = self.steerer.withdraw(&plan) {
             // The kernel still sends connections of ports that would have no route: retried with each tick.
             let waits = format!("not in force yet, and tried again: {}", chain(&error));
@@ -334,6 +334,7 @@ impl Daemon {
             ..
         } = *good;
         (self.set_log_level)(&table.conf);
+        self.steerer.note_owners(&table.conf, owners);
         let (generation, mappings) = (table.generation, table.conf.mappings.len());
         let addresses = changed_names(&old.conf, &table.conf);
         let keepalive = table.conf.keepalive;
@@ -382,20 +383,6 @@ impl Daemon {
             self.loaded.diagnostics = diagnostics;
         }
         memory::trim();
-    }
-
-    /// `CONFLICT fail` holds for a reload too.
-    fn conflict(&self, table: &Table) -> Option<Diagnostic> {
-        let (port, socket) = self.steerer.conflict(&table.conf)?;
-        let message = format!(
-            "CONFLICT fail: another program (uid {}) listens on {}, and {port} is a cluster port",
-            socket.uid, socket.addr
-        );
-        Some(Diagnostic::of_file(
-            &table.conf.files.proxy,
-            Severity::Error,
-            message,
-        ))
     }
 
     /// Tells those who wait for an outcome how things are.
@@ -532,6 +519,20 @@ impl Daemon {
                 .collect(),
         }
     }
+}
+
+/// `CONFLICT fail` holds for a reload too.
+fn conflict(conf: &Conf, owners: &Owners) -> Option<Diagnostic> {
+    let (port, socket) = Steerer::conflict(conf, owners)?;
+    let message = format!(
+        "CONFLICT fail: another program (uid {}) listens on {}, and {port} is a cluster port",
+        socket.uid, socket.addr
+    );
+    Some(Diagnostic::of_file(
+        &conf.files.proxy,
+        Severity::Error,
+        message,
+    ))
 }
 
 /// An app on the port that other hosts reach until the PORT of the files counts.

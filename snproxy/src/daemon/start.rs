@@ -166,7 +166,7 @@ fn steer(conf: &Conf, table: &Table, listener: &TcpListener) -> Result<Steerer, 
     })?;
     steerer.keep_alive(conf.keepalive);
     steerer.look(conf);
-    if let Some((_, socket)) = steerer.conflict(conf) {
+    if let Some((_, socket)) = Steerer::conflict(conf, steerer.owners()) {
         return Err(StartError::Conflict {
             addr: socket.addr,
             uid: socket.uid,

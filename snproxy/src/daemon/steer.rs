@@ -80,6 +80,9 @@ impl Mechanism {
     }
 }
 
+/// Other programs' listeners on cluster ports, by port.
+pub(super) type Owners = BTreeMap<u16, Listening>;
+
 /// Time between two lines about failing lookups.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
 
@@ -89,8 +92,7 @@ pub(super) struct Steerer {
     known: Known,
     known_rates: KnownRates,
     plan: Plan,
-    /// Other programs' listeners on cluster ports, by port.
-    owners: BTreeMap<u16, Listening>,
+    owners: Owners,
     /// Inode of the one listener.
     own: u32,
     /// Inodes of listeners that are ours, or were and are still open.
@@ -139,10 +141,24 @@ impl Steerer {
     ///
     /// `None` where the kernel does not tell: said once.
     pub(super) fn look(&mut self, conf: &Conf) -> Option<Vec<Listening>> {
+        let listening = self.listening()?;
+        let owners = self.owners_among(conf, &listening);
+        self.note_owners(conf, owners);
+        Some(listening)
+    }
+
+    /// Who else listens on cluster ports of a configuration that may not come into force: not noted, not said.
+    pub(super) fn owners_by(&mut self, conf: &Conf) -> Owners {
+        match self.listening() {
+            Some(listening) => self.owners_among(conf, &listening),
+            None => self.owners.clone(),
+        }
+    }
+
+    fn listening(&mut self) -> Option<Vec<Listening>> {
         match conflict::listening() {
             Ok(listening) => {
                 self.blind = false;
-                self.note_listening(conf, &listening);
                 Some(listening)
             }
             Err(error) => {
@@ -155,8 +171,8 @@ impl Steerer {
         }
     }
 
-    /// Takes note of who else listens on cluster ports of HOST; logs what changed.
-    fn note_listening(&mut self, conf: &Conf, listening: &[Listening]) {
+    /// Who else listens on cluster ports of HOST.
+    fn owners_among(&mut self, conf: &Conf, listening: &[Listening]) -> Owners {
         // A worker may close a listener only after it was given up.
         let listed: HashSet<u32> = listening.iter().map(|socket| socket.inode).collect();
         self.ours.retain(|inode| listed.contains(inode));
@@ -166,14 +182,18 @@ impl Steerer {
             own.extend(sockets.open().map(|port| port.inode));
         }
         own.extend(self.aside.iter().map(|aside| aside.inode));
-        let owners: BTreeMap<u16, Listening> = listening
+        listening
             .iter()
             .filter(|socket| {
                 !own.contains(&socket.inode) && owner_of(conf.served_at(socket.addr.port()), socket)
             })
             .map(|socket| (socket.addr.port(), *socket))
             .filter(|(port, _)| conf.cluster_ports.contains(*port) && *port != conf.port)
-            .collect();
+            .collect()
+    }
+
+    /// Takes note of who else listens on cluster ports of what is in force; logs what changed.
+    pub(super) fn note_owners(&mut self, conf: &Conf, owners: Owners) {
         if owners.keys().eq(self.owners.keys()) {
             self.owners = owners;
             return;
@@ -200,8 +220,8 @@ impl Steerer {
     }
 
     /// The first other program on a cluster port, where `CONFLICT fail` makes it an error.
-    pub(super) fn conflict(&self, conf: &Conf) -> Option<(u16, Listening)> {
-        self.owners
+    pub(super) fn conflict(conf: &Conf, owners: &Owners) -> Option<(u16, Listening)> {
+        owners
             .iter()
             .map(|(port, socket)| (*port, *socket))
             .find(|(port, _)| conf.conflict == Conflict::Fail && !conf.is_pods_own(*port))
@@ -242,7 +262,7 @@ impl Steerer {
         self.behind || self.pending.is_some()
     }
 
-    pub(super) fn owners(&self) -> &BTreeMap<u16, Listening> {
+    pub(super) fn owners(&self) -> &Owners {
         &self.owners
     }
 
@@ -251,12 +271,12 @@ impl Steerer {
         conf.conflict == Conflict::Steal && matches!(self.mechanism, Mechanism::Ebpf(_))
     }
 
-    /// What the kernel should be told for these routes.
-    pub(super) fn plan_for(&self, table: &Table) -> Plan {
+    /// What the kernel should be told for these routes, while others listen so.
+    pub(super) fn plan_for(&self, table: &Table, owners: &Owners) -> Plan {
         let taken: PortSet = if self.steals(&table.conf) {
             PortSet::new()
         } else {
-            self.owners.keys().copied().collect()
+            owners.keys().copied().collect()
         };
         let one_by_one = matches!(self.mechanism, Mechanism::Listeners(_));
         let listeners = one_by_one.then(|| max_listeners(table.conf.steering));
@@ -267,7 +287,7 @@ impl Steerer {
     pub(super) fn bring(&mut self, table: &Table) {
         self.behind = false;
         self.place(&table.conf);
-        let plan = self.plan_for(table);
+        let plan = self.plan_for(table, &self.owners);
         say_all_out(&self.plan, &plan);
         self.plan = plan;
         match self.write_plan(&table.conf) {
@@ -296,7 +316,7 @@ impl Steerer {
 
     /// Writes the first plan while nothing runs yet; listeners of single ports wait for the runtime.
     pub(super) fn begin(&mut self, table: &Table) -> Result<(), SteeringError> {
-        self.plan = self.plan_for(table);
+        self.plan = self.plan_for(table, &self.owners);
         if matches!(self.mechanism, Mechanism::Ebpf(_)) {
             self.write_plan(&table.conf)?;
         }

@@ -126,6 +126,10 @@ fn nodes_are_followed_while_newer_files_wait() {
         eventually(SOON, name, || host.is_greeted(PORT, name));
     }
     assert_eq!(host.status()["reload"]["waiting"], true);
+    // Who is at the ports of what waits is said with it, not as often as it is tried.
+    let log = host.log();
+    assert_eq!(log.matches("another program listens on a").count(), 1);
+    assert!(!log.contains("the port is ours again"));
 
     waited_for.stop();
     eventually(SOON, "5003 is served", || host.is_greeted(5003, "two"));
