@@ -129,6 +129,14 @@ impl Certs {
         (certs, once)
     }
 
+    /// What was read, and nothing made of it.
+    pub(super) fn looked(&self) -> Self {
+        Self {
+            seen: self.seen.clone(),
+            ..Self::default()
+        }
+    }
+
     /// What the connections use.
     pub fn configs(&self) -> Configs {
         fn of<K: Clone + Eq + Hash, C>(built: &HashMap<K, Built<C>>) -> HashMap<K, Arc<C>> {

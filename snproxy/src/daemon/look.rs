@@ -19,6 +19,9 @@ pub struct Good {
     pub seen: u64,
     pub had_mappings: bool,
     pub certs: Arc<Certs>,
+    /// Certificates, and the fingerprint with them, where another set is in force: what that one uses is in sight, too,
+    /// for this one may be refused.
+    pub(super) beside: Option<(u64, Arc<Certs>)>,
     /// The texts, where names in them may get other addresses: the files may be bad by then.
     pub(super) named: Option<Arc<Sources>>,
 }
@@ -105,7 +108,14 @@ pub(super) fn judge(
         return bad(vec![gone], None);
     }
     match parse(Arc::new(sources), seen, names, certs, super::parse) {
-        Ok(good) => Found::Good(good),
+        Ok(mut good) => {
+            good.beside = in_force.map(|conf| {
+                let (beside, _) =
+                    Certs::load_behind(good.certs.looked(), conf, certs, &names.certs);
+                (seen(&beside), Arc::new(beside))
+            });
+            Found::Good(good)
+        }
         Err((diagnostics, looked)) => bad(diagnostics, looked),
     }
 }
@@ -138,6 +148,7 @@ pub(super) fn parse(
         diagnostics,
         seen: seen(&certs),
         certs: Arc::new(certs),
+        beside: None,
         had_mappings: sources.mappings.is_some(),
         named: has_names(&conf).then_some(sources),
         conf: Arc::new(conf),

@@ -204,16 +204,21 @@ impl Daemon {
             }
             // Another one came into force meanwhile, and is looked at next.
             Found::Good(good) if !why.is_of_files() && good.seen != self.loaded.in_force => {}
-            Found::Good(good) => {
-                if why.is_of_files() {
-                    self.loaded.seen = good.seen;
-                    self.watch.set(&good.paths(&self.root));
-                    self.loaded.certs = Arc::clone(&good.certs);
+            Found::Good(mut good) => {
+                let (seen, beside) = (good.seen, good.beside.take());
+                if let Some((seen, certs)) = beside {
+                    let paths = [good.paths(&self.root), certs.paths()].concat();
+                    self.watch.set(&paths);
+                    self.loaded.seen = seen;
+                    self.loaded.certs = certs;
                 }
                 if let Some(refusal) = claimed_until_restart(&good.conf, self.started_with.port) {
                     self.keep(vec![refusal]);
                 } else {
                     self.take(good, why);
+                }
+                if why.is_of_files() && self.loaded.in_force != seen {
+                    self.renew_certs();
                 }
             }
         }
@@ -249,6 +254,7 @@ impl Daemon {
             // Who gave it was told that it is refused: it does not come later.
             self.loaded.waiting = None;
             self.root = before;
+            self.reload(Why::Changed);
         }
     }
 
@@ -268,6 +274,11 @@ impl Daemon {
 
     /// Tries again what could not be read, or what the kernel would not take.
     pub(super) fn retry_reload(&mut self) {
+        let looking = self.loaded.looking.as_ref();
+        if looking.is_some_and(|(why, _)| why.is_of_files()) {
+            // What it comes to is newer, and was compared with what is in force.
+            return;
+        }
         if let Some(good) = self.loaded.waiting.take() {
             self.put_in_force(good, Why::Asked);
             if !self.loaded.waits() {
@@ -288,8 +299,6 @@ impl Daemon {
             // Whatever waited is of the past: this set came later.
             self.loaded.waiting = None;
         }
-        // Before the table that asks for them; should that have to wait, those of the last one are among them.
-        self.shared.tls.store(Arc::new(good.certs.configs()));
         let old = self.shared.table.load_full();
         let further = self.directory.further(&good.conf);
         let conf = Arc::clone(&good.conf);
@@ -309,7 +318,7 @@ impl Daemon {
             return;
         }
         // Not so where the files are others by now, and what is in force follows its names.
-        let is_of_the_files = good.seen == self.loaded.seen;
+        let is_of_the_files = why.is_of_files() || good.seen == self.loaded.seen;
         let plan = self.steerer.plan_for(&table, &owners);
         if let Err(error) = self.steerer.withdraw(&plan) {
             // The kernel still sends connections of ports that would have no route: retried with each tick.
@@ -326,7 +335,13 @@ impl Daemon {
             self.loaded.waiting = Some(good);
             return;
         }
+        if why.is_of_files() {
+            self.watch.set(&good.paths(&self.root));
+            self.loaded.seen = good.seen;
+            self.loaded.certs = Arc::clone(&good.certs);
+        }
         let Good {
+            certs,
             diagnostics,
             had_mappings,
             seen,
@@ -347,6 +362,8 @@ impl Daemon {
         }
         self.follow_services(&table.conf);
         let table = Arc::new(table);
+        // Before the table that asks for them; those of the last one are among them.
+        self.shared.tls.store(Arc::new(certs.configs()));
         self.shared.table.store(Arc::clone(&table));
         self.shared.limits.look_again();
         self.part_with_removed(&old, &table);

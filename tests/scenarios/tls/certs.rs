@@ -122,6 +122,42 @@ fn they_are_replaced_while_other_files_are_bad() {
 }
 
 #[test]
+fn they_are_replaced_while_good_files_wait() {
+    let ground = Ground::terminating("", Pod::echo());
+    let host = ground.host();
+    host.conf("CONFLICT", "fail").start();
+    let next = |folder: &str| {
+        let before = ground.tls().peer();
+        ground
+            .ca
+            .issue(&[NAME])
+            .write_folder(&ground.folder(folder));
+        eventually(SOON, "the next one is shown", || {
+            ground.tls().peer() != before
+        });
+    };
+    let program = host.pod(1025, Pod::answering("program"));
+    ground.ca.issue(&[NAME]).write_folder(&ground.folder("new"));
+    host.mappings("1024:30000:900:false\n1025:30000:900:false\n")
+        .conf("CLIENTTLS", "1024 new");
+    let says = || host.status()["reload"].to_string();
+    eventually(SOON, "the files wait", || says().contains("1025"));
+    assert_eq!(host.status()["reload"]["waiting"], true);
+    next("tls");
+    // What is tried again with each tick does not bring the old one back.
+    let now = ground.tls().peer();
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(ground.tls().peer(), now);
+    next("tls");
+    assert_eq!(host.status()["reload"]["waiting"], true);
+
+    let old = ground.tls().peer();
+    program.stop();
+    eventually(SOON, "the new one is shown", || ground.tls().peer() != old);
+    next("new");
+}
+
+#[test]
 fn others_take_their_place_under_load() {
     let ground = Ground::terminating("", Pod::echo());
     let host = ground.host();
