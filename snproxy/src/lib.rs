@@ -3,7 +3,8 @@
 //! The command `snproxy` serves the ports of a cluster, and is described in README.md. This is the same proxy for a program that
 //! wants one of its own: what to serve is said by [`Service`]s, [`Builder::start`] starts it on threads of its own, and
 //! [`Proxy`] is asked, changed and drained. Nothing of the host program is touched: neither its signals, nor its log
-//! (events go to `tracing`), nor its capabilities, nor its limit of descriptors.
+//! (events go to `tracing`), nor its capabilities, nor its limit of descriptors. But one thing: with certificates in S3 the
+//! process gets `ring` as rustls's default provider, unless it has one. Install your own before [`Builder::start`].
 //!
 //! ```
 //! use std::io::{Read, Write};

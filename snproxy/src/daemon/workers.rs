@@ -221,6 +221,13 @@ impl Workers {
     }
 }
 
+/// Also where whoever had them panicked.
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.over.cancel();
+    }
+}
+
 /// How many connections may be accepted in one go while so many live: each wants a descriptor for its pod, too. Twice as
 /// many each time that some were left over.
 fn batch(most_descriptors: u64, live: u64, left_over: u32) -> usize {
@@ -234,7 +241,27 @@ fn batch(most_descriptors: u64, live: u64, left_over: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::conf::fixture::Texts;
+    use crate::route::Table;
+
+    #[test]
+    fn threads_end_with_whoever_had_them() {
+        let conf = Texts {
+            hosts: "10.0.0.1:32767\n",
+            ..Texts::default()
+        };
+        let table = Table::build(conf.conf(), None, Instant::now());
+        let workers = Workers::start(2, &Arc::new(Shared::new(table, 2))).unwrap();
+        let threads = std::mem::take(&mut *workers.threads.lock().unwrap());
+        drop(workers);
+        assert_eq!(threads.len(), 2);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    }
 
     #[test]
     fn fewer_are_accepted_at_once_as_descriptors_run_out() {

@@ -22,8 +22,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -57,6 +57,10 @@ use reached::Reached;
 use seldom::Seldom;
 use spares::Spares;
 
+/// Ids of connections: two proxies of one host, in one process or two, give different ones to a pod's log.
+static IDS: LazyLock<AtomicU64> =
+    LazyLock::new(|| AtomicU64::new(u64::from(std::process::id()) << 32));
+
 /// What every connection shares with the daemon.
 pub struct Shared {
     /// The routes in force; a connection looks once and keeps what it saw.
@@ -85,7 +89,6 @@ pub struct Shared {
     /// For the TLS of the table in force.
     pub tls: ArcSwap<Configs>,
     pub kept: Kept,
-    ids: AtomicU64,
 }
 
 impl Shared {
@@ -112,8 +115,6 @@ impl Shared {
             limits: Arc::new(Limits::new(std::time::Instant::now())),
             tls: ArcSwap::default(),
             kept: Kept::default(),
-            // Two processes of one host give different ids to a pod's log.
-            ids: AtomicU64::new(u64::from(std::process::id()) << 32),
         }
     }
 
@@ -335,7 +336,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn new(shared: &Shared, stream: TcpStream, addr: SocketAddr) -> Result<Self, End> {
+    fn new(stream: TcpStream, addr: SocketAddr) -> Result<Self, End> {
         let stream = Stream::new(stream).map_err(|error| {
             // The kernel watches no more descriptors; the close is a FIN, for nothing else can be had of the socket.
             warn!(%error, client = %addr, "watch a connection");
@@ -347,7 +348,7 @@ impl Client {
             stream,
             addr,
             asked: canonical(asked),
-            id: shared.ids.fetch_add(1, Relaxed),
+            id: IDS.fetch_add(1, Relaxed),
         })
     }
 }
@@ -393,7 +394,7 @@ impl Opens {
 /// PORT is for peers; every other port that reaches us is a cluster port.
 async fn carry(shared: &Arc<Shared>, stream: TcpStream, addr: SocketAddr) {
     let start = Instant::now();
-    let mut client = match Client::new(shared, stream, canonical(addr)) {
+    let mut client = match Client::new(stream, canonical(addr)) {
         Ok(client) => client,
         Err(end) => return conclude(shared, start, &Opened::by(addr), &Closed::silently(end)),
     };

@@ -131,6 +131,8 @@ impl Proxy {
     /// Serves this in the place of what it was built with. Connections go on, but those of an upstream that is gone, where
     /// `ONREMOVE` says so; where it listens for one address of several, that stays open.
     ///
+    /// One that listens on port 0 gets another port each time: see [`local_addrs`](Self::local_addrs).
+    ///
     /// Addresses beside the first one's need a proxy that runs by listeners: one of few ports, one that began with several
     /// addresses, or with `STEERING listeners`. For port 0 another free one is found each time.
     ///
