@@ -34,13 +34,32 @@ pub struct Status {
     pub all_out: String,
     pub pods: Vec<PodStatus>,
     pub apps: Vec<App>,
+    /// Configurations that were refused so far.
+    #[serde(default)]
+    pub refusals: u64,
     /// Those in use, by file.
     pub certificates: Vec<Certificate>,
+    /// Where these come from.
+    #[serde(default)]
+    pub certificate_sources: Vec<CertificateSource>,
     /// What etcd said of the services of the apps.
     #[serde(default)]
     pub services: Vec<Service>,
     /// Those in which somebody waits.
     pub queues: Vec<Queue>,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What the whole process may have.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Limits {
+    /// MAXCONN; none: as many as there are descriptors.
+    pub connections: Option<u32>,
+    /// Open now; none where the kernel does not tell.
+    pub descriptors_open: Option<u64>,
+    /// None: there is no limit.
+    pub descriptors: Option<u64>,
 }
 
 /// A certificate of this host, or of those whom it believes.
@@ -48,10 +67,27 @@ pub struct Status {
 pub struct Certificate {
     pub file: String,
     pub subject: String,
+    /// Where it was said: a folder, `s3://bucket/prefix`, or files.
+    #[serde(default)]
+    pub source: String,
+    /// The keys that ask for it: CLIENTTLS, UPSTREAMTLS, ETCD, PEERTLS.
+    #[serde(default)]
+    pub uses: Vec<String>,
     /// The last day on which it is good: `2026-11-21`, in UTC.
     pub expires: String,
+    /// Its last second, in seconds since 1970.
+    #[serde(default)]
+    pub expires_at: i64,
     /// Negative: it has expired.
     pub seconds_left: i64,
+}
+
+/// A set of certificates, as CLIENTTLS and the like name one.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct CertificateSource {
+    pub source: String,
+    /// What is wrong with what is there now, so that the last good ones stay in use.
+    pub problem: Option<String>,
 }
 
 /// A service of etcd.
@@ -72,6 +108,9 @@ pub struct Service {
 /// Connections that wait for a place.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Queue {
+    /// The limit that holds them up: `MAXCONN`, `PORTMAXCONN` or `maxConn`.
+    #[serde(default)]
+    pub limit: String,
     /// What they wait for, in words.
     pub what: String,
     /// In the order in which they will have one.
@@ -90,6 +129,9 @@ pub struct PortCounts {
     pub steer: usize,
     pub refuse: usize,
     pub pass: usize,
+    /// Of those that are refused: every pod of them is down.
+    #[serde(default)]
+    pub all_out: usize,
 }
 
 /// The other hosts by whether their proxies are reached.

@@ -1,28 +1,37 @@
 //! The control socket: HTTP/1.1 over a unix socket, for the commands and for `curl --unix-socket`.
 //!
-//! Only root and the daemon's own user are answered. What is asked goes to the daemon, which alone
-//! knows; nothing here has state.
+//! Only root and the daemon's own user are answered; the addresses of ADMIN answer everybody, with metrics and nothing
+//! else. What is asked goes to the daemon, which alone knows; nothing here has state.
 
 pub mod api;
+mod metrics;
+mod open;
+
+pub use open::MetricsListener;
 
 use std::convert::Infallible;
 use std::fs;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::fs::Mode;
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::{debug, warn};
 
 /// What a command asks of the daemon; the answer goes back through the sender.
@@ -37,6 +46,8 @@ pub enum Asked {
 
 /// How long a caller may take to send its request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+/// Said to a caller who comes at the end.
+const STOPPING: &str = "stopping\n";
 /// Callers at once; more wait in the socket's queue.
 const MAX_CALLERS: usize = 32;
 
@@ -99,30 +110,37 @@ impl Socket {
     /// Answers callers until dropped.
     pub async fn serve(self, asked: mpsc::Sender<Asked>) -> io::Result<()> {
         let listener = UnixListener::from_std(self.listener.try_clone()?)?;
-        let places = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_CALLERS));
-        let mut failing = false;
-        loop {
-            let Ok(place) = std::sync::Arc::clone(&places).acquire_owned().await else {
-                return Ok(());
-            };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    failing = false;
-                    let asked = asked.clone();
-                    tokio::spawn(async move {
-                        converse(stream, asked).await;
-                        // The status of 61,744 ports leaves 14 MiB that nothing asks for again.
-                        crate::sys::memory::trim();
-                        drop(place);
-                    });
+        let next = |cx: &mut Context<'_>| listener.poll_accept(cx).map_ok(|(stream, _)| stream);
+        serve(next, move |stream| converse(stream, asked.clone())).await;
+        Ok(())
+    }
+}
+
+/// Answers callers until dropped, some at once.
+async fn serve<S, F>(
+    next: impl Fn(&mut Context<'_>) -> Poll<io::Result<S>>,
+    converse: impl Fn(S) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(MAX_CALLERS));
+    let mut failing = false;
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        match poll_fn(&next).await {
+            Ok(stream) => {
+                failing = false;
+                let conversation = converse(stream);
+                tokio::spawn(async move {
+                    conversation.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                if !failing {
+                    warn!(%error, "accept a question: resting until it works again");
                 }
-                Err(error) => {
-                    if !failing {
-                        warn!(%error, "accept on the control socket: resting until it works again");
-                    }
-                    failing = true;
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
+                failing = true;
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
     }
@@ -148,7 +166,22 @@ async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) {
         }
         Err(error) => return warn!(%error, "caller of the control socket unknown"),
     }
-    let service = hyper::service::service_fn(|request| answer(request, asked.clone()));
+    http(stream, |request| answer(request, asked.clone())).await;
+    // The status of 61,744 ports leaves 14 MiB that nothing asks for again.
+    crate::sys::memory::trim();
+}
+
+/// Reads one question and writes its answer.
+async fn http<F>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    answer: impl Fn(Request<Incoming>) -> F,
+) where
+    F: Future<Output = Response<Full<Bytes>>>,
+{
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_LIMIT)
@@ -156,7 +189,7 @@ async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) {
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        debug!(%error, "a caller of the control socket left early");
+        debug!(%error, "a caller left early");
     }
 }
 
@@ -164,11 +197,8 @@ fn may_ask(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    asked: mpsc::Sender<Asked>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    let response = match (request.method(), request.uri().path()) {
+async fn answer(request: Request<Incoming>, asked: mpsc::Sender<Asked>) -> Response<Full<Bytes>> {
+    match (request.method(), request.uri().path()) {
         (&Method::GET, "/status") => ask(&asked, Asked::Status).await,
         (&Method::GET, "/ports") => ask(&asked, Asked::Ports).await,
         (&Method::GET, "/routes") => ask(&asked, Asked::Routes).await,
@@ -176,13 +206,16 @@ async fn answer(
             Some((port, from)) => ask(&asked, |reply| Asked::Explain(port, from, reply)).await,
             None => text(StatusCode::BAD_REQUEST, "expected port=N&from=ADDRESS\n"),
         },
+        (&Method::GET, "/metrics") => match page(&asked).await {
+            Ok(page) => found(page, metrics::TYPE),
+            Err(response) => response,
+        },
         (&Method::POST, "/reload") => ask(&asked, Asked::Reload).await,
         _ => text(
             StatusCode::NOT_FOUND,
-            "GET /status, GET /ports, GET /routes, GET /explain?port=N, POST /reload\n",
+            "GET /status, GET /ports, GET /routes, GET /explain?port=N, GET /metrics, POST /reload\n",
         ),
-    };
-    Ok(response)
+    }
 }
 
 /// Of a query: the port, and whose connection it would be.
@@ -198,30 +231,51 @@ fn asks(query: &str) -> Option<(u16, Option<IpAddr>)> {
     Some((value("port")?.parse().ok()?, from))
 }
 
-/// Puts a question to the daemon and its answer into JSON.
+/// Puts a question to the daemon; `None` where that ends.
+async fn asked_for<T>(
+    asked: &mpsc::Sender<Asked>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Asked,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    asked.send(question(reply)).await.ok()?;
+    answer.await.ok()
+}
+
+/// A question, and its answer as JSON.
 async fn ask<T: Serialize>(
     asked: &mpsc::Sender<Asked>,
     question: impl FnOnce(oneshot::Sender<T>) -> Asked,
 ) -> Response<Full<Bytes>> {
-    let (reply, answer) = oneshot::channel();
-    if asked.send(question(reply)).await.is_err() {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
-    }
-    let Ok(answer) = answer.await else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    let Some(answer) = asked_for(asked, question).await else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, STOPPING);
     };
     match serde_json::to_vec(&answer) {
-        Ok(json) => {
-            let mut response = Response::new(Full::new(Bytes::from(json)));
-            let json = hyper::header::HeaderValue::from_static("application/json");
-            response.headers_mut().insert(CONTENT_TYPE, json);
-            response
-        }
+        Ok(json) => found(json, "application/json"),
         Err(error) => {
             warn!(%error, "encode an answer of the control socket");
             text(StatusCode::INTERNAL_SERVER_ERROR, "not encodable\n")
         }
     }
+}
+
+/// The status as metrics.
+///
+/// Errors: what is said in its place.
+async fn page(asked: &mpsc::Sender<Asked>) -> Result<Bytes, Response<Full<Bytes>>> {
+    let Some(status) = asked_for(asked, Asked::Status).await else {
+        return Err(text(StatusCode::SERVICE_UNAVAILABLE, STOPPING));
+    };
+    metrics::page(status).map(Bytes::from).map_err(|error| {
+        warn!(%error, "encode the metrics");
+        text(StatusCode::INTERNAL_SERVER_ERROR, "not encodable\n")
+    })
+}
+
+fn found(body: impl Into<Bytes>, content_type: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    let content_type = HeaderValue::from_static(content_type);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
 }
 
 fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {

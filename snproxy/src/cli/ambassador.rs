@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::conf::says_socket;
 use crate::daemon::runtime_folder;
 use crate::proxy::{Builder, Service, Upstream, every_address, is_word};
 
@@ -290,13 +291,15 @@ fn start(
     if !said.dsc.is_empty() {
         builder = builder.etcd(&said.dsc).etcd_options(etcd_options(said)?);
     }
-    let builder = match admin {
-        Some(admin) => builder.set("ADMIN", admin),
-        None if builder.is_said("ADMIN") => builder,
-        None => match builder.first_port() {
-            Some(port) => builder.set("ADMIN", format!("unix:{}", socket(port).display())),
-            None => builder,
-        },
+    let builder = match (admin, builder.first_port()) {
+        (Some(admin), _) if says_socket(admin) => builder.set("ADMIN", admin),
+        (None, _) if builder.is_said("ADMIN") => builder,
+        (_, Some(port)) => {
+            let (socket, addrs) = (socket(port), admin.unwrap_or_default());
+            builder.set("ADMIN", format!("unix:{} {addrs}", socket.display()))
+        }
+        (Some(admin), None) => builder.set("ADMIN", admin),
+        (None, None) => builder,
     };
     let root = builder.root()?;
     let options = Options {

@@ -12,6 +12,7 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
+use crate::conf::says_socket;
 use crate::daemon;
 use crate::diag::Source;
 use crate::discovery::Root;
@@ -25,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// The configuration of a proxy of which nothing is known but where it is asked.
 pub(super) fn root_at(admin: &str) -> anyhow::Result<Root> {
-    if admin.contains(char::is_control) {
+    if admin.contains(char::is_control) || !says_socket(admin) {
         bail!("--admin {admin:?}: expected a socket such as unix:/run/snproxy/32767.sock");
     }
     let source = |path: &str, text: String| Source {

@@ -61,7 +61,7 @@ struct Cli {
     #[arg(long, global = true, value_name = "KEY VALUE")]
     set: Vec<String>,
 
-    /// Where the running proxy is asked, in place of what the configuration says: `unix:/path`
+    /// Where the running proxy is asked, in place of what the configuration says: `unix:/path`; for one that is started, addresses for metrics may follow after a blank
     #[arg(long, global = true, value_name = "SOCKET")]
     admin: Option<String>,
 

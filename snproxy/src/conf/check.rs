@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::admin;
 use super::apps;
 use super::keys::Draft;
 use super::text::{Field, Findings};
@@ -162,6 +163,7 @@ pub(super) fn across(conf: &mut Conf, world: &World<'_>, all: &mut All<'_>) {
         conf.cluster_ports.insert(port);
     }
     let steered = steered(conf);
+    admin::clashes(conf, &steered, &mut all.proxy);
     loops(conf, &steered, all);
     apps::loops(conf, &steered, &mut all.apps);
     ephemeral(conf, &steered, world, all);

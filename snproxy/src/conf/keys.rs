@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::admin;
 use super::etcd;
 use super::peer_tls;
 use super::port::PortConf;
@@ -9,10 +10,10 @@ use super::port_keys::PORT_KEYS;
 use super::port_value::{limit, show_limit};
 use super::text::{Field, Findings};
 use super::value::{
-    self, NONE, admin, choice, cluster, cluster_ports, duration, keepalive, peers, proxy_port,
+    self, NONE, choice, cluster, cluster_ports, duration, keepalive, peers, proxy_port,
     show_cluster_ports, show_duration, show_proxy_port, show_workers, unless_off, workers,
 };
-use super::{AdminSocket, Conf, Explained, Origin};
+use super::{Conf, Explained, Origin};
 use crate::diag::printable;
 
 /// Values read so far; those of the two addresses are not yet resolved.
@@ -304,16 +305,12 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
     Key {
         name: "ADMIN",
         unset: Unset::Derived("`unix:/run/snproxy/<PORT>.sock`"),
-        doc: "where the running proxy is asked: `unix:/path`, or `none`",
+        doc: "where the running proxy is asked: `unix:/path`, or `none`; then addresses such as `127.0.0.1:9180` at which whoever asks gets [metrics](#metrics)",
         scope: Scope::Whole {
-            apply: |draft, value, findings| set(&mut draft.conf.admin, admin(value, findings)),
-            show: |conf| match &conf.admin.socket {
-                AdminSocket::At(socket) => format!("unix:{}", path(socket)),
-                AdminSocket::OfPort => {
-                    format!("unix:/run/snproxy/{}.sock", show_proxy_port(conf.port))
-                }
-                AdminSocket::None => NONE.to_owned(),
+            apply: |draft, value, findings| {
+                set(&mut draft.conf.admin, admin::admin(value, findings));
             },
+            show: admin::show,
         },
     },
     Key {
@@ -352,7 +349,7 @@ pub(super) fn beside(proxy: &Path, name: &str) -> PathBuf {
     proxy.parent().unwrap_or(Path::new("")).join(name)
 }
 
-fn path(path: &Path) -> String {
+pub(super) fn path(path: &Path) -> String {
     printable(&path.to_string_lossy()).into_owned()
 }
 

@@ -4,6 +4,7 @@
 //! read, resolved or waited for here. All findings of all files come out of one run, each with its
 //! place. Who reads the files is `discovery`; what is made of a [`Conf`] is up to `route` and `daemon`.
 
+mod admin;
 mod apps;
 mod check;
 mod cluster;
@@ -38,6 +39,7 @@ use crate::diag::{Parsed, Severity, Source};
 use check::All;
 use text::Findings;
 
+pub use admin::{Admin, AdminSocket, says_socket};
 pub use apps::{App, MAX_FILE as MAX_APPS_FILE, MAX_NODES, PortRange, Srv, Target};
 pub use check::default_pod_host;
 pub use etcd::{Endpoint, Etcd, MAX_ENDPOINTS, NoEndpoint, parse_duration};
@@ -370,23 +372,6 @@ pub enum ProxyMode {
     Require,
     /// What looks like a header is payload.
     Never,
-}
-
-/// Where the running proxy is asked.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Admin {
-    pub socket: AdminSocket,
-}
-
-/// The unix socket at which the running proxy is asked.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub enum AdminSocket {
-    /// One per PORT, where the daemon keeps them.
-    #[default]
-    OfPort,
-    At(PathBuf),
-    /// Nobody is answered.
-    None,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

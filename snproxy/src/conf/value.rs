@@ -3,15 +3,14 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::text::{Field, Findings, is_blank};
 use super::{
-    Admin, AdminSocket, BpfLog, ClientProxy, Conflict, Locality, LogFormat, LogLevel, Mechanism,
-    OverLimit, Peers, Policy, ProxyMode, SendProxy, Steering, Unmapped, Workers, World,
+    BpfLog, ClientProxy, Conflict, Locality, LogFormat, LogLevel, Mechanism, OverLimit, Peers,
+    Policy, ProxyMode, SendProxy, Steering, Unmapped, Workers, World,
 };
 use crate::addr::PortSet;
 
@@ -27,9 +26,6 @@ pub(super) const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
 /// Longest silence before a keepalive probe that the kernel takes. Source: `MAX_TCP_KEEPIDLE`,
 /// include/net/tcp.h.
 const MAX_KEEPALIVE: Duration = Duration::from_secs(32767);
-
-/// Longest path of a unix socket: `sun_path` less its NUL.
-const MAX_SOCKET_PATH: usize = 107;
 
 /// Longest name of a cluster.
 const MAX_CLUSTER: usize = 64;
@@ -384,31 +380,6 @@ pub(super) fn cluster(value: Field<'_>, findings: &mut Findings<'_>) -> Option<O
         return None;
     }
     Some(Some(value.text.into()))
-}
-
-/// `unix:/path`, or none.
-pub(super) fn admin(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Admin> {
-    if value.text.eq_ignore_ascii_case(NONE) {
-        let socket = AdminSocket::None;
-        return Some(Admin { socket });
-    }
-    let path = value
-        .text
-        .strip_prefix("unix:")
-        .filter(|path| path.starts_with('/'));
-    let Some(path) = path else {
-        let expected = "expected a socket such as unix:/run/snproxy/32767.sock, or none";
-        findings.error(value.place, format_args!("{expected}, found {value}"));
-        return None;
-    };
-    if path.len() > MAX_SOCKET_PATH {
-        let message = format_args!("path of a socket is longer than {MAX_SOCKET_PATH} bytes");
-        findings.error(value.place, message);
-        return None;
-    }
-    Some(Admin {
-        socket: AdminSocket::At(PathBuf::from(path)),
-    })
 }
 
 /// An address, or a name that may have one: brackets off, syntax checked.

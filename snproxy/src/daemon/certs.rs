@@ -35,10 +35,23 @@ const MAX_OLD: usize = 64;
 pub struct Certs {
     /// As they were read, good or bad.
     seen: BTreeMap<CertSource, Result<CertTexts, Diagnostic>>,
+    /// What is wrong with each set that is asked for.
+    problems: BTreeMap<CertSource, Option<String>>,
+    /// Of what is asked for, by file.
+    used: Vec<Used>,
     clients: HashMap<Arc<ClientTls>, Built<ServerConfig>>,
     upstreams: HashMap<Arc<UpstreamTls>, Built<ClientConfig>>,
     etcd: Option<Built<ClientConfig>>,
     peers: HashMap<Arc<PeerTls>, Built<PeerConfigs>>,
+}
+
+/// A certificate that is in use.
+#[derive(Debug)]
+struct Used {
+    certificate: Certificate,
+    source: String,
+    /// The keys that ask for it.
+    uses: Vec<&'static str>,
 }
 
 #[derive(Debug)]
@@ -84,7 +97,13 @@ impl Certs {
             }
             let texts = certs.read(&tls.certs, store);
             let build = |texts: &CertTexts| server_config(texts, tls.verify, &tls.alpn, now);
-            let made = build_or_keep(texts, before.clients.get(tls), build, &mut found);
+            let made = build_or_keep(
+                &tls.certs,
+                texts,
+                before.clients.get(tls),
+                build,
+                &mut found,
+            );
             certs
                 .clients
                 .extend(made.map(|made| (Arc::clone(tls), made)));
@@ -95,7 +114,13 @@ impl Certs {
             }
             let texts = certs.read(&tls.certs, store);
             let build = |texts: &CertTexts| client_config(texts, tls.verify, &tls.alpn, now);
-            let made = build_or_keep(texts, before.upstreams.get(tls), build, &mut found);
+            let made = build_or_keep(
+                &tls.certs,
+                texts,
+                before.upstreams.get(tls),
+                build,
+                &mut found,
+            );
             certs
                 .upstreams
                 .extend(made.map(|made| (Arc::clone(tls), made)));
@@ -105,23 +130,28 @@ impl Certs {
             let build = |texts: &CertTexts| client_config(texts, UpstreamVerify::Ca, &[], now);
             let before = before.etcd.as_ref();
             let before = before.filter(|before| before.texts.source == *source);
-            certs.etcd = build_or_keep(texts, before, build, &mut found);
+            certs.etcd = build_or_keep(source, texts, before, build, &mut found);
         }
         if let Some(tls) = &conf.peer_tls {
             let texts = certs.read(&tls.certs, store);
             let build = |texts: &CertTexts| peer_configs(texts, tls.verify_host, now);
-            let peers = build_or_keep(texts, before.peers.get(tls), build, &mut found);
+            let peers = build_or_keep(&tls.certs, texts, before.peers.get(tls), build, &mut found);
             certs
                 .peers
                 .extend(peers.map(|peers| (Arc::clone(tls), peers)));
         }
-        let problems = certs.seen.keys().filter_map(|source| store.problem(source));
-        found.extend(problems.map(as_warning));
+        for source in certs.seen.keys() {
+            let problem = store.problem(source).map(as_warning);
+            found.extend(problem.map(|problem| (source.clone(), problem)));
+        }
+        certs.used = certs.in_use();
         keep_old(&mut certs.clients, &before.clients);
         keep_old(&mut certs.upstreams, &before.upstreams);
         keep_old(&mut certs.peers, &before.peers);
         let mut once = Vec::new();
-        for finding in found {
+        for (source, finding) in found {
+            let problem = certs.problems.entry(source).or_default();
+            problem.get_or_insert_with(|| finding.to_string());
             if !once.contains(&finding) {
                 once.push(finding);
             }
@@ -180,6 +210,7 @@ impl Certs {
     }
 
     fn read(&mut self, source: &CertSource, store: &Store) -> Result<CertTexts, Diagnostic> {
+        self.problems.entry(source.clone()).or_default();
         if let Some(seen) = self.seen.get(source) {
             return seen.clone();
         }
@@ -188,31 +219,41 @@ impl Certs {
         texts
     }
 
-    /// Those in use, by the file they are in.
-    fn certificates(&self) -> Vec<Certificate> {
-        let is_used = |source: &CertSource| self.seen.contains_key(source);
-        let clients = self.clients.values().map(|built| &built.texts);
-        let upstreams = self.upstreams.values().map(|built| &built.texts);
-        let etcd = self.etcd.iter().map(|built| &built.texts);
-        let peers = self.peers.values().map(|built| &built.texts);
-        let mut used: Vec<Certificate> = clients
-            .chain(upstreams)
-            .chain(etcd)
-            .chain(peers)
-            .filter(|texts| is_used(&texts.source))
-            .flat_map(certificates)
-            .collect();
-        used.sort_by(|a, b| (&a.file, &a.subject).cmp(&(&b.file, &b.subject)));
-        used.dedup();
-        used
+    /// What was built for those that ask now, by file; of one name the certificate that ends first is the first.
+    fn in_use(&self) -> Vec<Used> {
+        let clients = self.clients.values();
+        let clients = clients.map(|built| ("CLIENTTLS", &built.texts));
+        let upstreams = self.upstreams.values();
+        let upstreams = upstreams.map(|built| ("UPSTREAMTLS", &built.texts));
+        let etcd = self.etcd.iter().map(|built| ("ETCD", &built.texts));
+        let peers = self.peers.values().map(|built| ("PEERTLS", &built.texts));
+        let all = clients.chain(upstreams).chain(etcd).chain(peers);
+        let mut used: BTreeMap<_, Used> = BTreeMap::new();
+        for (key, texts) in all {
+            let source = texts.source.to_string();
+            for certificate in certificates(texts) {
+                let Certificate { file, subject, .. } = certificate.clone();
+                let place = (file, subject, certificate.not_after, source.clone());
+                let used = used.entry(place).or_insert_with(|| Used {
+                    certificate,
+                    source: source.clone(),
+                    uses: Vec::new(),
+                });
+                if !used.uses.contains(&key) {
+                    used.uses.push(key);
+                }
+            }
+        }
+        used.into_values().collect()
     }
 }
 
 fn build_or_keep<C>(
+    source: &CertSource,
     texts: Result<CertTexts, Diagnostic>,
     before: Option<&Built<C>>,
     build: impl Fn(&CertTexts) -> Result<Arc<C>, Diagnostic>,
-    found: &mut Vec<Diagnostic>,
+    found: &mut Vec<(CertSource, Diagnostic)>,
 ) -> Option<Built<C>> {
     let wrong = match texts {
         // Its sessions are known to it.
@@ -223,10 +264,11 @@ fn build_or_keep<C>(
         },
         Err(wrong) => wrong,
     };
-    found.push(match before {
+    let wrong = match before {
         Some(_) => as_warning(wrong),
         None => wrong,
-    });
+    };
+    found.push((source.clone(), wrong));
     before.cloned()
 }
 
@@ -293,7 +335,7 @@ impl Daemon {
         let is_due = |last: Option<Instant>, time| last.is_none_or(|last| now >= last + time);
         if is_due(times.noticed, NOTICES) {
             times.noticed = Some(now);
-            for certificate in ending(&certs.certificates(), SystemTime::now()) {
+            for certificate in ending(&certs.used, SystemTime::now()) {
                 warn!("{certificate}");
             }
         }
@@ -321,25 +363,44 @@ impl Daemon {
     pub(super) fn certificates(&self) -> Vec<api::Certificate> {
         let now = SystemTime::now();
         let certs = self.loaded.certs();
-        let shown = |certificate: Certificate| api::Certificate {
-            expires: certificate.last_day(),
-            seconds_left: match certificate.not_after.duration_since(now) {
-                Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                Err(since) => {
-                    i64::try_from(since.duration().as_secs()).map_or(i64::MIN, |past| -past)
-                }
-            },
-            file: certificate.file.to_string_lossy().into_owned(),
-            subject: certificate.subject,
+        let shown = |used: &Used| {
+            let certificate = &used.certificate;
+            api::Certificate {
+                file: certificate.file.to_string_lossy().into_owned(),
+                subject: certificate.subject.clone(),
+                source: used.source.clone(),
+                uses: used.uses.iter().map(ToString::to_string).collect(),
+                expires: certificate.last_day(),
+                expires_at: seconds_from(SystemTime::UNIX_EPOCH, certificate.not_after),
+                seconds_left: seconds_from(now, certificate.not_after),
+            }
         };
-        certs.certificates().into_iter().map(shown).collect()
+        certs.used.iter().map(shown).collect()
+    }
+
+    pub(super) fn certificate_sources(&self) -> Vec<api::CertificateSource> {
+        let certs = self.loaded.certs();
+        let shown = |(source, problem): (&CertSource, &Option<String>)| api::CertificateSource {
+            source: source.to_string(),
+            problem: problem.clone(),
+        };
+        certs.problems.iter().map(shown).collect()
+    }
+}
+
+/// Negative: `to` is before `from`.
+fn seconds_from(from: SystemTime, to: SystemTime) -> i64 {
+    match to.duration_since(from) {
+        Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        Err(since) => i64::try_from(since.duration().as_secs()).map_or(i64::MIN, |past| -past),
     }
 }
 
 /// What is said of those that end soon, or have.
-fn ending(certificates: &[Certificate], now: SystemTime) -> Vec<Diagnostic> {
-    let soon = certificates
+fn ending(used: &[Used], now: SystemTime) -> Vec<Diagnostic> {
+    let soon = used
         .iter()
+        .map(|used| &used.certificate)
         .filter(|certificate| certificate.not_after <= now + NOTICE);
     soon.map(|certificate| {
         let ends = if certificate.not_after < now {
@@ -359,7 +420,7 @@ fn ending(certificates: &[Certificate], now: SystemTime) -> Vec<Diagnostic> {
 pub fn check(conf: &Conf) -> Vec<Diagnostic> {
     let (certs, mut found) = Certs::load(conf, &Certs::default(), &Store::default());
     if !has_errors(&found) {
-        found.extend(ending(&certs.certificates(), SystemTime::now()));
+        found.extend(ending(&certs.used, SystemTime::now()));
     }
     found
 }

@@ -210,13 +210,20 @@ impl Daemon {
             names,
             listener,
             control: control_socket,
+            metrics,
             mut steerer,
             table,
         } = start;
         let count = Workers::count(&good.conf);
         let shared = Arc::new(Shared::new(table, count));
         let workers = Arc::new(Workers::start(count, &shared)?);
-        let mut control = Control { ask, serving: None };
+        let metrics = metrics.into_iter();
+        let metrics = metrics.map(|listener| tokio::spawn(listener.serve(ask.clone())));
+        let mut control = Control {
+            metrics: metrics.collect(),
+            ask,
+            serving: None,
+        };
         if let Some(socket) = control_socket {
             control.serve(socket);
         }
@@ -383,8 +390,9 @@ impl Daemon {
     }
 }
 
-/// The control socket, if it could be had.
+/// The control socket, if it could be had, and the addresses of metrics.
 struct Control {
+    metrics: Vec<JoinHandle<io::Result<()>>>,
     ask: mpsc::Sender<Asked>,
     serving: Option<JoinHandle<io::Result<()>>>,
 }
@@ -413,7 +421,12 @@ impl Control {
     }
 
     async fn stop(&mut self) {
-        if let Some(serving) = self.serving.take() {
+        for serving in self
+            .serving
+            .take()
+            .into_iter()
+            .chain(self.metrics.drain(..))
+        {
             serving.abort();
             // Its end removes the socket's file.
             let _ = serving.await;

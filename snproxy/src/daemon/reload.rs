@@ -56,6 +56,8 @@ pub(super) struct Loaded {
     certs: Arc<Certs>,
     diagnostics: Vec<Diagnostic>,
     ok: bool,
+    /// Sets that were not used.
+    refusals: u64,
     unreadable: bool,
     /// What the files say, while the kernel will not take it yet.
     waiting: Option<Box<Good>>,
@@ -81,6 +83,7 @@ impl Loaded {
             certs: Arc::clone(&started.certs),
             diagnostics: started.diagnostics.clone(),
             ok: true,
+            refusals: 0,
             unreadable: false,
             waiting: None,
             late: None,
@@ -98,6 +101,10 @@ impl Loaded {
     /// When names were last asked for their addresses; `None` while a look is under way.
     pub(super) fn resolved(&self) -> Option<Instant> {
         self.looking.is_none().then_some(self.resolved)
+    }
+
+    pub(super) fn refusals(&self) -> u64 {
+        self.refusals
     }
 
     /// Whether what the files say waits until the kernel takes it.
@@ -421,6 +428,7 @@ impl Daemon {
                 }
             }
             error!("configuration not used: the last good one stays in force");
+            self.loaded.refusals += 1;
         }
         self.loaded.waiting = None;
         self.loaded.ok = false;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit};
 use tracing::warn;
 
 use crate::addr::PortSet;
@@ -81,9 +82,16 @@ impl Daemon {
             all_out: self.steerer.plan().all_out().to_string(),
             pods: pods.collect(),
             apps: apps(&table),
+            refusals: self.loaded.refusals(),
             certificates: self.certificates(),
+            certificate_sources: self.certificate_sources(),
             services: self.names.services.status(),
             queues: self.queues(),
+            limits: api::Limits {
+                connections: table.conf.max_conn,
+                descriptors_open: descriptors_open(),
+                descriptors: getrlimit(Resource::Nofile).current,
+            },
         }
     }
 
@@ -95,6 +103,7 @@ impl Daemon {
         let lines = self.shared.limits.lines().into_iter();
         lines
             .map(|(thing, line)| api::Queue {
+                limit: thing.limit().to_owned(),
                 what: thing.to_string(),
                 waiting: line.iter().map(waiting).collect(),
             })
@@ -263,6 +272,16 @@ fn name_of(send_proxy: SendProxy) -> &'static str {
         SendProxy::No => "false",
         SendProxy::V1 => "v1",
         SendProxy::V2 => "v2",
+    }
+}
+
+/// `None` where the kernel does not tell.
+fn descriptors_open() -> Option<u64> {
+    const OPEN: &str = "/proc/self/fd";
+    // Since Linux 6.2 the folder's size is their number; before it was 0.
+    match std::fs::metadata(OPEN).ok()?.len() {
+        0 => std::fs::read_dir(OPEN).ok()?.count().try_into().ok(),
+        open => Some(open),
     }
 }
 

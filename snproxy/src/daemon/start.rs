@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
 use crate::addr::loopback;
-use crate::admin::Socket;
+use crate::admin::{MetricsListener, Socket};
 use crate::conf::{BpfLog, Conf, Steering};
 use crate::discovery::Root;
 use crate::net::listener;
@@ -33,6 +33,7 @@ pub struct Start {
     pub(super) names: Names,
     pub(super) listener: TcpListener,
     pub(super) control: Option<Socket>,
+    pub(super) metrics: Vec<MetricsListener>,
     pub(super) steerer: Steerer,
     pub(super) table: Table,
 }
@@ -48,6 +49,8 @@ const MAX_BINDS: usize = 16;
 pub enum StartError {
     #[error("listen on {addr}")]
     Listen { addr: SocketAddr, source: io::Error },
+    #[error("ADMIN: listen on {addr}")]
+    Admin { addr: SocketAddr, source: io::Error },
     #[error("{}", chain(.0))]
     Steering(SteeringError),
     #[error(
@@ -91,6 +94,7 @@ impl Start {
         let conf = Arc::clone(&good.conf);
         let listener = listen(&conf)?;
         let control = bind_control(&conf);
+        let metrics = bind_metrics(&conf)?;
         let table = Table::build(Arc::clone(&conf), None, since);
         let steerer = steer(&conf, &table, &listener)?;
         give_up_privileges(&good.paths(&root), &conf, steerer.mechanism())?;
@@ -102,6 +106,7 @@ impl Start {
             names,
             listener,
             control,
+            metrics,
             steerer,
             table,
         })
@@ -204,6 +209,16 @@ fn bind_control(conf: &Conf) -> Option<Socket> {
         warn!(%error, %path, "no control socket: `snproxy status`, `ports` and `reload` will not reach this process");
     }
     bound.ok()
+}
+
+fn bind_metrics(conf: &Conf) -> Result<Vec<MetricsListener>, StartError> {
+    let bind = |addr: &SocketAddr| {
+        MetricsListener::bind(*addr).map_err(|source| StartError::Admin {
+            addr: *addr,
+            source,
+        })
+    };
+    conf.admin.addrs.iter().map(bind).collect()
 }
 
 /// A proxied connection takes two descriptors: as many as the hard limit allows. It is the limit of the whole process.

@@ -199,7 +199,8 @@ impl Steerer {
             return;
         }
         for (port, socket) in &owners {
-            if !self.owners.contains_key(port) && !conf.is_pods_own(*port) {
+            let is_known = conf.is_pods_own(*port) || conf.is_admin(socket.addr);
+            if !self.owners.contains_key(port) && !is_known {
                 let (addr, uid) = (socket.addr, socket.uid);
                 let what = if self.steals(conf) {
                     "its new connections are taken over (CONFLICT steal)"
@@ -224,7 +225,10 @@ impl Steerer {
         owners
             .iter()
             .map(|(port, socket)| (*port, *socket))
-            .find(|(port, _)| conf.conflict == Conflict::Fail && !conf.is_pods_own(*port))
+            .find(|(port, socket)| {
+                let is_known = conf.is_pods_own(*port) || conf.is_admin(socket.addr);
+                conf.conflict == Conflict::Fail && !is_known
+            })
     }
 
     /// Says when lookups of ours were not given to our listener: then another program of the kernel has them.
@@ -273,11 +277,12 @@ impl Steerer {
 
     /// What the kernel should be told for these routes, while others listen so.
     pub(super) fn plan_for(&self, table: &Table, owners: &Owners) -> Plan {
-        let taken: PortSet = if self.steals(&table.conf) {
-            PortSet::new()
-        } else {
-            owners.keys().copied().collect()
-        };
+        let steals = self.steals(&table.conf);
+        let taken: PortSet = owners
+            .iter()
+            .filter(|(_, socket)| !steals || table.conf.is_admin(socket.addr))
+            .map(|(port, _)| *port)
+            .collect();
         let one_by_one = matches!(self.mechanism, Mechanism::Listeners(_));
         let listeners = one_by_one.then(|| max_listeners(table.conf.steering));
         Plan::build(&table.conf, table, &taken, listeners)
@@ -503,6 +508,7 @@ impl Steerer {
             steer: count(Action::is_steered),
             refuse: count(|action| action == Action::Refuse),
             pass: count(|action| action == Action::Pass),
+            all_out: self.plan.all_out().len(),
         }
     }
 

@@ -57,6 +57,17 @@ pub enum Thing {
     Pod(Line),
 }
 
+impl Thing {
+    /// The word by which the limit is set.
+    pub fn limit(&self) -> &'static str {
+        match self {
+            Self::Any => "MAXCONN",
+            Self::Port(_) => "PORTMAXCONN",
+            Self::Pod(_) => "maxConn",
+        }
+    }
+}
+
 impl fmt::Display for Thing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
