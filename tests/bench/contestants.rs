@@ -3,7 +3,9 @@
 use crate::{
     START,
     ground::{Ground, Host, POD_PORT, PORT},
+    load::NAME,
     results::{DIRECT, HAPROXY, HAPROXY_LARGE, SNPROXY},
+    tls::{self, Certs},
 };
 use rustix::process::Signal;
 use snproxy_tests::{Process, eventually};
@@ -23,6 +25,24 @@ const SNPROXY_PORT: u16 = 32_767;
 pub(crate) struct Contestant {
     pub(crate) name: String,
     proxy: Proxy,
+    role: Role,
+}
+
+/// What a contestant is there for.
+#[derive(Clone, Debug)]
+pub(crate) enum Role {
+    /// A cluster of plain ports.
+    Cluster,
+    /// One address, one server.
+    Ambassador,
+    /// The same, and it ends the TLS of clients.
+    TlsServer(Certs),
+    /// A port of snproxy's cluster that ends the TLS of clients.
+    TlsPort(Certs),
+    /// One on each of two hosts, with TLS between them.
+    Pair(Certs),
+    /// Hosts of snproxy's cluster that speak TLS to each other.
+    Peers(Certs),
 }
 
 /// A port of the proxy and the port of its pod.
@@ -55,6 +75,7 @@ impl Contestant {
         let one = |name: &str, proxy| Self {
             name: name.to_owned(),
             proxy,
+            role: Role::Cluster,
         };
         let [plain, splice] = HAPROXY;
         let mut all = vec![
@@ -71,9 +92,62 @@ impl Contestant {
         all
     }
 
+    pub(crate) fn in_role(self, role: Role) -> Self {
+        Self { role, ..self }
+    }
+
+    /// The same executable under another name, where this is snproxy itself.
+    pub(crate) fn another_way(&self, name: &str, role: &Role) -> Option<Self> {
+        (self.name == SNPROXY).then(|| Self {
+            name: name.to_owned(),
+            proxy: self.proxy.clone(),
+            role: role.clone(),
+        })
+    }
+
+    fn certs(&self) -> Option<&Certs> {
+        match &self.role {
+            Role::Cluster | Role::Ambassador => None,
+            Role::TlsServer(certs)
+            | Role::TlsPort(certs)
+            | Role::Pair(certs)
+            | Role::Peers(certs) => Some(certs),
+        }
+    }
+
+    /// The folder with the certificate that clients show.
+    pub(crate) fn client_certs(&self) -> PathBuf {
+        self.certs().map(Certs::client).unwrap_or_default()
+    }
+
+    /// Panics where TLS is ended for whoever shows no certificate.
+    pub(crate) fn assert_verifies(&self, ground: &Ground) {
+        let (Some(certs), false) = (self.certs(), matches!(self.proxy, Proxy::None)) else {
+            return;
+        };
+        let port = match self.role {
+            Role::Peers(_) => SNPROXY_PORT,
+            _ => PORT,
+        };
+        let at = (ground.last().address, port).into();
+        let from = &ground.first().namespace;
+        from.run(|| certs.assert_asked_for(at));
+    }
+
     /// Starts its proxies, one on each host: each sends what it gets to the next host, the last one to the pod.
     pub(crate) fn start(&self, ground: &Ground) -> Running {
         self.start_serving(ground, &[SERVICE])
+    }
+
+    /// The folders with which this host ends the TLS of its clients, and speaks it to where it sends them.
+    fn tls_of(&self, host: &Host, ground: &Ground) -> (Option<PathBuf>, Option<PathBuf>) {
+        let is_last = host.address == ground.last().address;
+        match &self.role {
+            Role::TlsServer(certs) => (Some(certs.server()), None),
+            Role::Pair(certs) if is_last => (Some(certs.server()), None),
+            Role::Pair(certs) => (None, Some(certs.client())),
+            _ => (None, None),
+        }
     }
 
     /// Whether it is another build of snproxy.
@@ -98,19 +172,43 @@ impl Contestant {
                 None => (ground.last().address, service.pod).into(),
             };
             let folder = TempDir::new().expect("folder of a proxy");
+            let (clients, upstream) = self.tls_of(host, ground);
             let process = match &self.proxy {
                 Proxy::None => continue,
                 Proxy::Haproxy { globals, defaults } => {
                     let listens = services.iter().map(|service| {
                         let Service { port, .. } = service;
                         let (at, next) = (host.address, next(service));
-                        format!("listen pod{port}\n bind {at}:{port}\n server next {next}\n")
+                        let bind = clients.as_deref().map(tls::haproxy_bind);
+                        let server = upstream.as_deref().map(tls::haproxy_server);
+                        let [bind, server] = [bind, server].map(Option::unwrap_or_default);
+                        format!("listen pod{port}\n bind {at}:{port}{bind}\n server next {next}{server}\n")
                     });
                     let listens = listens.collect::<Vec<_>>().concat();
                     haproxy(host, folder.path(), &listens, globals, defaults)
                 }
-                Proxy::Nginx => nginx(host, folder.path(), next(&services[0])),
-                Proxy::Snproxy(path) => snproxy(ground, host, folder.path(), path, services),
+                Proxy::Nginx => {
+                    let server = clients.as_deref().map(tls::nginx_clients);
+                    let client = upstream.as_deref().map(tls::nginx_upstream);
+                    let lines = [server.unwrap_or_default(), client.unwrap_or_default()].concat();
+                    let word = if clients.is_some() { " ssl" } else { "" };
+                    nginx(host, folder.path(), next(&services[0]), word, &lines)
+                }
+                Proxy::Snproxy(path) => match &self.role {
+                    Role::Cluster => snproxy(ground, host, folder.path(), path, services, ""),
+                    Role::TlsPort(certs) => {
+                        let key = format!("CLIENTTLS {PORT} {}\n", certs.server().display());
+                        snproxy(ground, host, folder.path(), path, services, &key)
+                    }
+                    Role::Peers(certs) => {
+                        let key = format!("PEERTLS {}\n", certs.server().display());
+                        snproxy(ground, host, folder.path(), path, services, &key)
+                    }
+                    Role::Ambassador | Role::TlsServer(_) | Role::Pair(_) => {
+                        let to = next(&services[0]);
+                        ambassador(host, folder.path(), path, to, clients, upstream)
+                    }
+                },
             };
             running.proxies.push(Started { process, folder });
         }
@@ -186,7 +284,7 @@ fn haproxy(host: &Host, folder: &Path, listens: &str, globals: &str, defaults: &
     host.server("haproxy", command.arg("-db").arg("-f").arg(file), PORT)
 }
 
-fn nginx(host: &Host, folder: &Path, next: SocketAddr) -> Process {
+fn nginx(host: &Host, folder: &Path, next: SocketAddr, word: &str, lines: &str) -> Process {
     // Buffers of 256 KiB were its best for streams, beside 16 KiB and 64 KiB, and no worse for requests.
     let file = folder.join("nginx.conf");
     let text = format!(
@@ -194,8 +292,8 @@ fn nginx(host: &Host, folder: &Path, next: SocketAddr) -> Process {
          daemon off; pid nginx.pid; error_log stderr crit;\n\
          worker_processes {}; worker_cpu_affinity auto;\n\
          events {{ worker_connections 8192; multi_accept on; }}\n\
-         stream {{ server {{\n listen {}:{PORT} reuseport backlog=4096;\n proxy_pass {next};\n\
-         proxy_buffer_size 256k;\n proxy_timeout 1h;\n }} }}\n",
+         stream {{ server {{\n listen {}:{PORT}{word} reuseport backlog=4096;\n proxy_pass {next};\n\
+         proxy_buffer_size 256k;\n proxy_timeout 1h;\n{lines} }} }}\n",
         cpus(),
         host.address,
     );
@@ -212,6 +310,7 @@ fn snproxy(
     folder: &Path,
     path: &Path,
     services: &[Service],
+    more: &str,
 ) -> Process {
     let is_last = host.address == ground.last().address;
     let hosts: Vec<_> = (ground.hosts.iter())
@@ -226,7 +325,11 @@ fn snproxy(
     };
     let conf = folder.join("proxy.conf");
     let admin = folder.join("admin.sock");
-    let keys = format!("HOST {}\nADMIN unix:{}\n", host.address, admin.display());
+    let keys = format!(
+        "HOST {}\nADMIN unix:{}\n{more}",
+        host.address,
+        admin.display()
+    );
     for (file, text) in [
         ("proxy.conf", keys),
         ("hosts.conf", hosts.concat()),
@@ -235,7 +338,41 @@ fn snproxy(
         fs::write(folder.join(file), text).expect("configuration of snproxy");
     }
     let mut command = host.command(path);
-    let process = Process::spawn_here(SNPROXY, command.arg("--conf").arg(conf));
+    ready(Process::spawn_here(
+        SNPROXY,
+        command.arg("--conf").arg(conf),
+    ))
+}
+
+/// `ambassador`, or `tls-server` or `tls-client` by which certificates it is given.
+fn ambassador(
+    host: &Host,
+    folder: &Path,
+    path: &Path,
+    to: SocketAddr,
+    clients: Option<PathBuf>,
+    upstream: Option<PathBuf>,
+) -> Process {
+    let mut command = host.command(path);
+    command.arg(match (&clients, &upstream) {
+        (Some(_), _) => "tls-server",
+        (None, Some(_)) => "tls-client",
+        (None, None) => "ambassador",
+    });
+    if upstream.is_some() {
+        command.args(["--sni", NAME]);
+    }
+    if let Some(certs) = clients.or(upstream) {
+        command.arg("--tlscertpath").arg(certs);
+    }
+    let admin = format!("unix:{}", folder.join("admin.sock").display());
+    command
+        .args(["--src", &format!("{}:{PORT}", host.address)])
+        .args(["--dst", &to.to_string(), "--admin", &admin]);
+    ready(Process::spawn_here(SNPROXY, &mut command))
+}
+
+fn ready(process: Process) -> Process {
     eventually(START, "snproxy is ready", || {
         let log = process.log();
         assert!(process.exit_status().is_none(), "snproxy ended: {log}");
@@ -244,7 +381,7 @@ fn snproxy(
     process
 }
 
-fn cpus() -> usize {
+pub(crate) fn cpus() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
 }
 

@@ -19,6 +19,7 @@ mod report;
 mod results;
 mod rounds;
 mod table;
+mod tls;
 
 use allowed::Allowed;
 use anyhow::{Context, ensure};
@@ -48,7 +49,8 @@ const PORTS: &str = "ports";
 const IDLE: &str = "idle";
 const BURST: &str = "burst";
 const FLOOD: &str = "flood";
-const BESIDE: [&str; 4] = [PORTS, IDLE, BURST, FLOOD];
+const TLS: &str = "tls";
+const BESIDE: [&str; 5] = [PORTS, IDLE, BURST, FLOOD, TLS];
 
 #[derive(Parser)]
 #[command(about = "Measures snproxy beside its peers; `cargo xtask bench` runs it")]
@@ -87,10 +89,10 @@ struct Run {
     results: PathBuf,
     #[arg(long)]
     quick: bool,
-    /// Only cases with this in their name; there are also `ports`, `idle`, `burst` and `flood`.
+    /// Only cases with this in their name; there are also `ports`, `idle`, `burst`, `flood` and `tls`.
     #[arg(long)]
     case: Option<String>,
-    /// Only this one of `ports`, `idle`, `burst` and `flood`; the rest of the results stays.
+    /// Only this one of `ports`, `idle`, `burst`, `flood` and `tls`; the rest of the results stays.
     #[arg(long, conflicts_with_all = ["case", "quick"])]
     only: Option<String>,
     #[arg(long)]
@@ -144,7 +146,7 @@ impl Run {
         let mut works = cases::all();
         let filter = self.case.as_deref().unwrap_or_default();
         works.retain(|work| work.name().contains(filter));
-        let wants = |name: &str| name.contains(filter);
+        let wants = |name: &str| name.contains(filter) || name == TLS && tls::has(filter);
         ensure!(
             !works.is_empty() || BESIDE.into_iter().any(wants),
             "no case has `{filter}` in its name"
@@ -160,11 +162,20 @@ impl Run {
             idle: Vec::new(),
             burst: None,
             flood: None,
+            tls: None,
         };
         for name in BESIDE.into_iter().filter(|name| wants(name)) {
             self.measure_beside(name, &mut results, pace)?;
         }
         Ok(results)
+    }
+
+    fn filter(&self) -> &str {
+        // The part's own name is all of it.
+        self.case
+            .as_deref()
+            .filter(|case| *case != TLS)
+            .unwrap_or_default()
     }
 
     /// The results that there are, with one part anew.
@@ -190,7 +201,8 @@ impl Run {
             PORTS => results.ports = ports::measure(&self.snproxy, &once)?,
             IDLE => results.idle = idle::measure(&contestants, &once)?,
             BURST => results.burst = idle::burst(&contestants, &once)?,
-            _ => results.flood = Some(flood::measure(&contestants, pace)?),
+            FLOOD => results.flood = Some(flood::measure(&contestants, pace)?),
+            _ => results.tls = Some(tls::measure(&contestants, self.filter(), self.quick, pace)?),
         }
         Ok(())
     }

@@ -29,6 +29,8 @@ pub(crate) struct Results {
     pub(crate) burst: Option<BurstRow>,
     #[serde(default)]
     pub(crate) flood: Option<FloodTable>,
+    #[serde(default)]
+    pub(crate) tls: Option<TlsTable>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -118,6 +120,9 @@ pub(crate) struct Round {
     pub(crate) p50_us: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) p99_us: Option<f64>,
+    /// Share of the connections that took up a TLS session again, where that was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resumed: Option<f64>,
 }
 
 /// One proxy with that many cluster ports.
@@ -218,6 +223,21 @@ pub(crate) struct FloodRound {
     /// Connections that the flood got in.
     pub(crate) flood_per_second: f64,
     pub(crate) flood_failed: u64,
+}
+
+/// TLS and ambassadors.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct TlsTable {
+    /// It can be measured by itself.
+    pub(crate) date: String,
+    /// Share of the processors that other programs used when it began.
+    pub(crate) others: f64,
+    /// Of proxies that end the TLS of clients.
+    pub(crate) ends: Vec<Case>,
+    /// Of proxies that speak TLS to each other.
+    pub(crate) pairs: Vec<Case>,
+    /// Of proxies that carry connections to one server.
+    pub(crate) ambassadors: Vec<Case>,
 }
 
 /// Median with the least and the greatest.
@@ -334,6 +354,7 @@ mod tests {
             machine_cpu_us_per_op: 1.0,
             p50_us: None,
             p99_us: None,
+            resumed: None,
         };
         Contestant {
             name: name.to_owned(),

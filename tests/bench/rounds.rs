@@ -1,10 +1,10 @@
 //! Measuring: all contestants of a case in turn, in rounds.
 
 use crate::{
-    cases::Work,
-    contestants::{Contestant, Running},
+    cases::{Part, Work},
+    contestants::{Contestant, Running, cpus},
     ground::{Ground, POD_PORT},
-    load::{Outcome, Usage, to_f64},
+    load::{self, Outcome, Tls, Usage, to_f64},
     results::{self, Case, Round, Topology},
 };
 use anyhow::{Context, anyhow, bail, ensure};
@@ -64,6 +64,7 @@ impl World {
         command.args(["--listen", &ground.pod_address().to_string()]);
         let pod = host.server("pod", &mut command, POD_PORT);
         let running = contestant.start(&ground);
+        contestant.assert_verifies(&ground);
         Self {
             pids: running.pids(),
             contestant: contestant.clone(),
@@ -83,6 +84,18 @@ impl World {
             .args(["--connections", &work.connections.to_string()])
             .args(["--seconds", &pace.seconds.to_string()])
             .args(["--warm-up", &pace.warm_up.to_string()]);
+        if let Part::Tls(Tls { version, resume }) = work.part {
+            let version = serde_json::to_value(version)?;
+            command.args(["--tls", version.as_str().unwrap_or_default()]);
+            command.arg("--certs").arg(self.contestant.client_certs());
+            if resume {
+                command.arg("--resume");
+            }
+            // A handshake costs a client as much as a proxy: one thread of clients would be all that is measured.
+            if work.load == load::Case::Connect {
+                command.args(["--threads", &cpus().to_string()]);
+            }
+        }
         for pid in &self.pids {
             command.args(["--watch", &pid.to_string()]);
         }
@@ -209,6 +222,7 @@ impl Work {
             machine_cpu_us_per_op: to_f64(outcome.machine_us) / operations,
             p50_us: latency(outcome.p50_us),
             p99_us: latency(outcome.p99_us),
+            resumed: outcome.resumed,
         }
     }
 }
@@ -227,6 +241,9 @@ impl fmt::Display for Shown<'_> {
             } else {
                 write!(out, ", proxy CPU {us:.1} us/{}", work.operation())?;
             }
+        }
+        if let Some(resumed) = round.resumed {
+            write!(out, ", resumed {:.0} %", resumed * 100.0)?;
         }
         if let (Some(p50), Some(p99)) = (round.p50_us, round.p99_us) {
             write!(out, ", p50 {p50:.0} us, p99 {p99:.0} us")?;

@@ -5,7 +5,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use std::{
-    fs,
+    fs, io,
     ops::Range,
     path::Path,
     time::{Duration, SystemTime},
@@ -94,6 +94,16 @@ impl Issued {
     pub fn believing(mut self, ca: &Ca) -> Self {
         ca.pem().clone_into(&mut self.ca);
         self
+    }
+
+    /// What [`write_folder`](Self::write_folder) has put there.
+    pub fn read_folder(folder: &Path) -> io::Result<Self> {
+        let read = |name: &str| fs::read_to_string(folder.join(name));
+        Ok(Self {
+            ca: read("ca.pem")?,
+            cert: read("cert.pem")?,
+            key: read("key.pem")?,
+        })
     }
 
     /// Puts `ca.pem`, `cert.pem` and `key.pem` into a folder, which is made; each file is replaced at once.

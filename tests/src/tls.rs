@@ -2,8 +2,9 @@
 
 use crate::{Conn, Issued};
 use rustls::{
-    ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
-    crypto::ring,
+    ClientConfig, ClientConnection, Connection, DEFAULT_VERSIONS, RootCertStore, ServerConfig,
+    ServerConnection, SupportedProtocolVersion,
+    crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     server::WebPkiClientVerifier,
 };
@@ -39,12 +40,22 @@ impl Issued {
     /// A client that believes the authority, and shows its certificate if it is asked.
     #[track_caller]
     pub fn client(&self) -> Arc<ClientConfig> {
-        let config = ClientConfig::builder_with_provider(ring::default_provider().into())
-            .with_safe_default_protocol_versions()
+        Arc::new(self.client_with(ring::default_provider(), DEFAULT_VERSIONS))
+    }
+
+    /// The same with this cryptography and these versions of the protocol.
+    #[track_caller]
+    pub fn client_with(
+        &self,
+        provider: CryptoProvider,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ClientConfig {
+        ClientConfig::builder_with_provider(provider.into())
+            .with_protocol_versions(versions)
             .expect("protocol versions")
             .with_root_certificates(self.roots())
-            .with_client_auth_cert(self.chain(), self.private_key());
-        Arc::new(config.expect("a certificate and its key"))
+            .with_client_auth_cert(self.chain(), self.private_key())
+            .expect("a certificate and its key")
     }
 
     /// The same with a chain of so many certificates.

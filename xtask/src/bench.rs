@@ -13,11 +13,11 @@ pub(crate) struct Bench {
     /// Fewer and shorter rounds, under five minutes; docs/benchmarks.json is left alone.
     #[arg(long)]
     quick: bool,
-    /// Only cases with this in their name (also: ports, idle, burst, flood); docs/benchmarks.json is left alone.
+    /// Only cases with this in their name (also: ports, idle, burst, flood, tls); docs/benchmarks.json is left alone.
     #[arg(long, value_name = "FILTER")]
     case: Option<String>,
     /// Measure only this anew, and keep the other figures of docs/benchmarks.json.
-    #[arg(long, value_name = "NAME", value_parser = ["ports", "idle", "burst", "flood"], conflicts_with_all = ["case", "quick", "also"])]
+    #[arg(long, value_name = "NAME", value_parser = ["ports", "idle", "burst", "flood", "tls"], conflicts_with_all = ["case", "quick", "also"])]
     only: Option<String>,
     /// Instead of 5, or 3 with --quick.
     #[arg(long, value_name = "N")]

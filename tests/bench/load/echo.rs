@@ -2,8 +2,9 @@
 
 use super::{
     Case, Figures, Load, Outcome,
+    end::{Dial, End},
     hello::{HELLO, Hello},
-    latency::Latency,
+    latency::{Latency, to_f64},
     pattern::{PIECE, Pattern},
     socket::{self, Interest},
     usage::Usage,
@@ -16,7 +17,11 @@ use rustix::{
         epoll::{self, CreateFlags},
     },
 };
-use std::{os::fd::OwnedFd, time::Instant};
+use std::{
+    os::fd::OwnedFd,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Longer than a SYN or a FIN that was lost takes to come again, twice.
 const STALLED: Timespec = Timespec {
@@ -28,6 +33,25 @@ const STEP: usize = 7919;
 const MOST_EVENTS: usize = 256;
 
 pub(super) fn run(load: &Load) -> anyhow::Result<Outcome> {
+    let dial = load.dial()?;
+    let part = Load {
+        connections: load.connections / load.threads,
+        ..load.clone()
+    };
+    let (part, dial) = (&part, &dial);
+    let tallies: anyhow::Result<Vec<_>> = thread::scope(|scope| {
+        let one = |thread| scope.spawn(move || clients(part, dial, thread));
+        let threads: Vec<_> = (0..load.threads).map(one).collect();
+        let joined = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"));
+        joined.collect()
+    });
+    outcome(load, &tallies?)
+}
+
+/// Those of one thread.
+fn clients<'l>(load: &'l Load, dial: &'l Dial, thread: usize) -> anyhow::Result<Tally<'l>> {
     let size = usize::try_from(load.size)?;
     ensure!(
         (HELLO..=PIECE).contains(&size),
@@ -35,6 +59,7 @@ pub(super) fn run(load: &Load) -> anyhow::Result<Outcome> {
     );
     let mut clients = Clients {
         load,
+        dial,
         epoll: epoll::create(CreateFlags::CLOEXEC)?,
         pattern: Pattern::new(),
         scratch: vec![0; size].into(),
@@ -44,7 +69,7 @@ pub(super) fn run(load: &Load) -> anyhow::Result<Outcome> {
     let now = Instant::now();
     for index in 0..load.connections {
         // Far apart, so that an answer to another connection's request is wrong.
-        let position = index * STEP * STEP;
+        let position = (thread * load.connections + index) * STEP * STEP;
         let mut first = clients.pattern.at(position, size).to_vec();
         first[..HELLO].copy_from_slice(&Hello::Echo(load.size).encode());
         clients.all.push(Client {
@@ -60,11 +85,12 @@ pub(super) fn run(load: &Load) -> anyhow::Result<Outcome> {
         clients.open(index, now)?;
     }
     clients.serve()?;
-    clients.tally.outcome()
+    Ok(clients.tally)
 }
 
 struct Clients<'l> {
     load: &'l Load,
+    dial: &'l Dial,
     epoll: OwnedFd,
     pattern: Pattern,
     scratch: Box<[u8]>,
@@ -73,7 +99,7 @@ struct Clients<'l> {
 }
 
 struct Client {
-    socket: Option<OwnedFd>,
+    socket: Option<End>,
     interest: Interest,
     state: State,
     /// The first request of a connection: hello and pattern.
@@ -128,7 +154,14 @@ impl Clients<'_> {
                         Came::End => {
                             let now = Instant::now();
                             if is_per_connection {
+                                let before = self.tally.operations;
                                 self.tally.add(self.all[index].since, now)?;
+                                let ended = self.all[index].socket.as_ref();
+                                if self.tally.operations > before
+                                    && ended.is_some_and(End::is_resumed)
+                                {
+                                    self.tally.resumed += 1;
+                                }
                             }
                             self.all[index].socket = None;
                             if self.tally.is_over(now) {
@@ -148,15 +181,16 @@ impl Clients<'_> {
     }
 
     fn open(&mut self, index: usize, now: Instant) -> anyhow::Result<()> {
-        let socket = socket::open(self.load.to).context("open a connection")?;
+        let socket = self.dial.open()?;
         let client = &mut self.all[index];
         client.is_first = true;
         client.start(now);
         // As a rule the connection is there already: this is the same kernel, and it took the way to the
         // listener and back within connect(2).
         client.send(&socket, &self.pattern, self.scratch.len())?;
-        client.interest = client.state.interest();
-        socket::watch(&self.epoll, &socket, index as u64, client.interest)?;
+        let interest = socket.interest(client.state.interest());
+        client.interest = interest;
+        socket::watch(&self.epoll, &socket, index as u64, interest)?;
         client.socket = Some(socket);
         Ok(())
     }
@@ -173,7 +207,7 @@ impl Clients<'_> {
         let client = &mut self.all[index];
         client.state = State::Ending;
         let socket = client.socket.as_ref().context("a closed socket")?;
-        socket::finish(socket).context("send FIN")
+        socket.finish().context("send FIN")
     }
 
     fn advance(&mut self, index: usize) -> anyhow::Result<Came> {
@@ -189,13 +223,13 @@ impl Clients<'_> {
                 Came::Nothing
             }
             State::Receiving => client.receive(&socket, &self.pattern, &mut self.scratch)?,
-            State::Ending => match socket::try_recv(&socket, &mut self.scratch[..1])? {
+            State::Ending => match socket.try_recv(&mut self.scratch[..1])? {
                 None => Came::Nothing,
                 Some(0) => Came::End,
                 Some(_) => bail!("bytes behind the answer"),
             },
         };
-        let interest = client.state.interest();
+        let interest = socket.interest(client.state.interest());
         if interest != client.interest {
             client.interest = interest;
             socket::watch_for(&self.epoll, &socket, index as u64, interest)?;
@@ -221,13 +255,13 @@ impl Client {
         self.since = now;
     }
 
-    fn send(&mut self, socket: &OwnedFd, pattern: &Pattern, size: usize) -> anyhow::Result<()> {
+    fn send(&mut self, socket: &End, pattern: &Pattern, size: usize) -> anyhow::Result<()> {
         let request = if self.is_first {
             &self.first
         } else {
             pattern.at(self.position, size)
         };
-        let sent = socket::try_send(socket, &request[self.done..]).context("send")?;
+        let sent = socket.try_send(&request[self.done..]).context("send")?;
         self.done += sent.unwrap_or_default();
         if self.done == size {
             self.done = 0;
@@ -238,13 +272,13 @@ impl Client {
 
     fn receive(
         &mut self,
-        socket: &OwnedFd,
+        socket: &End,
         pattern: &Pattern,
         scratch: &mut [u8],
     ) -> anyhow::Result<Came> {
         let size = scratch.len();
         let room = &mut scratch[self.done..];
-        let Some(count) = socket::try_recv(socket, room).context("receive")? else {
+        let Some(count) = socket.try_recv(room).context("receive")? else {
             return Ok(Came::Nothing);
         };
         ensure!(count > 0, "ends after {} of {size} bytes", self.done);
@@ -277,6 +311,8 @@ struct Tally<'l> {
     until: Option<(Instant, Usage)>,
     operations: u64,
     latency: Latency,
+    /// Those of them that took up a session again.
+    resumed: u64,
 }
 
 impl<'l> Tally<'l> {
@@ -290,6 +326,7 @@ impl<'l> Tally<'l> {
             until: None,
             operations: 0,
             latency: Latency::new(),
+            resumed: 0,
         }
     }
 
@@ -314,18 +351,38 @@ impl<'l> Tally<'l> {
         Ok(())
     }
 
-    fn outcome(&self) -> anyhow::Result<Outcome> {
+    fn figures(&self) -> anyhow::Result<Figures> {
         let (from, before) = self.from.context("nothing was done in time")?;
         let (until, after) = self.until.context("nothing was done at the end")?;
-        let figures = Figures {
+        Ok(Figures {
             operations: self.operations,
             took: until - from,
             cost: after.since(before),
-        };
-        Ok(Outcome {
-            p50_us: self.latency.quantile_us(0.5),
-            p99_us: self.latency.quantile_us(0.99),
-            ..figures.outcome(self.load)
         })
     }
+}
+
+/// Of all threads. They begin and end together, within the time of an operation: time and cost are their mean.
+fn outcome(load: &Load, tallies: &[Tally<'_>]) -> anyhow::Result<Outcome> {
+    let figures: anyhow::Result<Vec<_>> = tallies.iter().map(Tally::figures).collect();
+    let figures = figures?;
+    let count = u32::try_from(figures.len())?;
+    let mean = |cost: fn(&Figures) -> u64| figures.iter().map(cost).sum::<u64>() / u64::from(count);
+    let took: Duration = figures.iter().map(|one| one.took).sum();
+    let all = Figures {
+        operations: figures.iter().map(|one| one.operations).sum(),
+        took: took / count,
+        cost: (mean(|one| one.cost.0), mean(|one| one.cost.1)),
+    };
+    let mut latency = Latency::new();
+    for tally in tallies {
+        latency.join(&tally.latency);
+    }
+    let resumed = to_f64(tallies.iter().map(|tally| tally.resumed).sum());
+    Ok(Outcome {
+        p50_us: latency.quantile_us(0.5),
+        p99_us: latency.quantile_us(0.99),
+        resumed: (load.resume).then(|| resumed / to_f64(all.operations)),
+        ..all.outcome(load)
+    })
 }

@@ -26,6 +26,13 @@ impl Latency {
         self.counts[bucket(nanos).min(last)] += 1;
     }
 
+    /// Adds those of another one.
+    pub(super) fn join(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+    }
+
     /// The time that this share of the operations took at most, in microseconds; 0 without operations.
     pub(super) fn quantile_us(&self, share: f64) -> f64 {
         let total: u64 = self.counts.iter().sum();

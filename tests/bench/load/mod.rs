@@ -4,6 +4,7 @@
 //! The two run as processes of their own, so that the pod's share of a processor is nobody else's.
 
 mod echo;
+mod end;
 mod flood;
 mod hello;
 mod latency;
@@ -14,6 +15,7 @@ mod stream;
 mod streams;
 mod usage;
 
+pub(crate) use end::{NAME, Tls, Version};
 pub(crate) use flood::{Flood, Flooded, Modest, Served};
 pub(crate) use latency::to_f64;
 pub(crate) use pod::Pod;
@@ -22,7 +24,7 @@ pub(crate) use usage::Usage;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -54,6 +56,18 @@ pub(crate) struct Load {
     /// Before those that count.
     #[arg(long, default_value_t = 0.2)]
     pub(crate) warm_up: f64,
+    /// Threads that the connections are spread over.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) threads: usize,
+    /// Clients speak this version of TLS.
+    #[arg(long, value_name = "VERSION", requires = "certs")]
+    pub(crate) tls: Option<Version>,
+    /// Folder with the client's certificate.
+    #[arg(long)]
+    pub(crate) certs: Option<PathBuf>,
+    /// Take up TLS sessions again.
+    #[arg(long)]
+    pub(crate) resume: bool,
     /// Processes whose processor time is told, such as those of a proxy.
     #[arg(long, value_name = "PID")]
     pub(crate) watch: Vec<u32>,
@@ -77,6 +91,8 @@ pub(crate) struct Outcome {
     /// Processor time of the whole machine, the load generator and the kernel's own threads included.
     pub(crate) machine_us: u64,
     pub(crate) errors: u64,
+    /// Share of the connections that took up a TLS session again, where that was tried.
+    pub(crate) resumed: Option<f64>,
 }
 
 impl Load {
@@ -87,6 +103,17 @@ impl Load {
             Case::Up | Case::Down => streams::run(self),
         }
         .with_context(what)
+    }
+
+    fn dial(&self) -> anyhow::Result<end::Dial> {
+        let tls = match (self.tls, &self.certs) {
+            (Some(version), Some(certs)) => {
+                let resume = self.resume;
+                Some(Tls { version, resume }.config(certs)?)
+            }
+            _ => None,
+        };
+        Ok(end::Dial { to: self.to, tls })
     }
 
     fn measured(&self) -> Duration {
@@ -121,6 +148,7 @@ impl Figures {
             watched_us: self.cost.0,
             machine_us: self.cost.1,
             errors: 0,
+            resumed: None,
         }
     }
 }

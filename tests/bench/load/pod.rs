@@ -1,6 +1,7 @@
 //! The pod: answers requests, takes streams and gives them.
 
 use super::{
+    end::End,
     hello::{HELLO, Hello},
     pattern::{PIECE, Pattern},
     socket::{self, Interest},
@@ -87,7 +88,7 @@ struct Served {
 }
 
 struct Conn {
-    socket: OwnedFd,
+    socket: End,
     interest: Interest,
     state: State,
     /// The request being received or answered.
@@ -130,7 +131,7 @@ impl Served {
         let interest = State::Hello.interest();
         socket::watch(&self.epoll, &socket, index as u64, interest)?;
         self.conns[index] = Some(Conn {
-            socket,
+            socket: End::Plain(socket),
             interest,
             state: State::Hello,
             request: self.buffers.pop().unwrap_or_default(),
@@ -172,7 +173,7 @@ impl Conn {
             State::Hello => return self.hello(pattern, scratch),
             State::Receiving => {
                 let room = &mut self.request[self.done..];
-                if let Some(count) = socket::try_recv(&self.socket, room)? {
+                if let Some(count) = self.socket.try_recv(room)? {
                     if count == 0 {
                         ensure!(self.done == 0, "a request ends after {} bytes", self.done);
                         return Ok(false);
@@ -185,12 +186,12 @@ impl Conn {
             State::Up(receiver) => {
                 if receiver.receive(&self.socket, pattern, scratch)? {
                     let bytes = receiver.bytes().to_le_bytes();
-                    let sent = socket::try_send(&self.socket, &bytes)?;
+                    let sent = self.socket.try_send(&bytes)?;
                     ensure!(sent == Some(bytes.len()), "no room for a number");
                     self.state = State::Ending;
                 }
             }
-            State::Down(sender) => match socket::try_recv(&self.socket, &mut scratch[..2])? {
+            State::Down(sender) => match self.socket.try_recv(&mut scratch[..2])? {
                 None => sender.send(&self.socket, pattern)?,
                 Some(count) => {
                     ensure!(count == 1, "{count} bytes as the word to stop");
@@ -203,7 +204,7 @@ impl Conn {
                 }
             }
             State::Ending => {
-                if let Some(count) = socket::try_recv(&self.socket, &mut scratch[..1])? {
+                if let Some(count) = self.socket.try_recv(&mut scratch[..1])? {
                     ensure!(count == 0, "a byte behind the end");
                     return Ok(false);
                 }
@@ -214,7 +215,7 @@ impl Conn {
 
     /// Learns what this connection is for. The first request or the beginning of the stream may come with it.
     fn hello(&mut self, pattern: &Pattern, scratch: &mut [u8]) -> anyhow::Result<bool> {
-        let Some(count) = socket::try_recv(&self.socket, scratch)? else {
+        let Some(count) = self.socket.try_recv(scratch)? else {
             return Ok(true);
         };
         if count == 0 {
@@ -256,7 +257,7 @@ impl Conn {
     }
 
     fn answer(&mut self) -> anyhow::Result<()> {
-        let sent = socket::try_send(&self.socket, &self.request[self.done..])?;
+        let sent = self.socket.try_send(&self.request[self.done..])?;
         self.done += sent.unwrap_or_default();
         self.state = if self.done < self.request.len() {
             State::Answering

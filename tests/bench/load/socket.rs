@@ -4,11 +4,13 @@ use rustix::{
     event::epoll,
     io::{self, Errno},
     net::{
-        AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept_with, bind,
-        connect, listen, recv, send, shutdown, socket_with, sockopt,
+        AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags,
+        SocketType, accept_with, bind, connect, listen, recv, send, sendmsg, shutdown, socket_with,
+        sockopt,
     },
 };
 use std::{
+    io::IoSlice,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
 };
@@ -55,6 +57,15 @@ pub(super) fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
 /// `None` when there is no room. Also while the connection is being opened.
 pub(super) fn try_send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<Option<usize>> {
     unless_it_would_block(send(socket, bytes, SendFlags::NOSIGNAL))
+}
+
+/// The same of several pieces in one go.
+pub(super) fn try_send_pieces(
+    socket: &OwnedFd,
+    pieces: &[IoSlice<'_>],
+) -> io::Result<Option<usize>> {
+    let mut control = SendAncillaryBuffer::default();
+    unless_it_would_block(sendmsg(socket, pieces, &mut control, SendFlags::NOSIGNAL))
 }
 
 /// `None` when nothing is there; `Some(0)` at the end.

@@ -1,11 +1,10 @@
 //! The two ends of a stream: as much of the pattern as goes through, then a trailer that tells how much it was.
 
 use super::{
+    end::End,
     pattern::{PIECE, Pattern},
-    socket,
 };
 use anyhow::{Context, ensure};
-use std::os::fd::OwnedFd;
 
 /// A byte that cannot stand there, and the number of bytes before it.
 const TRAILER: usize = 9;
@@ -19,22 +18,22 @@ pub(super) struct Sender {
 
 impl Sender {
     /// Sends one piece, if there is room for it.
-    pub(super) fn send(&mut self, socket: &OwnedFd, pattern: &Pattern) -> anyhow::Result<()> {
+    pub(super) fn send(&mut self, socket: &End, pattern: &Pattern) -> anyhow::Result<()> {
         debug_assert!(self.trailer.is_none(), "nothing comes behind the trailer");
         let piece = pattern.at(self.sent, PIECE);
-        self.sent += socket::try_send(socket, piece)?.unwrap_or_default();
+        self.sent += socket.try_send(piece)?.unwrap_or_default();
         Ok(())
     }
 
     /// Ends the stream here; gives true when all of it has been sent, the trailer too.
-    pub(super) fn end(&mut self, socket: &OwnedFd, pattern: &Pattern) -> anyhow::Result<bool> {
+    pub(super) fn end(&mut self, socket: &End, pattern: &Pattern) -> anyhow::Result<bool> {
         let sent = self.sent;
         let (trailer, done) = self.trailer.get_or_insert_with(|| {
             let mut trailer = [!pattern.at(sent, 1)[0]; TRAILER];
             trailer[1..].copy_from_slice(&(sent as u64).to_le_bytes());
             (trailer, 0)
         });
-        *done += socket::try_send(socket, &trailer[*done..])?.unwrap_or_default();
+        *done += socket.try_send(&trailer[*done..])?.unwrap_or_default();
         Ok(*done == TRAILER)
     }
 
@@ -56,11 +55,11 @@ impl Receiver {
     /// Errors: a byte that is neither of the pattern nor of its trailer, a wrong length, an early end.
     pub(super) fn receive(
         &mut self,
-        socket: &OwnedFd,
+        socket: &End,
         pattern: &Pattern,
         scratch: &mut [u8],
     ) -> anyhow::Result<bool> {
-        let Some(count) = socket::try_recv(socket, scratch)? else {
+        let Some(count) = socket.try_recv(scratch)? else {
             return Ok(false);
         };
         ensure!(count > 0, "the stream ends after {} bytes", self.received);

@@ -2,6 +2,7 @@
 
 use super::{
     Case, Figures, Load, Outcome,
+    end::{Dial, End},
     hello::Hello,
     pattern::{PIECE, Pattern},
     socket::{self, Interest},
@@ -18,7 +19,6 @@ use rustix::{
 };
 use std::{
     mem,
-    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
@@ -31,13 +31,14 @@ const STOP: &[u8] = b"s";
 /// Counts from the first connect(2) until the last byte was received and its count was told, without the bytes of
 /// the warm-up, which has connections of its own.
 pub(super) fn run(load: &Load) -> anyhow::Result<Outcome> {
+    let dial = load.dial()?;
     let pattern = Pattern::new();
     if !load.warming().is_zero() {
-        transfer(load, &pattern, load.warming())?;
+        transfer(load, &dial, &pattern, load.warming())?;
     }
     let before = Usage::now(&load.watch)?;
     let start = Instant::now();
-    let operations = transfer(load, &pattern, load.measured())?;
+    let operations = transfer(load, &dial, &pattern, load.measured())?;
     let took = start.elapsed();
     let cost = Usage::now(&load.watch)?.since(before);
     let figures = Figures {
@@ -49,7 +50,7 @@ pub(super) fn run(load: &Load) -> anyhow::Result<Outcome> {
 }
 
 struct Stream {
-    socket: Option<OwnedFd>,
+    socket: Option<End>,
     interest: Interest,
     state: State,
     bytes: u64,
@@ -79,13 +80,13 @@ impl State {
 }
 
 /// Gives the bytes that went through.
-fn transfer(load: &Load, pattern: &Pattern, time: Duration) -> anyhow::Result<u64> {
+fn transfer(load: &Load, dial: &Dial, pattern: &Pattern, time: Duration) -> anyhow::Result<u64> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let end = Instant::now() + time;
     let mut scratch = vec![0; PIECE];
     let mut streams = Vec::with_capacity(load.connections);
     for index in 0..load.connections {
-        let socket = socket::open(load.to).context("open a connection")?;
+        let socket = dial.open()?;
         let interest = Interest::Write;
         socket::watch(&epoll, &socket, index as u64, interest)?;
         streams.push(Stream {
@@ -113,10 +114,10 @@ fn transfer(load: &Load, pattern: &Pattern, time: Duration) -> anyhow::Result<u6
                 live -= 1;
                 continue;
             }
-            let interest = stream.state.interest();
+            let socket = stream.socket.as_ref().context("a closed socket")?;
+            let interest = socket.interest(stream.state.interest());
             if interest != stream.interest {
                 stream.interest = interest;
-                let socket = stream.socket.as_ref().context("a closed socket")?;
                 socket::watch_for(&epoll, socket, index as u64, interest)?;
             }
         }
@@ -142,8 +143,9 @@ impl Stream {
                     Case::Up => (Hello::Up, State::Sending(Sender::default())),
                     _ => (Hello::Down, State::Receiving(Receiver::default())),
                 };
-                send_whole(socket, &hello.encode())?;
-                self.state = state;
+                if send_whole(socket, &hello.encode())? {
+                    self.state = state;
+                }
             }
             State::Sending(sender) if !is_over => sender.send(socket, pattern)?,
             State::Sending(sender) => self.state = State::Telling(mem::take(sender)),
@@ -154,13 +156,13 @@ impl Stream {
                 }
             }
             State::Told => {
-                if let Some(count) = socket::try_recv(socket, &mut scratch[..8])? {
+                if let Some(count) = socket.try_recv(&mut scratch[..8])? {
                     ensure!(
                         scratch[..count] == self.bytes.to_le_bytes(),
                         "{} bytes were sent, and others received",
                         self.bytes
                     );
-                    socket::finish(socket)?;
+                    socket.finish()?;
                     self.state = State::Ending;
                 }
             }
@@ -169,19 +171,19 @@ impl Stream {
                     bail!("ends by itself after {} bytes", receiver.bytes());
                 }
                 if is_over {
-                    send_whole(socket, STOP)?;
+                    ensure!(send_whole(socket, STOP)?, "no room for the word to stop");
                     self.state = State::Stopping(mem::take(receiver));
                 }
             }
             State::Stopping(receiver) => {
                 if receiver.receive(socket, pattern, scratch)? {
                     self.bytes = receiver.bytes();
-                    socket::finish(socket)?;
+                    socket.finish()?;
                     self.state = State::Ending;
                 }
             }
             State::Ending => {
-                if let Some(count) = socket::try_recv(socket, &mut scratch[..1])? {
+                if let Some(count) = socket.try_recv(&mut scratch[..1])? {
                     ensure!(count == 0, "a byte behind the end");
                     return Ok(true);
                 }
@@ -191,12 +193,11 @@ impl Stream {
     }
 }
 
-fn send_whole(socket: &OwnedFd, bytes: &[u8]) -> anyhow::Result<()> {
-    let sent = socket::try_send(socket, bytes)?;
-    ensure!(
-        sent == Some(bytes.len()),
-        "no room for {} bytes",
-        bytes.len()
-    );
-    Ok(())
+/// False where it has to be tried again.
+fn send_whole(socket: &End, bytes: &[u8]) -> anyhow::Result<bool> {
+    let Some(sent) = socket.try_send(bytes)? else {
+        return Ok(false);
+    };
+    ensure!(sent == bytes.len(), "no room for {} bytes", bytes.len());
+    Ok(true)
 }

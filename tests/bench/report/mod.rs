@@ -6,6 +6,7 @@ mod flood;
 mod goals;
 mod plot;
 mod rows;
+mod tls;
 
 use crate::results::{Results, Topology};
 use anyhow::Context;
@@ -117,6 +118,9 @@ fn page(results: &Results, name: &str) -> String {
     }
     if let Some(flood) = &results.flood {
         section("## Flood", &flood::text(flood));
+    }
+    if let Some(tls) = &results.tls {
+        section("## TLS and ambassadors", &tls::text(tls));
     }
     section("## Memory", &rows::memory(results));
     page.trim_end().to_owned() + "\n"

@@ -1,7 +1,7 @@
 use super::*;
 use crate::results::{
     Against, Better, BurstRound, BurstRow, Case, Contestant, FloodRound, FloodRow, FloodTable,
-    Goal, IdleRound, IdleRow, Machine, Memory, Of, PortsRound, PortsRow, Round, Versions,
+    Goal, IdleRound, IdleRow, Machine, Memory, Of, PortsRound, PortsRow, Round, TlsTable, Versions,
 };
 
 /// Two rounds of a case: of direct, snproxy and the rest, in Gbit/s.
@@ -13,6 +13,7 @@ fn case(topology: Topology, goal: f64) -> Case {
             machine_cpu_us_per_op: 900_000.0,
             p50_us: None,
             p99_us: None,
+            resumed: None,
         };
         Contestant {
             name: name.to_owned(),
@@ -106,7 +107,29 @@ fn results() -> Results {
             others: 0.04,
             rows: vec![flood("haproxy", 80.0), flood("snproxy", 60.0)],
         }),
+        tls: Some(TlsTable {
+            date: "2026-11-21T14:00:00Z".to_owned(),
+            others: 0.05,
+            ends: vec![resumed()],
+            pairs: Vec::new(),
+            ambassadors: Vec::new(),
+        }),
     }
+}
+
+/// Of connections that took up sessions again, one less in a hundred with each contestant; nobody is direct.
+fn resumed() -> Case {
+    let mut case = case(Topology::OneHost, 1.0);
+    case.title = "TLS 1.3: connections, resumed".to_owned();
+    case.contestants.remove(0);
+    let mut share = 1.0;
+    for one in &mut case.contestants {
+        for round in &mut one.rounds {
+            round.resumed = Some(share);
+        }
+        share -= 0.01;
+    }
+    case
 }
 
 /// One round with these times; the answers take far longer than the connects.
@@ -183,6 +206,16 @@ fn figures_stand_in_the_tables() {
     stands(&["net.ipv4.x = 1"]);
     stands(&["**snproxy**", "60.0 [60.0–60.0]", "5,000", "| 0 "]);
     stands(&["Measured 2026-11-21T13:00:00Z", "used 4.00 % of"]);
+    stands(&["Measured 2026-11-21T14:00:00Z", "2 rounds"]);
+    stands(&["Resumed: haproxy 100 %,", "snproxy 97 %."]);
+    // To the better HAProxy and to nginx; of CPU they have the same.
+    stands(&[
+        "| TLS 1.3: connections, resumed ",
+        "| 1.25 [1.25–1.25] ",
+        "| 0.83 [0.83–0.83] ",
+        "| 1.00 [1.00–1.00] ",
+    ]);
+    stands(&["| TLS 1.3: connections, resumed ", "of haproxy "]);
 }
 
 #[test]
