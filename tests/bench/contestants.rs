@@ -150,6 +150,11 @@ impl Contestant {
         }
     }
 
+    /// Whether it is there for something else than a cluster of plain ports.
+    pub(crate) fn is_beside(&self) -> bool {
+        !matches!(self.role, Role::Cluster)
+    }
+
     /// Whether it is another build of snproxy.
     pub(crate) fn is_further(&self) -> bool {
         self.name != SNPROXY && matches!(self.proxy, Proxy::Snproxy(_))
