@@ -59,7 +59,6 @@ fn clients<'l>(load: &'l Load, dial: &'l Dial, thread: usize) -> anyhow::Result<
     );
     let mut clients = Clients {
         load,
-        dial,
         epoll: epoll::create(CreateFlags::CLOEXEC)?,
         pattern: Pattern::new(),
         scratch: vec![0; size].into(),
@@ -73,6 +72,11 @@ fn clients<'l>(load: &'l Load, dial: &'l Dial, thread: usize) -> anyhow::Result<
         let mut first = clients.pattern.at(position, size).to_vec();
         first[..HELLO].copy_from_slice(&Hello::Echo(load.size).encode());
         clients.all.push(Client {
+            dial: if load.resume {
+                dial.of_its_own()
+            } else {
+                dial.clone()
+            },
             socket: None,
             interest: Interest::Read,
             state: State::Ending,
@@ -90,7 +94,6 @@ fn clients<'l>(load: &'l Load, dial: &'l Dial, thread: usize) -> anyhow::Result<
 
 struct Clients<'l> {
     load: &'l Load,
-    dial: &'l Dial,
     epoll: OwnedFd,
     pattern: Pattern,
     scratch: Box<[u8]>,
@@ -99,6 +102,7 @@ struct Clients<'l> {
 }
 
 struct Client {
+    dial: Dial,
     socket: Option<End>,
     interest: Interest,
     state: State,
@@ -181,8 +185,8 @@ impl Clients<'_> {
     }
 
     fn open(&mut self, index: usize, now: Instant) -> anyhow::Result<()> {
-        let socket = self.dial.open()?;
         let client = &mut self.all[index];
+        let socket = client.dial.open()?;
         client.is_first = true;
         client.start(now);
         // As a rule the connection is there already: this is the same kernel, and it took the way to the

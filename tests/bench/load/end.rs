@@ -29,8 +29,8 @@ use std::{
 pub(crate) const NAME: &str = "server.example";
 /// Most bytes of records that are received at once.
 const RECORDS: usize = 64 << 10;
-/// Sessions that are remembered.
-const SESSIONS: usize = 256;
+/// Sessions that a client remembers: there is one server.
+const SESSIONS: usize = 8;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; RECORDS].into());
@@ -54,29 +54,25 @@ pub(crate) struct Tls {
     pub(crate) resume: bool,
 }
 
-impl Tls {
+impl Version {
     /// `folder` holds the client's certificate, its key, and the authority.
     pub(super) fn config(self, folder: &Path) -> anyhow::Result<Arc<ClientConfig>> {
         let provider = CryptoProvider {
-            cipher_suites: vec![match self.version {
-                Version::Tls12 => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-                Version::Tls13 => cipher_suite::TLS13_AES_256_GCM_SHA384,
+            cipher_suites: vec![match self {
+                Self::Tls12 => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+                Self::Tls13 => cipher_suite::TLS13_AES_256_GCM_SHA384,
             }],
             // Of the second one is the server's certificate, for which TLS 1.2 asks the client.
             kx_groups: vec![kx_group::X25519, kx_group::SECP256R1],
             ..ring::default_provider()
         };
-        let version = match self.version {
-            Version::Tls12 => &TLS12,
-            Version::Tls13 => &TLS13,
+        let version = match self {
+            Self::Tls12 => &TLS12,
+            Self::Tls13 => &TLS13,
         };
         let issued = Issued::read_folder(folder).context("certificates of the client")?;
         let mut config = issued.client_with(provider, &[version]);
-        config.resumption = if self.resume {
-            Resumption::in_memory_sessions(SESSIONS)
-        } else {
-            Resumption::disabled()
-        };
+        config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
     }
 }
@@ -99,6 +95,20 @@ pub(super) struct Session {
 }
 
 impl Dial {
+    /// The same for a client of its own, which knows nobody else's sessions.
+    pub(super) fn of_its_own(&self) -> Self {
+        let own = |config: &Arc<ClientConfig>| {
+            let mut config = ClientConfig::clone(config);
+            config.resumption = Resumption::in_memory_sessions(SESSIONS);
+            Arc::new(config)
+        };
+        let tls = self.tls.as_ref();
+        Self {
+            tls: tls.map(own),
+            ..self.clone()
+        }
+    }
+
     /// A connection being opened.
     pub(super) fn open(&self) -> anyhow::Result<End> {
         let socket = socket::open(self.to).context("open a connection")?;

@@ -107,10 +107,7 @@ impl Load {
 
     fn dial(&self) -> anyhow::Result<end::Dial> {
         let tls = match (self.tls, &self.certs) {
-            (Some(version), Some(certs)) => {
-                let resume = self.resume;
-                Some(Tls { version, resume }.config(certs)?)
-            }
+            (Some(version), Some(certs)) => Some(version.config(certs)?),
             _ => None,
         };
         Ok(end::Dial { to: self.to, tls })

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::results::{Case, Contestant, HAPROXY_LARGE, Of, SNPROXY, TlsTable};
 use snproxy_pages::table::{Table, number};
+use std::fmt::Write as _;
 
 const ENDS: &str = "\
 Clients speak TLS to a proxy on their host, which ends it and sends plain bytes to the pod. *snproxy* is `snproxy tls-server`, *snproxy-port* a \
@@ -40,7 +41,7 @@ pub(super) fn text(tls: &TlsTable) -> String {
         if !cases.is_empty() {
             let cases: Vec<_> = cases.iter().collect();
             let tables = cases::text(&cases);
-            text.push_str(&format!("\n### {title}\n\n{said}\n\n{tables}"));
+            let _ = write!(text, "\n### {title}\n\n{said}\n\n{tables}");
         }
     }
     text
