@@ -256,8 +256,8 @@ pub fn request_for(port: u16) -> String {
     format!("PROXY TCP4 1.2.3.4 1.2.3.4 123 {port}\r\n")
 }
 
-/// One line and the number of reads it took; `None` where the caller ended before it was whole, or was silent for longer
-/// than this.
+/// One line and the number of reads it took; `None` where the caller ended before it was whole, was silent for longer than
+/// this, or says something else.
 fn request(guest: &Guest, silence: Option<Duration>) -> Option<(Vec<u8>, usize)> {
     if silence.is_some_and(|limit| !guest.is_readable(limit)) {
         return None;
@@ -267,6 +267,10 @@ fn request(guest: &Guest, silence: Option<Duration>) -> Option<(Vec<u8>, usize)>
     for reads in 1.. {
         let count = guest.read(&mut chunk).ok().filter(|count| *count > 0)?;
         bytes.extend_from_slice(&chunk[..count]);
+        // TLS, for one.
+        if !bytes.starts_with(b"P") {
+            break;
+        }
         if let Some(at) = bytes.windows(2).position(|end| end == b"\r\n") {
             bytes.truncate(at + 2);
             return Some((bytes, reads));

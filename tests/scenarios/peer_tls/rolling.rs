@@ -1,7 +1,7 @@
 //! A cluster that learns TLS host by host, while it is used.
 
 use super::{POD, PORT, secure, serve, set};
-use snproxy_tests::{Ca, Conn, Host, Net, PROXY_PORT, Pod, request_for};
+use snproxy_tests::{Ca, Conn, Host, Net, PROXY_PORT, Peer, Pod, eventually, request_for};
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -125,4 +125,26 @@ fn an_optional_host_serves_and_calls_those_without_tls() {
     for _ in 0..10 {
         assert_eq!(b.open(PORT + 1).greeting(), "a");
     }
+}
+
+#[test]
+fn the_no_of_a_host_without_tls_is_believed() {
+    let net = Net::hosts(["a", "b"]);
+    let (a, b) = (net.host("a"), net.host("b"));
+    b.peer(Peer::scripted(|port, guest| {
+        if port == PORT + 1 {
+            let _ = guest.send(b"SENDPROXY=false\r\nb\n");
+        }
+    }));
+    secure(a, &Ca::new("proxies"), "optional");
+    a.start();
+    for _ in 0..5 {
+        assert_eq!(a.open(PORT + 1).greeting(), "b");
+        assert!(a.is_reset(PORT), "b said no");
+    }
+    eventually(SOON, "they have ended", || {
+        a.ends("not_mapped") + a.ends("no_upstream") == 5
+    });
+    assert_eq!(a.ends("not_mapped"), 5, "{}", a.log());
+    assert!(!a.log().contains("may not speak TLS"), "{}", a.log());
 }

@@ -37,6 +37,8 @@ pub(super) struct Call {
     speech: Speech,
     /// It was called in the other way before.
     is_second: bool,
+    /// That was in plain, and was closed: a no of a host that does not speak TLS.
+    was_closed: bool,
 }
 
 impl Race<'_> {
@@ -51,6 +53,7 @@ impl Race<'_> {
             over_spare: false,
             speech: self.shared.speech(&self.table.conf, self.peer(at)),
             is_second: false,
+            was_closed: false,
         };
         let (spares, request) = (&self.shared.spares, self.request);
         match call::send_over_spare(spares, addr, request, &call.speech, STAGGER) {
@@ -156,7 +159,7 @@ impl Race<'_> {
                 None
             }
             Event::Said(call, _, said) if self.is_other_speech(&call, &said) => {
-                self.call_otherwise(call);
+                self.call_otherwise(call, &said);
                 None
             }
             Event::Said(call, connection, said)
@@ -211,8 +214,9 @@ impl Race<'_> {
         may_be_both && is_no && !call.is_second
     }
 
-    fn call_otherwise(&mut self, mut call: Call) {
+    fn call_otherwise(&mut self, mut call: Call, said: &Said) {
         let peer = self.peer(call.at);
+        call.was_closed = matches!(said, Said::Closed);
         call.speech = if call.speech.is_plain() {
             self.shared.peer_speech.forget_plain(peer.addr());
             self.shared.secure_speech(&self.table.conf, peer)
@@ -269,6 +273,11 @@ impl Race<'_> {
                 Answer::Busy
             }
             Said::Closed => Answer::NotHere,
+            Said::NotGreeted(NotGreeted::NotTls(_)) if call.was_closed => {
+                note_host(peer, true);
+                self.shared.peer_speech.note_plain(peer.addr());
+                Answer::NotHere
+            }
             Said::Reply(Reply::Pods(_), _) | Said::Garbage => {
                 search.note(Over::NoUpstream);
                 debug!(host = %peer.name, addr = %peer.addr(), "the answer is none of the protocol");
