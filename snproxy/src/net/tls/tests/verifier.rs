@@ -11,7 +11,7 @@ use super::super::verifier::{Authorities, Called, Callers};
 use super::*;
 
 /// The first of January.
-fn year(year: i32) -> UnixTime {
+pub(super) fn year(year: i32) -> UnixTime {
     let seconds = date_time_ymd(year, 1, 1).unix_timestamp();
     UnixTime::since_unix_epoch(Duration::from_secs(seconds.try_into().unwrap()))
 }
