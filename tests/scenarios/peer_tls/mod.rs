@@ -72,6 +72,7 @@ fn nobody_on_the_way_reads_what_hosts_say() {
     for host in [a, b] {
         host.start();
     }
+    eventually(SOON, "the host is up", || a.count("/hosts/up") == 1);
     said("in-the-open");
     eventually(SOON, "the tap has it", || {
         let log = socat.log();
@@ -102,6 +103,7 @@ fn spare_connections_serve_in_tls_as_well() {
     let (a, b) = (net.host("a"), net.host("b"));
     serve(b);
     let took = |what: &str| {
+        eventually(SOON, "b is found", || a.count("/hosts/up") == 1);
         for _ in 0..20 {
             a.open(PORT).greeting();
         }
@@ -149,6 +151,7 @@ fn certificates_of_proxies_are_replaced_while_they_talk() {
         secure(host, &ca, "");
         host.start();
     }
+    eventually(SOON, "b is found", || a.count("/hosts/up") == 1);
     let old = a.open(PORT);
     assert_eq!(old.greeting(), "b");
     for round in 0..3 {

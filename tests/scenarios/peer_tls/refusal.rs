@@ -102,6 +102,7 @@ fn the_name_of_a_host_is_verified_where_that_is_asked_for() {
     for host in [a, b] {
         host.start();
     }
+    eventually(SOON, "b is found", || up(a) == 1);
     // Of the CA: one of the cluster.
     assert_eq!(a.open(PORT).greeting(), "b");
     a.reloaded_after(|a| set(a, "verify=host"));

@@ -37,6 +37,9 @@ fn a_cluster_changes_to_tls_and_back_without_a_lost_connection() {
         host.mappings(&format!("{port}:{POD}:10000:false\n"))
             .start();
     }
+    eventually(SOON, "all of them know each other", || {
+        hosts.iter().all(|host| host.count("/hosts/up") == 2)
+    });
     let old: Vec<Conn> = OF_HOST[1..]
         .iter()
         .map(|port| hosts[0].open(*port))
@@ -115,6 +118,7 @@ fn an_optional_host_serves_and_calls_those_without_tls() {
         host.start();
     }
     assert!(a.log().contains("optional"), "it is said at the start");
+    eventually(SOON, "b is found", || a.count("/hosts/up") == 1);
     for _ in 0..10 {
         assert_eq!(a.open(PORT).greeting(), "b");
     }

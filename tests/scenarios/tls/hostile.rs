@@ -124,6 +124,7 @@ fn two_thousand_slow_handshakes_of_peers_hold_up_nobody() {
     for host in [a, b] {
         host.conf("PEERTLS", "tls").start();
     }
+    eventually(SOON, "b is found", || a.count("/hosts/up") == 1);
     let served = || assert_eq!(a.open(PORT).greeting(), "b");
     served();
     let over = || {

@@ -58,10 +58,11 @@ fn openssl_changes_its_keys_while_much_comes_and_goes() {
     let mut command = Command::new("sh");
     command.args(["-c", &script]).current_dir(host.folder());
     let told = ground.net.client().namespace().output(&mut command);
-    let numbers: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    let lines = (1..=100_000).map(|number| format!("{number}\n"));
+    let numbers: Vec<u8> = lines.flat_map(String::into_bytes).collect();
     let error = String::from_utf8_lossy(&told.stderr);
     assert!(
-        told.stdout == numbers.repeat(12).as_bytes(),
+        told.stdout == numbers.repeat(12),
         "{} bytes: {error}",
         told.stdout.len()
     );
