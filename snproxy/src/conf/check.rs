@@ -155,6 +155,7 @@ pub(super) fn across(conf: &mut Conf, world: &World<'_>, all: &mut All<'_>) {
         all.hosts
             .at(Severity::Warning, this.line, this.col, message);
     }
+    own_for_clients(conf, all);
     unreached(conf, all);
     behind_tls(conf, all);
     unpublished(conf, all);
@@ -270,6 +271,18 @@ fn unpublished(conf: &Conf, all: &mut All<'_>) {
                    does not name this host";
     all.proxy
         .at(Severity::Warning, line.unwrap_or(1), 1, message);
+}
+
+/// Hosts that would be this one, by way of a port that its clients open.
+fn own_for_clients(conf: &Conf, all: &mut All<'_>) {
+    for host in conf.own_for_clients() {
+        let message = format_args!(
+            "port {} of this host is one of its cluster ports: connections would come back to this proxy; ignored",
+            host.port
+        );
+        all.hosts
+            .at(Severity::Warning, host.line, host.col, message);
+    }
 }
 
 /// Mappings whose cluster port is never steered.

@@ -76,6 +76,20 @@ impl Conf {
         is_reached.then(|| (name, SocketAddr::new(ip, self.port)))
     }
 
+    /// Whether connections to a port of this host are clients' rather than other proxies'.
+    pub fn is_for_clients(&self, port: u16) -> bool {
+        port != self.port && self.cluster_ports.contains(port)
+    }
+
+    /// Hosts of the files that are no others, for their port is one of this host's own cluster ports.
+    pub(super) fn own_for_clients(&self) -> impl Iterator<Item = &HostAddr> {
+        let hosts = self.hosts.iter().enumerate();
+        let apart = hosts.filter(|(at, _)| self.this_host != Some(*at));
+        apart
+            .map(|(_, host)| host)
+            .filter(|host| is_self(self, host) && self.is_for_clients(host.port))
+    }
+
     /// Works out all that follows from HOST, PORT and the hosts.
     pub fn place_hosts(&mut self) {
         self.this_host = this_host(self);
@@ -123,12 +137,13 @@ fn this_host(conf: &Conf) -> Option<usize> {
         .or((!conf.hosts.is_empty()).then_some(0))
 }
 
-/// Whether a connection to this host's proxy would come back to us.
+/// Whether a connection to this host's proxy would come back to us: at a cluster port as a client's, which goes on to the
+/// other hosts, without end.
 fn is_self(conf: &Conf, host: &HostAddr) -> bool {
     let served = if conf.host.is_unspecified() {
         host.is_local
     } else {
         host.ip() == Some(conf.host)
     };
-    served && host.port == conf.port
+    served && (host.port == conf.port || conf.is_for_clients(host.port))
 }

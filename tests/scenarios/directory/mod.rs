@@ -1,6 +1,7 @@
 //! The cluster directory in etcd: hosts say what they serve, and nobody is asked.
 
 mod etcd;
+mod hostile;
 mod outage;
 mod published;
 mod reload;

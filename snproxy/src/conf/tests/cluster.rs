@@ -97,16 +97,16 @@ fn this_host_is_found_wherever_it_stands_and_is_no_other() {
 
 #[test]
 fn of_several_local_lines_the_served_one_is_this_host() {
-    let hosts = "10.0.0.2:32767\n127.0.0.1:32767\n10.0.0.1:32767\n10.0.0.1:40000\n";
+    let hosts = "10.0.0.2:32767\n127.0.0.1:32767\n10.0.0.1:32767\n10.0.0.1:31000\n";
     let served = among("HOST 10.0.0.1", hosts);
     assert_eq!(served.this_host, Some(2));
-    // Nothing of ours is at 127.0.0.1, and another proxy may be at 40000.
+    // Nothing of ours is at 127.0.0.1, and another proxy may be at 31000.
     assert_eq!(
         others(&served),
         [
             "10.0.0.2 10.0.0.2:32767",
             "127.0.0.1 127.0.0.1:32767",
-            "10.0.0.1 10.0.0.1:40000"
+            "10.0.0.1 10.0.0.1:31000"
         ]
     );
     // A wildcard serves them all: the first of them.
@@ -114,7 +114,7 @@ fn of_several_local_lines_the_served_one_is_this_host() {
     assert_eq!(all.this_host, Some(1));
     assert_eq!(
         others(&all),
-        ["10.0.0.2 10.0.0.2:32767", "10.0.0.1 10.0.0.1:40000"]
+        ["10.0.0.2 10.0.0.2:32767", "10.0.0.1 10.0.0.1:31000"]
     );
     assert_eq!(all.dial_from, None, "from loopback no host is reached");
 }
@@ -152,7 +152,30 @@ fn a_port_that_waits_for_a_restart_makes_nobody_another_host() {
     assert_eq!(conf.this_host, Some(2));
     assert_eq!(
         others(&conf),
-        ["10.0.0.1 10.0.0.1:40000", "10.0.0.2 10.0.0.2:40000"]
+        ["10.0.0.2 10.0.0.2:40000"],
+        "40000 is one of its cluster ports until then"
+    );
+}
+
+#[test]
+fn a_cluster_port_of_this_host_is_no_other_host() {
+    let hosts = "10.0.0.1:32767\n10.0.0.1:8080\n10.0.0.2:8080\na.example:9000\n127.0.0.1:9000\n";
+    for (host, expected) in [
+        // Nothing of ours is at 127.0.0.1.
+        (
+            "10.0.0.1",
+            &["10.0.0.2 10.0.0.2:8080", "127.0.0.1 127.0.0.1:9000"][..],
+        ),
+        ("0.0.0.0", &["10.0.0.2 10.0.0.2:8080"][..]),
+    ] {
+        let conf = among(&format!("HOST {host}"), hosts);
+        assert_eq!(others(&conf), expected, "{host}");
+    }
+    let parsed = parse(&sources("HOST 10.0.0.1", "", hosts), &world());
+    let said = shorts(&parsed.diagnostics).concat();
+    assert!(
+        said.contains("port 8080 of this host is one of its cluster ports"),
+        "{said}"
     );
 }
 

@@ -1,6 +1,6 @@
 //! What is known of the other hosts from the directory, and how far that is to be believed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -275,8 +275,31 @@ impl Known {
         let left = left.map(|(addr, left)| (*addr, left.name.clone()));
         let mut all: BTreeMap<SocketAddr, Box<str>> = left.collect();
         all.extend(there);
-        all.retain(|addr, _| !is_this(*addr) && !listed.contains(&dialled_at(*addr)));
+        all.retain(|addr, _| {
+            let is_listed = listed.contains(&dialled_at(*addr));
+            !is_this(*addr) && !is_listed && !conf.is_for_clients(addr.port())
+        });
         all.into_iter().map(|(addr, name)| (name, addr)).collect()
+    }
+
+    /// Says of hosts, once of each, that they are none: a host that takes who calls it there for a client goes on to the
+    /// others, maybe to this one by such a port, without end.
+    pub(super) fn say_for_clients(&mut self, conf: &Conf) {
+        let listed: HashSet<_> = conf.other_hosts().filter_map(HostAddr::addr).collect();
+        let dialled_at = dialled_at(conf);
+        let hosts = self.directory.all().map(|(addr, _)| addr);
+        let left_out = hosts
+            .filter(|addr| conf.is_for_clients(addr.port()))
+            .filter(|addr| !listed.contains(&dialled_at(*addr)));
+        for host in left_out {
+            if self.said.len() < MAX_SAID && self.said.insert(host.to_string()) {
+                warn!(
+                    %host,
+                    "a host of the cluster directory is left out: its port is a cluster port here, and not PORT \
+                     (if it is right, name it in hosts.conf, or take the port out of CLUSTERPORTS)"
+                );
+            }
+        }
     }
 
     /// Has the connections of a table see what is known; nothing, as long as nothing was read.
@@ -356,3 +379,6 @@ fn dialled_at(conf: &Conf) -> impl Fn(SocketAddr) -> SocketAddr + use<> {
     let addrs: HashMap<_, _> = addrs.collect();
     move |addr| addrs.get(&addr).copied().unwrap_or(addr)
 }
+
+#[cfg(test)]
+mod tests;

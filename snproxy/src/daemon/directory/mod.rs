@@ -323,6 +323,7 @@ impl Daemon {
         if let Some(running) = &mut self.directory.running {
             running.due = None;
             running.applied = Some(now);
+            running.known.say_for_clients(&old.conf);
         }
         let before = old.peers.view();
         let further = self.directory.further(&old.conf);
