@@ -43,7 +43,8 @@ pub type Versions = [u64; BLOCKS as usize];
 pub struct Host {
     /// `None`: its own key is not there, so that its blocks may not be all.
     name: Option<Box<str>>,
-    blocks: BTreeMap<u8, Box<[Run]>>,
+    /// Shared: the host is copied whenever one of them changes.
+    blocks: BTreeMap<u8, Arc<[Run]>>,
     /// Keys that could not be read.
     unreadable: BTreeSet<Option<u8>>,
     /// It was not there when etcd was back, and nobody saw it go.
@@ -168,7 +169,7 @@ impl Directory {
             Some(block) => decode_block(block, value).map(|runs| {
                 let old = host.blocks.get(&block).map_or(0, |runs| runs.len());
                 self.runs = self.runs - old + runs.len();
-                host.blocks.insert(block, runs);
+                host.blocks.insert(block, runs.into());
             }),
         };
         let read = match read {

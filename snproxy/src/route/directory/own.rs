@@ -1,6 +1,7 @@
 //! What this host serves, as it says it to the others.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::route::Table;
@@ -16,7 +17,7 @@ const FULL_LONGEST: Duration = Duration::from_secs(30);
 const FORGET: Duration = Duration::from_mins(2);
 
 /// Runs of ports, by block; blocks without one are left out.
-pub type Offer = BTreeMap<u8, Box<[Run]>>;
+pub type Offer = BTreeMap<u8, Arc<[Run]>>;
 
 /// Which ports are said to be full.
 #[derive(Debug, Default)]

@@ -173,6 +173,27 @@ fn a_view_is_made_anew_where_something_was_touched_only() {
 }
 
 #[test]
+fn what_was_told_of_a_port_keeps_no_host_alive() {
+    let mut directory = Directory::default();
+    publish(&mut directory, 1, &[(1024, 1030, 2)]);
+    let host = Arc::downgrade(directory.hosts().next().unwrap().1);
+    let told = view(&directory, Freshness::Current).told(1024, None);
+    let _ = directory.put(key(1, Some(9)), b"1\n");
+    assert_eq!(told.of(0).unwrap().serves, Some(serves(2)));
+    assert!(host.upgrade().is_none());
+}
+
+#[test]
+fn a_changed_host_has_its_other_blocks_still() {
+    let mut directory = Directory::default();
+    publish(&mut directory, 1, &[(1024, 1030, 2)]);
+    let before = Arc::clone(directory.hosts().next().unwrap().1);
+    let _ = directory.put(key(1, Some(9)), b"1\n");
+    let after = directory.host(addr(1)).unwrap();
+    assert!(Arc::ptr_eq(&before.blocks[&1], &after.blocks[&1]));
+}
+
+#[test]
 fn keys_of_a_host_are_known_whatever_is_in_them() {
     let mut directory = Directory::default();
     publish(&mut directory, 1, &[(1024, 1030, 2)]);

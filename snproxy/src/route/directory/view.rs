@@ -23,19 +23,31 @@ pub struct View {
     /// Nobody but those that publish can serve a port.
     pub is_complete: bool,
     /// By number of the host.
-    hosts: Arc<[Option<Arc<Host>>]>,
+    hosts: Box<[Option<Arc<Host>>]>,
+    presences: Presences,
     /// Ports that some host serves.
     served: PortSet,
     /// Those of the directory then.
     versions: Versions,
 }
 
-/// What the directory says of one port.
+/// By number of the host.
+type Presences = Arc<[Presence]>;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Presence {
+    /// It does not publish.
+    None,
+    There,
+    Missing,
+}
+
+/// What the directory says of one port. It outlives its view, and must not keep alive what hosts published.
 #[derive(Debug)]
 pub struct Told {
     version: u64,
     freshness: Freshness,
-    hosts: Arc<[Option<Arc<Host>>]>,
+    presences: Presences,
     /// By number of the host, ascending; who is not there does not serve it.
     serve: Box<[(u16, Serves)]>,
 }
@@ -77,13 +89,22 @@ impl View {
                 .iter()
                 .flatten()
                 .filter_map(|host| host.blocks.get(&block));
-            for run in runs.flatten() {
+            for run in runs.flat_map(|runs| runs.iter()) {
                 served.insert_range(run.first, run.last);
             }
         }
+        let presence = |host: &Option<Arc<Host>>| match host {
+            None => Presence::None,
+            Some(host) if host.is_missing() => Presence::Missing,
+            Some(_) => Presence::There,
+        };
+        let presences: Vec<_> = hosts.iter().map(presence).collect();
+        let before = before.map(|before| &before.presences);
+        let same = before.filter(|before| before[..] == presences[..]);
         Self {
             freshness,
             is_complete: false,
+            presences: same.map_or_else(|| presences.into(), Arc::clone),
             hosts: hosts.into(),
             served,
             versions,
@@ -133,7 +154,7 @@ impl View {
             version,
             freshness: self.freshness,
             serve: serve.collect(),
-            hosts: Arc::clone(&self.hosts),
+            presences: Arc::clone(&self.presences),
         })
     }
 }
@@ -141,13 +162,16 @@ impl View {
 impl Told {
     /// `None`: the host does not publish.
     pub fn of(&self, host: usize) -> Option<Said> {
-        let publishes = self.hosts.get(host)?.as_ref()?;
+        let presence = self.presences.get(host)?;
+        if *presence == Presence::None {
+            return None;
+        }
         let at = self
             .serve
             .binary_search_by_key(&host, |(at, _)| usize::from(*at));
         Some(Said {
             serves: at.ok().map(|at| self.serve[at].1),
-            is_sure: self.freshness == Freshness::Current && !publishes.is_missing(),
+            is_sure: self.freshness == Freshness::Current && *presence == Presence::There,
         })
     }
 }
