@@ -7,8 +7,9 @@ use tempfile::TempDir;
 
 const PORT: u16 = 2379;
 
-/// etcd at the address of the net's second client.
+/// etcd at the address of one of the net's clients.
 pub(super) struct Etcd {
+    client: usize,
     process: Option<Process>,
     address: String,
     data: PathBuf,
@@ -18,10 +19,16 @@ pub(super) struct Etcd {
 impl Etcd {
     #[track_caller]
     pub(super) fn start(net: &Net) -> Self {
+        Self::start_at(net, 1)
+    }
+
+    #[track_caller]
+    pub(super) fn start_at(net: &Net, client: usize) -> Self {
         let folder = TempDir::new().expect("folder of etcd");
         let mut etcd = Self {
+            client,
             process: None,
-            address: net.nth_client(1).v4().to_string(),
+            address: net.nth_client(client).v4().to_string(),
             data: folder.path().join("data"),
             _folder: folder,
         };
@@ -38,7 +45,7 @@ impl Etcd {
             .args(["--listen-client-urls", &format!("http://0.0.0.0:{PORT}")])
             .args(["--advertise-client-urls", &self.url()])
             .args(["--log-level", "warn"]);
-        let namespace = net.nth_client(1).namespace();
+        let namespace = net.nth_client(self.client).namespace();
         self.process = Some(namespace.server("etcd", &mut etcd, PORT));
     }
 
@@ -62,7 +69,7 @@ impl Etcd {
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", &self.url()])
             .args(words);
-        let output = net.nth_client(1).namespace().output(&mut etcdctl);
+        let output = net.nth_client(self.client).namespace().output(&mut etcdctl);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "etcdctl {words:?}: {errors}");
         String::from_utf8(output.stdout).expect("etcdctl writes text")

@@ -1,7 +1,7 @@
 //! What a reload changes in who is in the directory, and how far it is believed.
 
-use super::{PATIENCE, PORT, SOON, directory, knows, net, serve, start};
-use snproxy_tests::{Host, eventually};
+use super::{Etcd, PATIENCE, PORT, SOON, directory, knows, net, serve, start};
+use snproxy_tests::{Host, Net, eventually};
 use std::time::{Duration, Instant};
 
 /// Longer than a host that left the directory is remembered.
@@ -79,4 +79,38 @@ fn a_host_that_carries_to_nobody_takes_those_of_the_directory() {
     b.start();
     knows(b, 2);
     comes_to_be_served(b);
+}
+
+#[test]
+fn services_of_another_etcd_are_read_anew_though_it_has_the_same_number_and_went_on_further() {
+    let net = Net::new(&["a"], 3);
+    let a = net.host("a");
+    let [old, new] = [1, 2].map(|client| Etcd::start_at(&net, client));
+    old.ctl(&net, &["put", "/srv/echo/10.77.0.7:7001", ""]);
+    for _ in 0..3 {
+        new.ctl(&net, &["put", "/srv/echo/10.77.0.8:7002", ""]);
+    }
+    assert!(new.revision(&net) > old.revision(&net));
+    let apps = r#"{"Apps":[{"Name":"echo","Ports":[5001],"Srv":"/srv/echo"}]}"#;
+    a.replace("config.json", apps);
+    for (key, value) in [
+        ("PORT", "none"),
+        ("APPSCONF", "config.json"),
+        ("ETCD", &old.url()),
+    ] {
+        a.conf(key, value);
+    }
+    a.start();
+    let has = |node: &str| {
+        a.run(&["explain", "5001"])
+            .stdout
+            .windows(node.len())
+            .any(|at| at == node.as_bytes())
+    };
+    eventually(SOON, "its nodes are read", || has("10.77.0.7:7001"));
+
+    a.reloaded_after(|a| a.conf("ETCD", &new.url()));
+    eventually(SOON, "those of the new one are", || has("10.77.0.8:7002"));
+    assert!(!has("10.77.0.7:7001"));
+    assert_eq!(a.status()["services"][0]["nodes"], 1);
 }
