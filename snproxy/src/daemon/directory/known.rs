@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::admin::api;
-use crate::conf::{Conf, HostAddr};
+use crate::conf::{Conf, HostAddr, MAX_HOSTS};
 use crate::net::etcd::{Changes, Event, News, Snapshot};
 use crate::route::Table;
 use crate::route::directory::own::Offer;
@@ -197,7 +197,8 @@ impl Known {
             .filter_map(|(addr, host)| Some((addr, host.name()?.into())))
             .collect();
         for (addr, name) in std::mem::take(&mut self.publishing) {
-            if !publishing.contains_key(&addr) {
+            let is_room = self.left.len() + publishing.len() < MAX_HOSTS;
+            if !publishing.contains_key(&addr) && is_room {
                 self.left.insert(addr, Left { name, since });
             }
         }
@@ -271,10 +272,12 @@ impl Known {
                 .map_or_else(|| addr.ip().to_string(), str::to_owned);
             (addr, name.into_boxed_str())
         });
-        let left = self.left.iter();
-        let left = left.map(|(addr, left)| (*addr, left.name.clone()));
-        let mut all: BTreeMap<SocketAddr, Box<str>> = left.collect();
-        all.extend(there);
+        let mut all: BTreeMap<SocketAddr, Box<str>> = there.collect();
+        for (addr, left) in &self.left {
+            if all.len() < MAX_HOSTS {
+                all.entry(*addr).or_insert_with(|| left.name.clone());
+            }
+        }
         all.retain(|addr, _| {
             let is_listed = listed.contains(&dialled_at(*addr));
             !is_this(*addr) && !is_listed && !conf.is_for_clients(addr.port())

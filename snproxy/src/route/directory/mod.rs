@@ -246,11 +246,13 @@ impl Directory {
         }
         if let Some(now) = away {
             for (addr, mut host) in before {
-                if self.hosts.contains_key(&addr) || host.name().is_none() {
+                let is_known = self.hosts.contains_key(&addr) || host.name().is_none();
+                let runs = self.runs + host.runs();
+                if is_known || self.hosts.len() >= MAX_HOSTS || runs > MAX_RUNS {
                     continue;
                 }
                 Arc::make_mut(&mut host).missing.get_or_insert(now);
-                self.runs += host.runs();
+                self.runs = runs;
                 self.hosts.insert(addr, host);
             }
         }

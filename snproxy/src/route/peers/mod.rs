@@ -4,6 +4,7 @@
 
 mod answers;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -56,7 +57,6 @@ impl Peers {
         now: Instant,
     ) -> Arc<Self> {
         let list: Vec<_> = list.collect();
-        let known = |addr| old.and_then(|old| old.list.iter().find(|peer| peer.addr() == addr));
         let same = |old: &&Arc<Self>| {
             let old = old.list.iter().map(|peer| (&*peer.name, peer.addr()));
             old.eq(list.iter().copied())
@@ -65,13 +65,15 @@ impl Peers {
         if let Some(old) = old.filter(|old| old.ips == ips).filter(same) {
             return Arc::clone(old);
         }
+        let known = old.iter().flat_map(|old| &old.list);
+        let known: HashMap<_, _> = known.map(|peer| (peer.addr(), peer)).collect();
         let list: Box<[_]> = list
             .iter()
             .map(|(name, addr)| {
                 Arc::new(Peer {
                     name: (*name).into(),
                     // Whether a host is reached stays known: that is not in the file.
-                    upstream: known(*addr).map_or_else(
+                    upstream: known.get(addr).map_or_else(
                         || Arc::new(Upstream::new(*addr)),
                         |peer| Arc::clone(&peer.upstream),
                     ),

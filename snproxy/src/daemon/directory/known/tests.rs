@@ -1,6 +1,14 @@
 use super::*;
 use crate::conf::fixture::Texts;
 
+fn host(number: usize, port: u16) -> Key {
+    let [_, _, high, low] = u32::try_from(number).unwrap().to_be_bytes();
+    Key {
+        host: SocketAddr::new([10, 1, high, low].into(), port),
+        block: None,
+    }
+}
+
 fn further(known: &Known, conf: &Conf) -> Vec<String> {
     let further = known.further(conf);
     further.iter().map(|(_, addr)| addr.to_string()).collect()
@@ -44,4 +52,28 @@ fn a_host_at_a_cluster_port_is_none_unless_the_files_say_so() {
     let conf = texts.conf();
     assert_eq!(conf.other_hosts().count(), 1);
     assert_eq!(further(&known, &conf), ["10.0.0.3:32767", "10.0.0.4:32000"]);
+}
+
+#[test]
+fn hosts_that_come_and_go_are_bounded() {
+    let mut known = Known::default();
+    let texts = Texts {
+        hosts: "10.0.0.1:32767\n",
+        ..Texts::default()
+    };
+    let conf = texts.conf();
+    for round in 0..3 {
+        let hosts = || (0..MAX_HOSTS).map(|at| host(round * MAX_HOSTS + at, 32767));
+        for key in hosts() {
+            assert_eq!(known.directory.put(key, b"1 x").1, Ok(()));
+        }
+        known.note_publishing();
+        assert_eq!(known.further(&conf).len(), MAX_HOSTS);
+        for key in hosts() {
+            known.directory.delete(key, None);
+        }
+        known.note_publishing();
+        assert_eq!(known.left.len(), MAX_HOSTS);
+        assert_eq!(known.further(&conf).len(), MAX_HOSTS);
+    }
 }
