@@ -3,6 +3,7 @@
 //! Both are tasks of their own, for etcd may be slow or away; the daemon takes what they bring. Nothing is awaited here
 //! but at the end, when this host leaves the directory.
 
+mod dispute;
 mod known;
 mod publish;
 
@@ -24,6 +25,7 @@ use crate::route::directory::own::{Fullness, Offer, offer};
 use crate::route::directory::view::View;
 
 use super::Daemon;
+use dispute::Dispute;
 use known::Known;
 use publish::Publisher;
 
@@ -36,8 +38,6 @@ const STALE_AFTER: Duration = Duration::from_secs(5);
 const PACE: Duration = Duration::from_millis(100);
 /// Changes that wait for the daemon; then the task that brings them does.
 const WAITING: usize = 64;
-/// How long what etcd has of this host may differ from what was said, as it does while that is on its way.
-const ODD_FOR: Duration = Duration::from_secs(1);
 /// Longest wait for etcd at the end; the lease ends by itself as well.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -88,8 +88,7 @@ struct Running {
     /// When the routes are next changed by what came.
     due: Option<Instant>,
     applied: Option<Instant>,
-    /// Since when etcd has something else of this host than what it said.
-    odd: Option<Instant>,
+    dispute: Dispute,
 }
 
 impl Drop for Running {
@@ -157,7 +156,7 @@ impl Directory {
         });
         if is_new {
             // Under load it may never be what etcd has: what was said is on its way.
-            running.odd = None;
+            running.dispute.is_on_its_way();
         }
     }
 
@@ -222,7 +221,7 @@ impl Running {
             offer,
             due: None,
             applied: None,
-            odd: None,
+            dispute: Dispute::default(),
         }
     }
 
@@ -240,13 +239,7 @@ impl Running {
         let is_odd = publisher.is_there()
             && self.known.is_current(now)
             && !self.known.has_own(&self.offer.borrow());
-        if !is_odd {
-            self.odd = None;
-            return;
-        }
-        let since = *self.odd.get_or_insert(now);
-        if now.saturating_duration_since(since) >= ODD_FOR {
-            self.odd = None;
+        if self.dispute.look(is_odd, now) {
             warn!(
                 "what the cluster directory has of this host is not what it said, which it says again: \
                  does another snproxy publish at the same address?"
