@@ -22,6 +22,7 @@ mod kernel_log;
 mod limits;
 mod log;
 mod max_conn;
+mod metrics;
 mod names;
 mod peer_answer;
 mod peer_call;

@@ -80,6 +80,26 @@ impl Namespace {
             .with_folder(folder)
     }
 
+    /// Prometheus on `port` of loopback, which asks for the metrics at `asked` there each second.
+    #[track_caller]
+    pub fn prometheus(&self, port: u16, asked: u16) -> Process {
+        let folder = TempDir::new().expect("folder of Prometheus");
+        let conf = format!(
+            "global: {{scrape_interval: 1s}}\n\
+             scrape_configs: [{{job_name: snproxy, static_configs: [{{targets: ['127.0.0.1:{asked}']}}]}}]\n"
+        );
+        let file = folder.path().join("prometheus.yml");
+        fs::write(&file, conf).expect("prometheus.yml");
+        let data = folder.path().join("data");
+        let mut prometheus = Command::new("prometheus");
+        prometheus
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", data.display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        self.server("prometheus", &mut prometheus, port)
+            .with_folder(folder)
+    }
+
     /// Starts a server and waits until it listens.
     #[track_caller]
     pub fn server(&self, name: &str, command: &mut Command, port: u16) -> Process {

@@ -33,6 +33,7 @@ pub(crate) const SCENARIOS: Needed = &[
     ("socat", "socat"),
     ("openssl", "openssl"),
     ("nc", "netcat-openbsd"),
+    ("prometheus", "prometheus"),
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),
     ("redis-server", "redis-server"),

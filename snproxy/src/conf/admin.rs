@@ -145,3 +145,53 @@ fn meet(one: IpAddr, other: IpAddr) -> bool {
     let same_family = one.is_ipv4() == other.is_ipv4();
     takes_all(one) || takes_all(other) || same_family && (is_any || one == other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conf::fixture::Texts;
+
+    #[test]
+    fn addresses_follow_the_socket_and_stand_alone() {
+        for (said, expected) in [
+            ("unix:/a", "unix:/a"),
+            ("none", "none"),
+            (
+                "unix:/a\t127.0.0.1:9180  [::1]:9180",
+                "unix:/a 127.0.0.1:9180 [::1]:9180",
+            ),
+            ("NONE 127.0.0.1:9180", "none 127.0.0.1:9180"),
+            (
+                "[::ffff:127.0.0.1]:80",
+                "unix:/run/snproxy/32767.sock 127.0.0.1:80",
+            ),
+        ] {
+            let proxy = format!("HOST 10.0.0.1\nADMIN {said}\n");
+            let texts = Texts {
+                proxy: &proxy,
+                ..Texts::default()
+            };
+            assert_eq!(show(&texts.conf()), expected, "{said}");
+        }
+        assert!(says_socket("unix:/a 127.0.0.1:80") && says_socket("none"));
+        assert!(!says_socket("127.0.0.1:80"));
+    }
+
+    #[test]
+    fn two_sockets_meet_where_one_connection_could_be_for_both() {
+        for (one, other, expected) in [
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "127.0.0.1", false),
+            ("0.0.0.0", "127.0.0.1", true),
+            ("10.0.0.1", "0.0.0.0", true),
+            ("10.0.0.1", "::", true),
+            ("::", "10.0.0.1", true),
+            ("0.0.0.0", "::1", false),
+            ("fd00::1", "0.0.0.0", false),
+            ("fd00::1", "fd00::1", true),
+        ] {
+            let ips = [one, other].map(|ip| ip.parse().unwrap());
+            assert_eq!(meet(ips[0], ips[1]), expected, "{one} {other}");
+        }
+    }
+}
