@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustls::client::Resumption;
+use rustls::crypto::ring::Ticketer;
 use rustls::server::ServerSessionMemoryCache;
 
 use super::verifier::Authorities;
 
 /// Longest time for which a certificate that was verified is good without another look, as of nginx and `HAProxy`.
 const LIFETIME: Duration = Duration::from_mins(5);
-/// Sessions that are kept.
+/// Sessions that are kept here.
 const MAX_SESSIONS: usize = 256;
 
 /// What terminates TLS.
@@ -45,6 +46,11 @@ impl ServerConfig {
     ) -> Arc<Self> {
         Self::new(config, authorities, |config| {
             config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
+            // Clients keep them, however many they are: each handshake of TLS 1.3 makes two. Without random numbers there is no
+            // handshake either.
+            if let Ok(ticketer) = Ticketer::new() {
+                config.ticketer = ticketer;
+            }
         })
     }
 }

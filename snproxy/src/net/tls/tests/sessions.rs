@@ -60,6 +60,26 @@ fn a_session_is_resumed_for_five_minutes() {
 }
 
 #[test]
+fn a_session_is_resumed_however_many_others_came_meanwhile() {
+    /// Two sessions each are more than a server of rustls keeps by itself.
+    const OTHERS: usize = 140;
+    let pki = pki();
+    let texts = pki.texts(&pki.issue("pod", 2020, 2090));
+    let now = SystemTime::now();
+    let client = || client_config(&texts, UpstreamVerify::Ca, &[], now).unwrap();
+    let ported = server_config(&texts, ClientVerify::Require, &[], now).unwrap();
+    let peers = peer_configs(&texts, false, now).unwrap();
+    for server in [&*ported, &*peers.server] {
+        let (one, others) = (client(), client());
+        assert_eq!(shake(server, &one, now), HandshakeKind::Full);
+        for _ in 0..OTHERS {
+            shake(server, &others, now);
+        }
+        assert_eq!(shake(server, &one, now), HandshakeKind::Resumed);
+    }
+}
+
+#[test]
 fn the_end_of_an_authority_is_the_end_of_sessions() {
     let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(year(2030).as_secs());
     let (old, new) = (authority("old", 2020, 2030), pki());
