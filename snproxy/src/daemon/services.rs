@@ -51,6 +51,10 @@ struct Known {
     cluster: String,
     /// Since when etcd does not answer, and why.
     lost: Option<(Instant, String)>,
+    /// That was said.
+    is_said: bool,
+    /// Nodes may have come or gone since they were last settled.
+    is_unsettled: bool,
 }
 
 impl Services {
@@ -86,17 +90,18 @@ impl Services {
         let ask = async {
             for key in keys {
                 // The others would fail as well.
-                self.take_all(key, client.read(&prefix(key), Part::Key).await?);
+                let read = client.read(&prefix(key), Part::Key).await?;
+                self.take(key, News::All(read));
             }
             Ok::<_, EtcdError>(())
         };
         let asked = runtime.block_on(async { timeout(NEW_LIMIT, ask).await });
+        // Said by who follows them, from now on: this may come before there is a log.
         let why = match asked {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.why(),
             Err(_) => format!("no answer within {NEW_LIMIT:?}"),
         };
-        warn!(%why, "etcd does not answer: services have no nodes until it does");
         let mut known = self.lock();
         for key in keys {
             let known = known.entry((*key).into()).or_default();
@@ -117,51 +122,56 @@ impl Services {
         })
     }
 
-    /// Takes note of what etcd said; true where the nodes are others now.
+    /// Takes what etcd said; true where the nodes are others now.
     fn take(&self, key: &str, news: News) -> bool {
+        self.note(key, news);
+        self.settle(key)
+    }
+
+    /// Takes note of what etcd said: the nodes are as before until they are settled.
+    fn note(&self, key: &str, news: News) {
+        let mut known = self.lock();
+        let known = known.entry(key.into()).or_default();
+        let prefix = prefix(key);
         match news {
-            News::All(read) => self.take_all(key, read),
+            News::All(read) => {
+                known.by_key.clear();
+                known.cluster = read.cluster;
+                let ignored = std::mem::take(&mut known.ignored);
+                for kv in read.kvs {
+                    known.put(&prefix, &kv, &ignored);
+                }
+                known.is_heard(key, read.revision);
+            }
             News::Changed(changes) => {
-                let revision = changes.revision;
-                self.change(key, revision, |known, prefix| {
-                    for event in &changes.events {
-                        known.apply(prefix, event);
-                    }
-                })
+                for event in &changes.events {
+                    known.apply(&prefix, event);
+                }
+                known.is_heard(key, changes.revision);
             }
             News::Lost(error, heard) => {
                 let why = error.why();
-                let mut known = self.lock();
-                let known = known.entry(key.into()).or_default();
-                if known.lost.is_none() {
-                    warn!(service = key, %why, "etcd does not answer: the nodes known last go on");
+                if !std::mem::replace(&mut known.is_said, true) {
+                    let nodes = if known.nodes.is_some() {
+                        "the nodes known last go on"
+                    } else {
+                        "there are no nodes until it does"
+                    };
+                    warn!(service = key, %why, "etcd does not answer: {nodes}");
                 }
                 let since = known.lost.take().map(|(since, _)| since);
                 known.lost = Some((since.or(heard).unwrap_or_else(Instant::now), why));
-                false
             }
         }
     }
 
-    fn take_all(&self, key: &str, read: Snapshot) -> bool {
-        self.change(key, read.revision, |known, prefix| {
-            known.by_key.clear();
-            known.cluster = read.cluster;
-            let ignored = std::mem::take(&mut known.ignored);
-            for kv in read.kvs {
-                known.put(prefix, &kv, &ignored);
-            }
-        })
-    }
-
-    fn change(&self, key: &str, revision: i64, apply: impl FnOnce(&mut Known, &str)) -> bool {
+    /// Makes the nodes of what was noted; true where they are others now.
+    fn settle(&self, key: &str) -> bool {
         let mut known = self.lock();
-        let known = known.entry(key.into()).or_default();
-        apply(known, &prefix(key));
-        known.revision = revision;
-        if let Some((since, _)) = known.lost.take() {
-            info!(service = key, away = ?since.elapsed(), "etcd answers again");
-        }
+        let Some(known) = known.get_mut(key).filter(|known| known.is_unsettled) else {
+            return false;
+        };
+        known.is_unsettled = false;
         let nodes: Arc<[SocketAddr]> = known.by_key.values().copied().collect();
         let before = known.nodes.replace(Arc::clone(&nodes));
         if before.as_ref() == Some(&nodes) {
@@ -173,7 +183,7 @@ impl Services {
             nodes = nodes.len(),
             came = list(&nodes, &before),
             left = list(&before, &nodes),
-            revision,
+            revision = known.revision,
             "nodes"
         );
         true
@@ -206,6 +216,16 @@ impl Services {
 }
 
 impl Known {
+    /// etcd answers, and this is what it said last.
+    fn is_heard(&mut self, service: &str, revision: i64) {
+        self.revision = revision;
+        self.is_unsettled = true;
+        self.is_said = false;
+        if let Some((since, _)) = self.lost.take() {
+            info!(service, away = ?since.elapsed(), "etcd answers again");
+        }
+    }
+
     fn apply(&mut self, prefix: &str, event: &Event) {
         match event {
             Event::Put(kv) => self.put(prefix, kv, &HashSet::new()),
@@ -367,11 +387,11 @@ async fn keep_up(mut follow: Follow, services: &Services, service: &str, changed
         }
         changed.notify_one();
         let end = tokio::time::Instant::now() + BURST;
-        let mut more = false;
+        // Settled once, at the end: of thousands that come at once each would be compared with all.
         while let Ok(news) = timeout_at(end, follow.next()).await {
-            more |= services.take(service, news);
+            services.note(service, news);
         }
-        if more {
+        if services.settle(service) {
             changed.notify_one();
         }
     }
