@@ -56,7 +56,7 @@ pub(super) fn run(command: &Command, admin: Option<&str>, set: &[String]) -> any
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct Plain {
-    /// On which addresses a `--src` without one listens: IPv4 (`tcp4`), or both families [default: tcp4]
+    /// Addresses that are used: of IPv4 (`tcp4`), of IPv6 (`tcp6`), or of both (`tcp`). Without it `--src :port` is IPv4, and servers are of both
     #[arg(long)]
     net: Option<Net>,
 
@@ -285,6 +285,11 @@ fn start(
         }
         builder = builder.set(key, value);
     }
+    match said.net {
+        None | Some(Net::Tcp) => {}
+        Some(Net::Tcp4) => builder = builder.set("FAMILY", "ipv4"),
+        Some(Net::Tcp6) => builder = builder.set("FAMILY", "ipv6"),
+    }
     for service in services(said)? {
         builder = builder.service(service);
     }
@@ -347,6 +352,9 @@ fn services(said: &Plain) -> anyhow::Result<Vec<Service>> {
     if let Some(src) = said.src.iter().find(|src| src.ends_with(":0")) {
         bail!("--src {src}: expected a port from 1 to 65535");
     }
+    for dst in &said.dst {
+        fits("--dst", said.net, dst)?;
+    }
     match (said.dst.as_slice(), &said.srv) {
         ([], None) => {
             bail!("nowhere to go: name a server with --dst, or a service with --srv and --dsc")
@@ -393,9 +401,20 @@ fn listen(net: Option<Net>, src: &str) -> anyhow::Result<String> {
             IpAddr::V6(ip) => format!("[{ip}]:{ports}"),
         });
     }
-    match (net, src.starts_with('[')) {
-        (Some(Net::Tcp4), true) => bail!("--src {src}: not an address of --net tcp4"),
-        (Some(Net::Tcp6), false) => bail!("--src {src}: not an address of --net tcp6"),
-        _ => Ok(src.to_owned()),
+    fits("--src", net, src)?;
+    Ok(src.to_owned())
+}
+
+/// Errors: an address that is none of --net. A name may have both kinds.
+fn fits(option: &str, net: Option<Net>, address: &str) -> anyhow::Result<()> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let Ok(ip) = host.parse::<IpAddr>() else {
+        return Ok(());
+    };
+    match (net, ip.is_ipv6()) {
+        (Some(Net::Tcp4), true) => bail!("{option} {address}: not an address of --net tcp4"),
+        (Some(Net::Tcp6), false) => bail!("{option} {address}: not an address of --net tcp6"),
+        _ => Ok(()),
     }
 }

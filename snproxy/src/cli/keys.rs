@@ -15,6 +15,7 @@ const LEFT_OUT: &[&str] = &[
     "CLUSTER",
     "CLUSTERPORTS",
     "ETCD",
+    "FAMILY",
     "HOST",
     "HOSTSCONF",
     "LOCALITY",

@@ -66,6 +66,7 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
     conf.place_hosts();
     apps::resolve(&mut conf.apps, world, &mut all.apps);
     apps::discover(&mut conf.apps, conf.etcd.as_deref(), world, &mut all.apps);
+    apps::keep_family(&mut conf.apps, conf.family, &mut all.apps);
     conf.own = own(&conf, world);
     Some(conf)
 }

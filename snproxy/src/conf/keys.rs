@@ -148,6 +148,15 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "FAMILY",
+        unset: Unset::Text("any"),
+        doc: "addresses that are used: `any`, `ipv4` or `ipv6`; of targets of apps, and of clients where HOST is `::`",
+        scope: Scope::Whole {
+            apply: |draft, value, findings| set(&mut draft.conf.family, choice(value, findings)),
+            show: |conf| conf.family.to_string(),
+        },
+    },
+    Key {
         name: "PORT",
         unset: Unset::Text("32767"),
         doc: "port for traffic from other proxies; `none`: no other proxy is served",

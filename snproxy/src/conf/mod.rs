@@ -125,6 +125,8 @@ pub struct Conf {
     pub pump: Mechanism,
     pub conflict: Conflict,
     pub unmapped: Unmapped,
+    /// Of clients where HOST is `::`, and of the targets of apps.
+    pub family: Family,
     /// Connections at once, those that other proxies bring among them; `None`: no limit.
     pub max_conn: Option<u32>,
     pub drain_timeout: Duration,
@@ -324,6 +326,24 @@ pub enum Locality {
     Prefer,
     /// Pods of this host and no others.
     Only,
+}
+
+/// Families of addresses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Family {
+    Any,
+    V4,
+    V6,
+}
+
+impl Family {
+    pub fn has(self, ip: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::V4 => ip.to_canonical().is_ipv4(),
+            Self::V6 => ip.to_canonical().is_ipv6(),
+        }
+    }
 }
 
 /// What happens to a cluster port that no pod of this host is mapped to.

@@ -11,8 +11,8 @@ use super::port_value::unchecked;
 use super::text::{Field, Findings, Lines, MAX_LINE, is_blank, is_text, uncomment, without_comma};
 use super::value::ports;
 use super::{
-    Admin, BpfLog, ClientProxy, Conf, Conflict, Files, Locality, LogFormat, LogLevel, Mechanism,
-    Origin, Peers, Policy, ProxyMode, Steering, Unmapped, Workers,
+    Admin, BpfLog, ClientProxy, Conf, Conflict, Family, Files, Locality, LogFormat, LogLevel,
+    Mechanism, Origin, Peers, Policy, ProxyMode, Steering, Unmapped, Workers,
 };
 use crate::addr::PortSet;
 use crate::diag::{Place, Severity, Source, printable};
@@ -242,6 +242,7 @@ fn unset(source: &Source) -> Draft<'_> {
         pump: Mechanism::Adaptive,
         conflict: Conflict::Yield,
         unmapped: Unmapped::Auto,
+        family: Family::Any,
         max_conn: None,
         drain_timeout: Duration::ZERO,
         keepalive: None,

@@ -9,8 +9,8 @@ use ipnet::IpNet;
 
 use super::text::{Field, Findings, is_blank};
 use super::{
-    BpfLog, ClientProxy, Conflict, Locality, LogFormat, LogLevel, Mechanism, OverLimit, Peers,
-    Policy, ProxyMode, SendProxy, Steering, Unmapped, Workers, World,
+    BpfLog, ClientProxy, Conflict, Family, Locality, LogFormat, LogLevel, Mechanism, OverLimit,
+    Peers, Policy, ProxyMode, SendProxy, Steering, Unmapped, Workers, World,
 };
 use crate::addr::PortSet;
 
@@ -74,6 +74,7 @@ named! {
         "sed" Sed, "nq" Nq, "fo" Fo, "ovf" Ovf, "twos" Twos, "sh" Sh, "mh" Mh,
     }
     Locality { "balance" Balance, "prefer" Prefer, "only" Only }
+    Family { "any" Any, "ipv4" V4, "ipv6" V6 }
     Unmapped { "auto" Auto, "steer" Steer, "refuse" Refuse }
     OverLimit { "refuse" Refuse, "close" Close }
     ProxyMode { "detect" Detect, "require" Require, "never" Never }

@@ -18,6 +18,7 @@ use crate::net::listener;
 use crate::steering::conflict;
 
 use super::workers::Workers;
+use crate::conf::Family;
 
 /// How long nobody must have come until the ports go back to where the others are, and again until this queue is closed.
 const CALM: Duration = Duration::from_secs(2);
@@ -37,10 +38,11 @@ impl Aside {
     /// Listens, for nobody yet.
     pub(super) fn open(
         host: IpAddr,
+        family: Family,
         keepalive: Option<Duration>,
         workers: &Workers,
     ) -> io::Result<Self> {
-        let listener = Arc::new(listener::bind(address(host), keepalive)?);
+        let listener = Arc::new(listener::bind(address(host, family), family, keepalive)?);
         let accepted = Arc::default();
         Ok(Self {
             ports: BTreeSet::new(),
@@ -81,10 +83,12 @@ impl Drop for Aside {
 }
 
 /// Where it is bound: the program gives it connections to any address, but nobody else should find it.
-fn address(host: IpAddr) -> SocketAddr {
+fn address(host: IpAddr, family: Family) -> SocketAddr {
     let ip = match host {
         // Both families, and yet on loopback only.
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) if family != Family::V6 => {
+            Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()
+        }
         host => loopback(host),
     };
     SocketAddr::new(ip, 0)

@@ -445,6 +445,9 @@ impl Daemon {
         if conf.port != started.port {
             changed.push("PORT");
         }
+        if conf.family != started.family {
+            changed.push("FAMILY");
+        }
         if conf.steering != started.steering {
             changed.push("STEERING");
         }
@@ -467,6 +470,7 @@ impl Daemon {
         }
         conf.host = started.host;
         conf.port = started.port;
+        conf.family = started.family;
         conf.steering = started.steering;
         conf.workers = started.workers;
         conf.admin.clone_from(&started.admin);

@@ -117,7 +117,7 @@ impl Start {
 fn listen(conf: &Conf) -> Result<TcpListener, StartError> {
     if conf.port > 0 {
         let addr = SocketAddr::new(conf.host, conf.port);
-        return listener::bind(addr, conf.keepalive)
+        return listener::bind(addr, conf.family, conf.keepalive)
             .map_err(|source| StartError::Listen { addr, source });
     }
     // Nobody is to find it: what is steered to it comes wherever it is. Only one for all addresses takes both families.
@@ -127,7 +127,7 @@ fn listen(conf: &Conf) -> Result<TcpListener, StartError> {
     };
     let addr = SocketAddr::new(ip, 0);
     let bind = || {
-        let listener = listener::bind(addr, conf.keepalive)?;
+        let listener = listener::bind(addr, conf.family, conf.keepalive)?;
         let port = listener.local_addr()?.port();
         io::Result::Ok((listener, port))
     };
@@ -165,10 +165,11 @@ fn steer(conf: &Conf, table: &Table, listener: &TcpListener) -> Result<Steerer, 
             }
         },
     };
-    let mut steerer = Steerer::new(mechanism, listener).map_err(|source| StartError::Sys {
-        operation: "stat the listener",
-        source,
-    })?;
+    let mut steerer =
+        Steerer::new(mechanism, listener, conf.family).map_err(|source| StartError::Sys {
+            operation: "stat the listener",
+            source,
+        })?;
     steerer.keep_alive(conf.keepalive);
     steerer.look(conf);
     if let Some((_, socket)) = Steerer::conflict(conf, steerer.owners()) {

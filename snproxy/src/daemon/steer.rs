@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::addr::{Action, PortSet};
 use crate::admin::api;
-use crate::conf::{Conf, Conflict, Rate, Steering, Unmapped};
+use crate::conf::{Conf, Conflict, Family, Rate, Steering, Unmapped};
 use crate::net::dial::tune_anew;
 use crate::net::gate::Gate;
 use crate::net::listener;
@@ -106,13 +106,14 @@ pub(super) struct Steerer {
     failed: u64,
     failed_said: Option<Instant>,
     keepalive: Option<Duration>,
+    family: Family,
     workers: Option<Arc<Workers>>,
     /// Ports that flood, while there are some.
     aside: Option<Aside>,
 }
 
 impl Steerer {
-    pub(super) fn new(mechanism: Mechanism, own: &impl AsFd) -> io::Result<Self> {
+    pub(super) fn new(mechanism: Mechanism, own: &impl AsFd, family: Family) -> io::Result<Self> {
         Ok(Self {
             mechanism,
             known: Known::new(),
@@ -127,6 +128,7 @@ impl Steerer {
             failed: 0,
             failed_said: None,
             keepalive: None,
+            family,
             workers: None,
             aside: None,
         })
@@ -176,6 +178,9 @@ impl Steerer {
         // A worker may close a listener only after it was given up.
         let listed: HashSet<u32> = listening.iter().map(|socket| socket.inode).collect();
         self.ours.retain(|inode| listed.contains(inode));
+        // With listeners; the program in the kernel would take the port of both families.
+        let v6_only =
+            self.family == Family::V6 && matches!(self.mechanism, Mechanism::Listeners(_));
         let own = &mut self.ours;
         own.insert(self.own);
         if let Mechanism::Listeners(sockets) = &self.mechanism {
@@ -185,7 +190,10 @@ impl Steerer {
         listening
             .iter()
             .filter(|socket| {
-                !own.contains(&socket.inode) && owner_of(conf.served_at(socket.addr.port()), socket)
+                let is_foreign = v6_only && socket.addr.is_ipv4();
+                !own.contains(&socket.inode)
+                    && !is_foreign
+                    && owner_of(conf.served_at(socket.addr.port()), socket)
             })
             .map(|socket| (socket.addr.port(), *socket))
             .filter(|(port, _)| conf.cluster_ports.contains(*port) && *port != conf.port)
@@ -371,6 +379,7 @@ impl Steerer {
             known_rates,
             workers,
             keepalive,
+            family,
             ..
         } = self;
         match mechanism {
@@ -378,7 +387,7 @@ impl Steerer {
             Mechanism::Listeners(sockets) => known.bring(wanted, |changes| {
                 sockets.write(changes, |addr| {
                     let limit = known_rates.get(addr.port());
-                    open_port(addr, *keepalive, limit, workers.as_deref())
+                    open_port(addr, *family, *keepalive, limit, workers.as_deref())
                 })
             }),
             Mechanism::Detached => Ok(0),
@@ -396,7 +405,7 @@ impl Steerer {
         }
         if self.aside.is_none() {
             let Some(workers) = &self.workers else { return };
-            let opened = Aside::open(table.conf.host, self.keepalive, workers)
+            let opened = Aside::open(table.conf.host, table.conf.family, self.keepalive, workers)
                 .map_err(|error| error.to_string())
                 .and_then(|aside| {
                     ebpf.set_aside_listener(&aside.listener)
@@ -541,12 +550,13 @@ fn say_all_out(before: &Plan, after: &Plan) {
 
 fn open_port(
     addr: SocketAddr,
+    family: Family,
     keepalive: Option<Duration>,
     limit: Option<RateLimit>,
     workers: Option<&Workers>,
 ) -> io::Result<OpenPort> {
     let workers = workers.ok_or(io::ErrorKind::NotConnected)?;
-    let listener = Arc::new(listener::bind(addr, keepalive)?);
+    let listener = Arc::new(listener::bind(addr, family, keepalive)?);
     let inode = conflict::inode(&listener)?;
     let gate = Arc::new(Gate::new(limit));
     let accepting = workers.accept_one(Arc::clone(&listener), addr.port(), Arc::clone(&gate));

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::dial::tune;
+use crate::conf::Family;
 use crate::sys::stream::watch;
 
 /// How long accepting rests after an error such as EMFILE, which returns at once and passes with time.
@@ -21,12 +22,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time between two lines about accept errors.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
-/// Binds `addr` and listens. `::` takes IPv4 as well.
+/// Binds `addr` and listens. `::` takes IPv4 as well, if that is of the family.
 ///
 /// Shape: `SO_REUSEADDR` is set: without it accepted connections on a steered port would make the
 /// `bind()` of every other program fail. Close-on-exec, non-blocking, backlog `somaxconn`. What is accepted inherits
 /// the options of [`tune`].
-pub fn bind(addr: SocketAddr, keepalive: Option<Duration>) -> io::Result<TcpListener> {
+pub fn bind(
+    addr: SocketAddr,
+    family: Family,
+    keepalive: Option<Duration>,
+) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(addr),
         Type::STREAM.nonblocking(),
@@ -35,7 +40,8 @@ pub fn bind(addr: SocketAddr, keepalive: Option<Duration>) -> io::Result<TcpList
     if addr.is_ipv6() {
         let ip = addr.ip();
         // A mapped address is none of IPv6's own.
-        let both = ip == IpAddr::from([0u16; 8]) || ip.to_canonical().is_ipv4();
+        let is_wild = ip == IpAddr::from([0u16; 8]) && family != Family::V6;
+        let both = is_wild || ip.to_canonical().is_ipv4();
         socket.set_only_v6(!both)?;
     }
     socket.set_reuse_address(true)?;

@@ -46,6 +46,11 @@ const SAID: &[(&str, i32, &str)] = &[
         "snproxy: --src [::1]:5000: not an address of --net tcp4",
     ),
     (
+        "ambassador --net tcp6 --src :5000 --dst 10.0.0.1:1",
+        1,
+        "snproxy: --dst 10.0.0.1:1: not an address of --net tcp6",
+    ),
+    (
         "ambassador --src 127.0.0.1:5000 --src 127.0.0.2:5000 --dst 10.0.0.1:1 --dst 10.0.0.1:2",
         1,
         "snproxy: port 5000 is to be served at 127.0.0.1 and at 127.0.0.2: a port is served at one address",

@@ -72,6 +72,33 @@ fn both_families_and_each_alone() {
 }
 
 #[test]
+fn one_family_is_that_of_clients_and_of_servers() {
+    let net = Net::hosts(["a"]);
+    let a = net.host("a");
+    a.pod(6001, Pod::answering("a"));
+    let launch = Launch::on(a);
+    // The ports of the two are not in each other's way.
+    let four = launch.start(
+        "ambassador --net tcp4 --src :5001 --src :5002 --dst 127.0.0.1:6001 --dst localhost:6001",
+    );
+    assert_eq!(a.open(5001).greeting(), "a");
+    assert!(net.client().is_refused(a.port6(5001)));
+    let six = launch.start(
+        "ambassador --net tcp6 --src :5001 --src :5002 --dst [::1]:6001 --dst localhost:6001",
+    );
+    assert_eq!(net.client().open(a.port6(5001)).greeting(), "a");
+    assert_eq!(a.open(5001).greeting(), "a");
+    let _range = launch.start("ambassador --net tcp6 --src :5100-5199 --dst [::1]:6001");
+    assert_eq!(net.client().open(a.port6(5150)).greeting(), "a");
+    assert!(a.is_refused(5150));
+    // A name has addresses of both.
+    for (ambassador, other) in [(&four, "[::1]:6001"), (&six, "127.0.0.1:6001")] {
+        let routes = ambassador.ask(&["routes"]);
+        assert!(!routes.contains(other), "{routes}");
+    }
+}
+
+#[test]
 fn the_listener_outlives_a_want_of_descriptors() {
     let net = Net::hosts(["a"]);
     let a = net.host("a");

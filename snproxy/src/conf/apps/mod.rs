@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use super::text::Findings;
 use super::value::{NO_ADDRESS, kept};
-use super::{Conf, SendProxy, World};
+use super::{Conf, Family, SendProxy, World};
 use crate::addr::PortSet;
 use crate::diag::{Severity, printable};
 
@@ -153,6 +153,24 @@ pub(super) fn resolve(apps: &mut [App], world: &World<'_>, findings: &mut Findin
             let message = format_args!("`{}` {why}", target.host);
             findings.at(Severity::Warning, target.line, target.col, message);
         }
+    }
+}
+
+/// Leaves the addresses of another family out; a target that has no others, once for each place in the file.
+pub(super) fn keep_family(apps: &mut [App], family: Family, findings: &mut Findings<'_>) {
+    let mut said = None;
+    for target in apps.iter_mut().flat_map(|app| &mut app.targets) {
+        let kept = target.addrs.iter().copied().filter(|ip| family.has(*ip));
+        let kept: Box<[IpAddr]> = kept.collect();
+        if kept.len() == target.addrs.len() {
+            continue;
+        }
+        let place = (target.line, target.col);
+        if kept.is_empty() && said.replace(place) != Some(place) {
+            let message = format_args!("`{}` has no address of FAMILY {family}", target.host);
+            findings.at(Severity::Warning, target.line, target.col, message);
+        }
+        target.addrs = kept;
     }
 }
 
