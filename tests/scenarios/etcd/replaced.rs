@@ -7,14 +7,14 @@ use snproxy_tests::{Host, Net, eventually};
 /// Waits until these are the nodes, told by the last line that the log has of them.
 #[track_caller]
 fn has_only(host: &Host, node: &str) {
-    eventually(SOON, &format!("only {node}"), || {
-        let service = service(host);
-        service["nodes"] == 1 && service["stale_ms"].is_null()
-    });
-    let log = host.log();
-    let last = log.lines().rfind(|line| line.contains("INFO nodes "));
     let came = format!("came=\"{node}\"");
-    assert!(last.is_some_and(|line| line.contains(&came)), "{log}");
+    eventually(SOON, &format!("only {node}"), || {
+        let log = host.log();
+        let last = log.lines().rfind(|line| line.contains("INFO nodes "));
+        let service = service(host);
+        let is_only = service["nodes"] == 1 && service["stale_ms"].is_null();
+        is_only && last.is_some_and(|line| line.contains(&came))
+    });
 }
 
 /// More changes than the etcd before had, so that no revision tells.
