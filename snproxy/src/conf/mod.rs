@@ -70,8 +70,8 @@ pub struct Sources {
 /// The addresses of a name, or why there are none.
 pub type Answer = io::Result<Vec<IpAddr>>;
 
-/// The nodes of a service, in the order of their keys; `None`: nobody knows yet.
-pub type Nodes = Option<Arc<[SocketAddr]>>;
+/// The nodes of a service, in the order of their keys; `Err`: why nobody knows yet.
+pub type Nodes = Result<Arc<[SocketAddr]>, String>;
 
 /// Who knows the nodes of services.
 pub type Discovered<'a> = dyn Fn(&Etcd, &[&str]) -> Vec<Nodes> + 'a;

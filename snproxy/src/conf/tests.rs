@@ -32,10 +32,10 @@ const IS_LOCAL: fn(IpAddr) -> bool = |ip| ip.to_string() == "10.0.0.1";
 const DISCOVERED: fn(&Etcd, &[&str]) -> Vec<Nodes> = |_, keys| {
     let node = |text: &str| text.parse::<SocketAddr>().unwrap();
     let nodes = |key: &&str| match *key {
-        "/srv/known" => Some([node("10.0.0.7:6379"), node("[fd00::7]:6379")].into()),
-        "/srv/back" => Some([node("10.0.0.1:5001"), node("0.0.0.0:1")].into()),
-        "/srv/empty" => Some([].into()),
-        _ => None,
+        "/srv/known" => Ok([node("10.0.0.7:6379"), node("[fd00::7]:6379")].into()),
+        "/srv/back" => Ok([node("10.0.0.1:5001"), node("0.0.0.0:1")].into()),
+        "/srv/empty" => Ok([].into()),
+        _ => Err("http://etcd:2379: no answer".to_owned()),
     };
     keys.iter().map(nodes).collect()
 };

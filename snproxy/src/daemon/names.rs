@@ -101,7 +101,7 @@ mod tests {
         let world = World {
             resolve: &resolve,
             resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
-            discovered: &|_, keys| vec![None; keys.len()],
+            discovered: &|_, keys| vec![Err(String::new()); keys.len()],
             is_local: &|_| false,
             ephemeral: None,
             reserved: PortSet::new(),

@@ -41,12 +41,14 @@ pub(super) struct Services(Mutex<HashMap<Box<str>, Known>>);
 struct Known {
     /// By key, the service's own part cut off.
     by_key: BTreeMap<Vec<u8>, SocketAddr>,
-    nodes: Nodes,
+    nodes: Option<Arc<[SocketAddr]>>,
     /// Keys that are no `ip:port`.
     ignored: HashSet<Vec<u8>>,
     /// How many of them were said: whoever writes there may go on for ever.
     warned: usize,
     revision: i64,
+    /// Whether the log is told of it. What is read before that may come before there is a log.
+    is_followed: bool,
     /// Which etcd said so.
     cluster: String,
     /// Since when etcd does not answer, and why.
@@ -73,7 +75,16 @@ impl Services {
             self.ask(etcd, &new, certs);
         }
         let known = self.lock();
-        let nodes = |key: &&str| known.get(*key).and_then(|known| known.nodes.clone());
+        let nodes = |key: &&str| match known.get(*key) {
+            Some(Known {
+                nodes: Some(nodes), ..
+            }) => Ok(Arc::clone(nodes)),
+            Some(Known {
+                lost: Some((_, why)),
+                ..
+            }) => Err(why.clone()),
+            _ => Err("it was not asked yet".to_owned()),
+        };
         keys.iter().map(nodes).collect()
     }
 
@@ -177,16 +188,26 @@ impl Services {
         if before.as_ref() == Some(&nodes) {
             return false;
         }
-        let before = before.unwrap_or_default();
-        info!(
-            service = key,
-            nodes = nodes.len(),
-            came = list(&nodes, &before),
-            left = list(&before, &nodes),
-            revision = known.revision,
-            "nodes"
-        );
+        if known.is_followed {
+            known.say_nodes(key, &before.unwrap_or_default());
+        }
         true
+    }
+
+    /// From now on the log is told of a service, and of what was known of it before.
+    fn follow(&self, key: &str) {
+        let mut known = self.lock();
+        let known = known.entry(key.into()).or_default();
+        if std::mem::replace(&mut known.is_followed, true) || known.nodes.is_none() {
+            return;
+        }
+        known.say_nodes(key, &[]);
+        let mut ignored: Vec<_> = known.ignored.iter().collect();
+        ignored.sort_unstable();
+        for own in ignored.into_iter().take(MAX_WARNED) {
+            say_ignored(&[prefix(key).as_bytes(), own].concat());
+            known.warned += 1;
+        }
     }
 
     /// Forgets all services but these.
@@ -226,6 +247,18 @@ impl Known {
         }
     }
 
+    fn say_nodes(&self, key: &str, before: &[SocketAddr]) {
+        let nodes = self.nodes.as_deref().unwrap_or_default();
+        info!(
+            service = key,
+            nodes = nodes.len(),
+            came = list(nodes, before),
+            left = list(before, nodes),
+            revision = self.revision,
+            "nodes"
+        );
+    }
+
     fn apply(&mut self, prefix: &str, event: &Event) {
         match event {
             Event::Put(kv) => self.put(prefix, kv, &HashSet::new()),
@@ -247,12 +280,17 @@ impl Known {
             return;
         }
         let is_new = self.ignored.len() < MAX_IGNORED && self.ignored.insert(own.to_vec());
-        if is_new && !ignored.contains(own) && self.warned < MAX_WARNED {
+        let is_said = !self.is_followed || ignored.contains(own);
+        if is_new && !is_said && self.warned < MAX_WARNED {
             self.warned += 1;
-            let key = String::from_utf8_lossy(&kv.key);
-            warn!(key = %printable(&key), "ignored: expected ip:port after the key of the service");
+            say_ignored(&kv.key);
         }
     }
+}
+
+fn say_ignored(key: &[u8]) {
+    let key = String::from_utf8_lossy(key);
+    warn!(key = %printable(&key), "ignored: expected ip:port after the key of the service");
 }
 
 /// Where the keys of a service's nodes begin.
@@ -360,6 +398,7 @@ impl Daemon {
             if followed.tasks.contains_key(key) {
                 continue;
             }
+            self.names.services.follow(key);
             let prefix = prefix(key);
             let follow = match self.names.services.snapshot(key) {
                 Some(read) if !is_other => {

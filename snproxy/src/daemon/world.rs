@@ -141,7 +141,7 @@ pub fn control_socket_of(proxy: &Source) -> Option<PathBuf> {
     let world = World {
         resolve: &|_| Ok(vec![Ipv4Addr::LOCALHOST.into()]),
         resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
-        discovered: &|_, keys| vec![None; keys.len()],
+        discovered: &|_, keys| vec![Err(String::new()); keys.len()],
         is_local: &|_| true,
         ephemeral: None,
         reserved: PortSet::new(),

@@ -59,9 +59,16 @@ pub(in crate::conf) fn discover(
             let message = format_args!("`{}`: {message}", printable(&srv.key));
             findings.at(Severity::Warning, srv.line, srv.col, message);
         };
-        let Some(Some(nodes)) = known.get(&*srv.key) else {
-            warn("nothing is known of it yet: its ports are refused until etcd answers");
-            continue;
+        let nodes = match known.get(&*srv.key) {
+            Some(Ok(nodes)) => nodes,
+            unknown => {
+                let why = unknown.and_then(|unknown| unknown.as_ref().err());
+                let why = printable(why.map_or("", |why| why));
+                warn(&format!(
+                    "nothing is known of it yet, its ports are refused until etcd says what its nodes are: {why}"
+                ));
+                continue;
+            }
         };
         let most = MAX_NODES.min(left);
         if nodes.len() > most {
