@@ -121,6 +121,15 @@ impl Diagnostic {
         self.render(&Renderer::plain())
     }
 
+    /// The same without the line it is in: that holds a secret.
+    #[must_use]
+    pub fn hidden(self) -> Self {
+        Self {
+            shown: None,
+            ..self
+        }
+    }
+
     /// [`block`](Self::block) in the colours of a terminal.
     pub fn styled_block(&self) -> String {
         self.render(&Renderer::styled())
@@ -134,10 +143,14 @@ impl Diagnostic {
         let title = Group::with_title(level.primary_title(self.message.as_str()));
         let file = self.file.to_string_lossy();
         let file = printable(&file);
+        let line = usize::try_from(self.line).unwrap_or(usize::MAX);
         let Some(shown) = &self.shown else {
+            let file = match self.line {
+                0 => file,
+                _ => format!("{file}:{}:{}", self.line, self.col).into(),
+            };
             return renderer.render(&[title.element(Origin::path(file))]);
         };
-        let line = usize::try_from(self.line).unwrap_or(usize::MAX);
         let mark = AnnotationKind::Primary.span(shown.start..shown.end);
         let snippet = Snippet::source(shown.text.as_str())
             .line_start(line)
@@ -232,6 +245,18 @@ pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics
         .iter()
         .any(|found| found.severity == Severity::Error)
+}
+
+/// Up to where a word may be shown: what is before the `@` of an address such as `http://user:password@host` is not.
+pub fn shown_of(word: &str) -> usize {
+    let Some((scheme, rest)) = word.split_once("://") else {
+        return word.len();
+    };
+    let is_path = scheme.ends_with("s3") || scheme.ends_with("file");
+    if is_path || !rest.contains('@') {
+        return word.len();
+    }
+    scheme.len() + "://".len()
 }
 
 /// A text out of a file without what steers a terminal: control characters are escaped.

@@ -102,7 +102,12 @@ pub(super) fn register(node: &Node) -> anyhow::Result<u8> {
         etcd.extend([" password-file=", path]);
     }
     let etcd = match Etcd::parse(&etcd) {
-        Ok(etcd) => etcd,
+        Ok((etcd, warnings)) => {
+            for why in warnings {
+                eprintln!("snproxy: --dsc: warning: {why}");
+            }
+            etcd
+        }
         Err(why) => {
             eprintln!("snproxy: --dsc: {why}");
             return Ok(BAD_USAGE);

@@ -65,7 +65,10 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
     conf.pod_host = default_pod_host(dialled.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
     conf.place_hosts();
     apps::resolve(&mut conf.apps, world, &mut all.apps);
-    apps::discover(&mut conf.apps, conf.etcd.as_deref(), world, &mut all.apps);
+    let is_wrong = said_at(&conf, "ETCD").is_some_and(|line| all.proxy.is_wrong(line));
+    if conf.etcd.is_some() || !is_wrong {
+        apps::discover(&mut conf.apps, conf.etcd.as_deref(), world, &mut all.apps);
+    }
     apps::keep_family(&mut conf.apps, conf.family, &mut all.apps);
     conf.own = own(&conf, world);
     Some(conf)
@@ -160,6 +163,7 @@ pub(super) fn across(conf: &mut Conf, world: &World<'_>, all: &mut All<'_>) {
     unreached(conf, all);
     behind_tls(conf, all);
     unpublished(conf, all);
+    idle(conf, all);
     apps::claimed_elsewhere(conf, &mut all.apps);
     for port in conf.apps.iter().flat_map(apps::App::ports) {
         conf.cluster_ports.insert(port);
@@ -266,8 +270,7 @@ fn unpublished(conf: &Conf, all: &mut All<'_>) {
     if is_alone || conf.mappings.is_empty() || conf.published_as().is_some() {
         return;
     }
-    let origin = conf.origins.iter().find(|origin| origin.key == "ETCD");
-    let line = origin.and_then(|origin| origin.place.rsplit_once(':')?.1.parse().ok());
+    let line = said_at(conf, "ETCD");
     let message = "no other host is told what this one serves: HOST is no address at which it is reached, and hosts.conf \
                    does not name this host";
     all.proxy
@@ -283,6 +286,30 @@ fn own_for_clients(conf: &Conf, all: &mut All<'_>) {
         );
         all.hosts
             .at(Severity::Warning, host.line, host.col, message);
+    }
+}
+
+/// The line of proxy.conf that says a key of the process.
+fn said_at(conf: &Conf, key: &str) -> Option<u32> {
+    let origin = conf.origins.iter().find(|origin| origin.key == key)?;
+    origin.place.rsplit_once(':')?.1.parse().ok()
+}
+
+/// Keys that do nothing, for want of another one.
+fn idle(conf: &Conf, all: &mut All<'_>) {
+    let is_published = conf.etcd.is_some() || conf.cluster.is_none();
+    let is_reached = conf.port != 0 || conf.peer_tls.is_none();
+    for (key, does_something, message) in [
+        ("CLUSTER", is_published, "CLUSTER does nothing without ETCD"),
+        (
+            "PEERTLS",
+            is_reached,
+            "PEERTLS does nothing where PORT is none",
+        ),
+    ] {
+        if let Some(line) = said_at(conf, key).filter(|_| !does_something) {
+            all.proxy.at(Severity::Warning, line, 1, message);
+        }
     }
 }
 

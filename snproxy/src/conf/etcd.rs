@@ -10,7 +10,7 @@ use super::keys::beside;
 use super::text::{Field, Findings, Lines, MAX_LINE, is_blank};
 use super::tls::{CertSource, certs};
 use super::value::{NONE, duration, host_name, number};
-use crate::diag::{Severity, Source, printable};
+use crate::diag::{Diagnostic, Severity, Source, printable, shown_of};
 
 /// Most members of one etcd that are asked.
 pub const MAX_ENDPOINTS: usize = 16;
@@ -104,10 +104,10 @@ impl FromStr for Endpoint {
 }
 
 impl Etcd {
-    /// From the value of ETCD; paths that are not absolute are of the working folder.
+    /// From the value of ETCD, with what is to be said of it; paths that are not absolute are of the working folder.
     ///
     /// Errors: what is wrong with it, as one line each.
-    pub fn parse(text: &str) -> Result<Arc<Self>, String> {
+    pub fn parse(text: &str) -> Result<(Arc<Self>, Vec<String>), String> {
         parsed(text, |value, findings| {
             let mut etcd = None;
             read(value, Path::new(""), &mut etcd, findings);
@@ -120,13 +120,13 @@ impl Etcd {
 ///
 /// Errors: what is wrong with it.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    parsed(text, duration)
+    parsed(text, duration).map(|(duration, _)| duration)
 }
 
 fn parsed<T>(
     text: &str,
     read: impl FnOnce(Field<'_>, &mut Findings<'_>) -> Option<T>,
-) -> Result<T, String> {
+) -> Result<(T, Vec<String>), String> {
     let source = Source {
         path: PathBuf::new(),
         text: text.to_owned(),
@@ -135,13 +135,15 @@ fn parsed<T>(
     let value = Lines::new(&source, MAX_LINE)
         .next(&mut findings)
         .and_then(|value| read(value, &mut findings));
-    let errors = findings.finish();
-    let errors = errors
-        .iter()
-        .filter(|found| found.severity == Severity::Error);
-    let errors: Vec<&str> = errors.map(|found| found.message.as_str()).collect();
+    let found = findings.finish().into_iter();
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        found.partition(|found| found.severity == Severity::Error);
+    let messages = |found: Vec<Diagnostic>| -> Vec<String> {
+        found.into_iter().map(|found| found.message).collect()
+    };
+    let errors = messages(errors);
     match value {
-        Some(value) if errors.is_empty() => Ok(value),
+        Some(value) if errors.is_empty() => Ok((value, messages(warnings))),
         _ if errors.is_empty() => Err("there is nothing".to_owned()),
         _ => Err(errors.join("; ")),
     }
@@ -161,6 +163,12 @@ pub(super) fn read(
     let Some(list) = value.split(is_blank).next() else {
         return;
     };
+    if let Some(word) = value.split(is_blank).find(|word| has_user(*word, list)) {
+        findings.hide(value.place.line);
+        let message = "no user in the address: user=NAME password-file=PATH behind the members";
+        findings.error(word.place, message);
+        return;
+    }
     let mut members = endpoints(list, findings);
     let Some((certs, words)) = certs(value.tail(list.text.len()), findings) else {
         return;
@@ -201,6 +209,10 @@ pub(super) fn read(
         findings.error(value.place, "a password without user=NAME");
         members = None;
     }
+    if user.is_some() && password_file.is_none() {
+        let message = "user=NAME without password-file=PATH: the password is empty";
+        findings.warning(value.place, message);
+    }
     if user.is_some() && some_https && some_http {
         let message = "members that are http:// are told the password in clear";
         findings.warning(list.place, message);
@@ -213,6 +225,12 @@ pub(super) fn read(
             certs,
         }));
     }
+}
+
+/// Whether somebody is named where members are: `http://root:secret@host`, with a password that is not to be shown.
+fn has_user(word: Field<'_>, list: Field<'_>) -> bool {
+    let is_of_list = word.place.start == list.place.start;
+    shown_of(word.text) < word.text.len() || is_of_list && word.text.contains('@')
 }
 
 /// `None`: something is wrong with them.
@@ -291,15 +309,14 @@ mod tests {
                 "http://[::1]:2 user=root password-file=/etc/snproxy/secret",
             ),
             (
-                "https://a,https://b certs user=x",
-                "https://a:2379,https://b:2379 /etc/snproxy/certs user=x",
+                "https://a,https://b certs user=x password-file=/p",
+                "https://a:2379,https://b:2379 /etc/snproxy/certs user=x password-file=/p",
             ),
             (
                 "https://b ca=/a.pem cert=b.pem key=c.pem",
                 "https://b:2379 ca=/a.pem cert=/etc/snproxy/b.pem key=/etc/snproxy/c.pem",
             ),
             ("https://b s3://x/y", "https://b:2379 s3://x/y"),
-            ("a user=x", "http://a:2379 user=x"),
         ] {
             assert_eq!(said(value), (shown.to_owned(), Vec::new()), "{value}");
         }
@@ -335,10 +352,39 @@ mod tests {
         let (shown, found) = said("http://a,https://b certs user=x");
         let expected = "http://a:2379,https://b:2379 /etc/snproxy/certs user=x";
         assert_eq!(shown, expected);
+        let empty = "user=NAME without password-file=PATH: the password is empty";
         let clear = "members that are http:// are told the password in clear";
-        assert_eq!(found, [clear]);
+        assert_eq!(found, [empty, clear]);
         let many: Vec<String> = (0..=MAX_ENDPOINTS).map(|n| format!("h{n}")).collect();
         assert_eq!(said(&many.join(",")).1, ["more than 16 members"]);
+    }
+
+    #[test]
+    fn no_finding_shows_a_password() {
+        for line in [
+            "ETCD http://root:secret@a:2379",
+            "ETCD \"http://root:secret@a:2379\" more",
+            "ETCD http://a:1,http://root:secret@b:2379 token=x",
+            "ETCD http://a:1, http://root:secret@b:2379",
+            "ETCD http://root:secr,et@b:2379",
+            "ETCD root:secret@a:2379",
+            "ETCD http://root:secret@a:2379,",
+            "ETCD=http://root:secret@a:2379",
+            "ETC http://root:secret@a:2379",
+        ] {
+            let source = Source::decode("proxy.conf", line.into());
+            let mut findings = Findings::new(&source);
+            proxy::read(&source, &mut findings);
+            let found = findings.finish();
+            assert!(!found.is_empty(), "{line}");
+            for found in &found {
+                let block = found.block();
+                assert!(!block.contains("secr"), "{line}: {block}");
+                assert!(block.contains("proxy.conf:1:"), "{line}: {block}");
+            }
+        }
+        let no_user = "no user in the address: user=NAME password-file=PATH behind the members";
+        assert_eq!(Etcd::parse("http://x:secret@a").unwrap_err(), no_user);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
     Mechanism, Origin, Peers, Policy, ProxyMode, Steering, Unmapped, Workers,
 };
 use crate::addr::PortSet;
-use crate::diag::{Place, Severity, Source, printable};
+use crate::diag::{Place, Severity, Source, printable, shown_of};
 
 /// Largest proxy.conf, in bytes.
 pub const MAX_FILE: usize = 64 * 1024;
@@ -36,6 +36,13 @@ pub(super) fn read<'a>(source: &'a Source, findings: &mut Findings<'_>) -> Draft
     let mut said: Vec<Said<'_>> = Vec::new();
     let mut lines = Lines::new(source, MAX_LINE);
     while let Some(line) = lines.next(findings) {
+        if line
+            .text
+            .split(is_blank)
+            .any(|word| shown_of(word) < word.len())
+        {
+            findings.hide(line.place.line);
+        }
         let len = line.text.find(is_blank).unwrap_or(line.text.len());
         let name = line.part(0, len);
         let Some(key) = by_name(name.text) else {

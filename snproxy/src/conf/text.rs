@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use crate::diag::{Diagnostic, Place, Severity, Source, printable};
+use crate::diag::{Diagnostic, Place, Severity, Source, printable, shown_of};
 
 /// Longest line of proxy.conf and hosts.conf, in bytes.
 pub(super) const MAX_LINE: usize = 4096;
@@ -93,6 +93,7 @@ impl Display for Field<'_> {
             .char_indices()
             .nth(MAX_QUOTED)
             .map_or(self.text.len(), |(at, _)| at);
+        let kept = kept.min(shown_of(self.text));
         write!(f, "`{}", printable(self.text.get(..kept).unwrap_or("")))?;
         let more = kept < self.text.len();
         f.write_str(if more { "…`" } else { "`" })
@@ -201,6 +202,8 @@ pub(super) struct Findings<'a> {
     kept: Vec<Diagnostic>,
     errors: usize,
     warnings: usize,
+    /// Lines with a secret in them.
+    secret: Vec<u32>,
 }
 
 impl<'a> Findings<'a> {
@@ -210,7 +213,19 @@ impl<'a> Findings<'a> {
             kept: Vec::new(),
             errors: 0,
             warnings: 0,
+            secret: Vec::new(),
         }
+    }
+
+    /// No finding shows this line.
+    pub(super) fn hide(&mut self, line: u32) {
+        self.secret.push(line);
+    }
+
+    /// Whether there is an error in this line.
+    pub(super) fn is_wrong(&self, line: u32) -> bool {
+        let is_it = |found: &Diagnostic| found.line == line && found.severity == Severity::Error;
+        self.kept.iter().any(is_it)
     }
 
     pub(super) fn error(&mut self, place: Place, message: impl Display) {
@@ -255,6 +270,17 @@ impl<'a> Findings<'a> {
     /// In the order of the file; what was only counted comes last.
     pub(super) fn finish(mut self) -> Vec<Diagnostic> {
         self.kept.sort_by_key(|found| (found.line, found.col));
+        let secret = self.secret;
+        let kept = self.kept.into_iter();
+        self.kept = kept
+            .map(|found| {
+                if secret.contains(&found.line) {
+                    found.hidden()
+                } else {
+                    found
+                }
+            })
+            .collect();
         for (severity, count) in [
             (Severity::Error, self.errors),
             (Severity::Warning, self.warnings),

@@ -166,11 +166,7 @@ pub(super) fn client_tls(
     if is_none(value) {
         return Some(None);
     }
-    let said = said(value, findings)?;
-    if let Some(name) = said.name {
-        expected("verify= or alpn=", name, findings);
-        return None;
-    }
+    let said = said(value, "verify= or alpn=", findings)?;
     let verify = match said.verify {
         Some(word) => choice(word, findings)?,
         None => ClientVerify::Require,
@@ -207,7 +203,7 @@ pub(super) fn upstream_tls(
     if is_none(value) {
         return Some(None);
     }
-    let said = said(value, findings)?;
+    let said = said(value, "verify=, name= or alpn=", findings)?;
     let verify = match said.verify {
         Some(word) => choice(word, findings)?,
         None => UpstreamVerify::Ca,
@@ -279,7 +275,8 @@ struct Said<'a> {
     alpn: Box<[Box<str>]>,
 }
 
-fn said<'a>(value: Field<'a>, findings: &mut Findings<'_>) -> Option<Said<'a>> {
+/// `known` are the options that there are.
+fn said<'a>(value: Field<'a>, known: &str, findings: &mut Findings<'_>) -> Option<Said<'a>> {
     let (certs, others) = certs(value, findings)?;
     let mut said = Said {
         certs,
@@ -288,17 +285,29 @@ fn said<'a>(value: Field<'a>, findings: &mut Findings<'_>) -> Option<Said<'a>> {
         alpn: Box::default(),
     };
     for word in others {
-        match option(word) {
-            ("verify", verify) => said.verify = Some(verify),
-            ("name", name) => said.name = Some(name),
-            ("alpn", list) => said.alpn = alpn(list, findings)?,
+        let (option, text) = option(word);
+        let is_said = match option {
+            "verify" => said.verify.replace(text).is_some(),
+            "name" if known.contains("name=") => said.name.replace(text).is_some(),
+            "alpn" => {
+                let before = std::mem::replace(&mut said.alpn, alpn(text, findings)?);
+                !before.is_empty()
+            }
             _ => {
-                expected("verify=, name= or alpn=", word, findings);
+                expected(known, word, findings);
                 return None;
             }
+        };
+        if is_said {
+            twice(option, word, findings);
         }
     }
     Some(said)
+}
+
+fn twice(option: &str, word: Field<'_>, findings: &mut Findings<'_>) {
+    let message = format_args!("{option}= is already said: this one counts");
+    findings.warning(word.place, message);
 }
 
 /// Certificates as said, and whether by their files.
@@ -369,7 +378,9 @@ pub(super) fn certs<'a>(
             expected("a file", word, findings);
             return None;
         }
-        *file = Some(PathBuf::from(path.text));
+        if file.replace(PathBuf::from(path.text)).is_some() {
+            twice(name, word, findings);
+        }
     }
     let files = CertSource::Files { ca, cert, key };
     let are_said = !matches!(
@@ -393,9 +404,29 @@ pub(super) fn certs<'a>(
 }
 
 fn cert_source(word: Field<'_>, findings: &mut Findings<'_>) -> Option<CertSource> {
-    let Some((scheme, rest)) = word.text.split_once("://") else {
-        return Some(CertSource::Folder(PathBuf::from(word.text)));
-    };
+    let text = word.text;
+    if text.eq_ignore_ascii_case(NONE) {
+        let message = "`none` stands alone: a folder of this name is ./none";
+        findings.error(word.place, message);
+        return None;
+    }
+    if text
+        .chars()
+        .all(|c| c.is_ascii_digit() || c == ',' || c == '-')
+    {
+        let message = format_args!(
+            "expected where certificates are, found ports or {word}: a folder of this name is ./{text}"
+        );
+        findings.error(word.place, message);
+        return None;
+    }
+    let is_address = ["s3:", "file:", "http:", "https:"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    if !is_address && !text.contains("://") {
+        return Some(CertSource::Folder(PathBuf::from(text)));
+    }
+    let (scheme, rest) = text.split_once("://").unwrap_or_default();
     let source = match scheme {
         "file" if rest.starts_with('/') => Some(CertSource::Folder(PathBuf::from(rest))),
         "s3" => {

@@ -1,6 +1,7 @@
 //! Certificates of what is in force: read with the files, replaced while connections go on, and watched for their end.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,35 +91,43 @@ impl Certs {
             ..Self::default()
         };
         let mut found = Vec::new();
-        let kinds = || conf.ports.kinds().map(|(_, kind)| kind);
-        for tls in kinds().filter_map(|kind| kind.client_tls.as_ref()) {
+        let of_ports = |port, key| move || said_at(conf, key, port);
+        for (port, tls) in
+            (conf.ports.kinds()).filter_map(|(port, kind)| Some((port, kind.client_tls.as_ref()?)))
+        {
             if certs.clients.contains_key(tls) {
                 continue;
             }
             let texts = certs.read(&tls.certs, store);
             let build = |texts: &CertTexts| server_config(texts, tls.verify, &tls.alpn, now);
+            let asked = of_ports(port, "CLIENTTLS");
             let made = build_or_keep(
                 &tls.certs,
                 texts,
                 before.clients.get(tls),
                 build,
+                asked,
                 &mut found,
             );
             certs
                 .clients
                 .extend(made.map(|made| (Arc::clone(tls), made)));
         }
-        for tls in kinds().filter_map(|kind| kind.upstream_tls.as_ref()) {
+        for (port, tls) in (conf.ports.kinds())
+            .filter_map(|(port, kind)| Some((port, kind.upstream_tls.as_ref()?)))
+        {
             if certs.upstreams.contains_key(tls) {
                 continue;
             }
             let texts = certs.read(&tls.certs, store);
             let build = |texts: &CertTexts| client_config(texts, tls.verify, &tls.alpn, now);
+            let asked = of_ports(port, "UPSTREAMTLS");
             let made = build_or_keep(
                 &tls.certs,
                 texts,
                 before.upstreams.get(tls),
                 build,
+                asked,
                 &mut found,
             );
             certs
@@ -130,12 +139,13 @@ impl Certs {
             let build = |texts: &CertTexts| client_config(texts, UpstreamVerify::Ca, &[], now);
             let before = before.etcd.as_ref();
             let before = before.filter(|before| before.texts.source == *source);
-            certs.etcd = build_or_keep(source, texts, before, build, &mut found);
+            certs.etcd = build_or_keep(source, texts, before, build, of_ports(0, "ETCD"), &mut found);
         }
         if let Some(tls) = &conf.peer_tls {
             let texts = certs.read(&tls.certs, store);
             let build = |texts: &CertTexts| peer_configs(texts, tls.verify_host, now);
-            let peers = build_or_keep(&tls.certs, texts, before.peers.get(tls), build, &mut found);
+            let asked = of_ports(0, "PEERTLS");
+            let peers = build_or_keep(&tls.certs, texts, before.peers.get(tls), build, asked, &mut found);
             certs
                 .peers
                 .extend(peers.map(|peers| (Arc::clone(tls), peers)));
@@ -253,9 +263,10 @@ fn build_or_keep<C>(
     texts: Result<CertTexts, Diagnostic>,
     before: Option<&Built<C>>,
     build: impl Fn(&CertTexts) -> Result<Arc<C>, Diagnostic>,
+    asked: impl FnOnce() -> String,
     found: &mut Vec<(CertSource, Diagnostic)>,
 ) -> Option<Built<C>> {
-    let wrong = match texts {
+    let mut wrong = match texts {
         // Its sessions are known to it.
         Ok(texts) if before.is_some_and(|before| before.texts == texts) => return before.cloned(),
         Ok(texts) => match build(&texts) {
@@ -264,12 +275,22 @@ fn build_or_keep<C>(
         },
         Err(wrong) => wrong,
     };
-    let wrong = match before {
-        Some(_) => as_warning(wrong),
-        None => wrong,
-    };
+    if before.is_some() {
+        wrong = as_warning(wrong);
+    }
+    wrong.message.push_str(&asked());
     found.push((source.clone(), wrong));
     before.cloned()
+}
+
+/// Who asks for certificates, for the end of a message; `port` is one of those that do, if they are asked for by ports.
+fn said_at(conf: &Conf, key: &str, port: u16) -> String {
+    let origins = conf.origins.iter().rev();
+    let mut origins = origins.filter(|origin| origin.key == key);
+    let origin = origins.find(|origin| origin.holds_for(port));
+    origin.map_or_else(String::new, |origin| {
+        format!(" ({key} of {})", origin.place)
+    })
 }
 
 fn as_warning(wrong: Diagnostic) -> Diagnostic {
@@ -416,9 +437,19 @@ fn ending(used: &[Used], now: SystemTime) -> Vec<Diagnostic> {
     .collect()
 }
 
-/// What is wrong with the certificates of a configuration that nobody runs. Blocks.
+/// What is wrong with the certificates, and the password, of a configuration that nobody runs. Blocks.
 pub fn check(conf: &Conf) -> Vec<Diagnostic> {
     let (certs, mut found) = Certs::load(conf, &Certs::default(), &Store::default());
+    let password = conf
+        .etcd
+        .as_ref()
+        .and_then(|etcd| etcd.password_file.as_ref());
+    if let Some(path) = password
+        && let Err(error) = File::open(path)
+    {
+        let message = format!("the password for etcd: {error}");
+        found.push(Diagnostic::of_file(path, Severity::Warning, message));
+    }
     if !has_errors(&found) {
         found.extend(ending(&certs.used, SystemTime::now()));
     }

@@ -134,7 +134,27 @@ fn what_is_wrong_is_named() {
         ),
         (
             client("/a name=b"),
-            "1:9: error: expected verify= or alpn=, found `b`".into(),
+            "1:4: error: expected verify= or alpn=, found `name=b`".into(),
+        ),
+        (
+            client("s3:/a"),
+            format!("1:1: error: {place} `s3:/a`"),
+        ),
+        (
+            client("none verify=none"),
+            "1:1: error: `none` stands alone: a folder of this name is ./none".into(),
+        ),
+        (
+            client("5001"),
+            "1:1: error: expected where certificates are, found ports or `5001`: a folder of this name is ./5001".into(),
+        ),
+        (
+            upstream("/a name=b name=c"),
+            "1:11: warning: name= is already said: this one counts".into(),
+        ),
+        (
+            upstream("ca=/a ca=/b"),
+            "1:7: warning: ca= is already said: this one counts".into(),
         ),
         (
             upstream("/a name=-"),
@@ -142,6 +162,10 @@ fn what_is_wrong_is_named() {
         ),
         (
             client("/a b"),
+            "1:4: error: expected verify= or alpn=, found `b`".into(),
+        ),
+        (
+            upstream("/a b"),
             "1:4: error: expected verify=, name= or alpn=, found `b`".into(),
         ),
         (
