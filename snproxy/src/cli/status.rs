@@ -78,7 +78,7 @@ fn print(status: &Status) {
     print_certificates(status);
     if !status.all_out.is_empty() {
         println!(
-            "ALL DOWN     {}: refused until a check finds a pod that is up",
+            "ALL DOWN     {}: refused until a check finds a pod that is up, or one comes",
             status.all_out
         );
     }
@@ -146,7 +146,7 @@ fn print_directory(directory: &Directory) {
     let own = match (&directory.published_as, directory.published) {
         (None, _) => "nothing of this host is published".to_owned(),
         (Some(own), true) => format!("this host is published as {own}"),
-        (Some(own), false) => format!("this host is not yet published as {own}"),
+        (Some(own), false) => format!("this host is not published now as {own}"),
     };
     println!(
         "directory    {}{lost}: cluster {} at {}, {} other hosts with {} ports; {own}",

@@ -528,20 +528,32 @@ impl Steerer {
     }
 }
 
-/// Says of which ports the last pod went down, and of which one came back; each time once.
+/// Says of which ports the last pod went down or away, and of which one came back; each time once.
 fn say_all_out(before: &Plan, after: &Plan) {
     let (out, still_out) = (after.all_out(), before.all_out());
-    let new: PortSet = out
-        .iter()
-        .filter(|port| !still_out.contains(*port))
-        .collect();
     let is_back = |port: &u16| {
-        !out.contains(*port)
-            && matches!(after.lot(*port).reason, Reason::Mapped | Reason::OtherHosts)
+        let is_served = matches!(
+            after.lot(*port).reason,
+            Reason::Mapped | Reason::App | Reason::OtherHosts
+        );
+        !out.contains(*port) && is_served
     };
     let back: PortSet = still_out.iter().filter(is_back).collect();
-    if !new.is_empty() {
-        warn!(ports = %new, "all pods are down: refused until a check finds one that is up");
+    for (reason, what) in [
+        (
+            Reason::PodsDown,
+            "all pods are down: refused until a check finds one that is up",
+        ),
+        (
+            Reason::NoTarget,
+            "no node is known, no target has an address: refused until there is one",
+        ),
+    ] {
+        let is_new = |port: &u16| before.lot(*port).reason != reason;
+        let new: PortSet = after.of_reason(reason).iter().filter(is_new).collect();
+        if !new.is_empty() {
+            warn!(ports = %new, "{what}");
+        }
     }
     if !back.is_empty() {
         info!(ports = %back, "served again");

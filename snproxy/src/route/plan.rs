@@ -26,6 +26,8 @@ pub enum Reason {
     OtherHosts,
     /// Every pod of it is known to be dead.
     PodsDown,
+    /// An app serves it, of which no node is known and no target has an address.
+    NoTarget,
     /// No pod of this host is mapped to it.
     NotMapped,
     /// No host of the cluster serves it.
@@ -45,6 +47,7 @@ impl fmt::Display for Reason {
             Self::App => "app",
             Self::OtherHosts => "other hosts may serve it",
             Self::PodsDown => "all pods are down",
+            Self::NoTarget => "no node is known, no target has an address",
             Self::NotMapped => "not mapped",
             Self::Unserved => "no host serves it",
             Self::NoListener => "another host serves it, and no listener is left",
@@ -144,6 +147,7 @@ impl Plan {
                     }
                     Some(service) if service.alive() => (Action::Steer, Reason::Mapped),
                     Some(_) if others(port) => (Action::Steer, Reason::OtherHosts),
+                    Some(service) if service.pods.is_empty() => (Action::Refuse, Reason::NoTarget),
                     Some(_) => (Action::Refuse, Reason::PodsDown),
                     None => not_mapped(port),
                 }
@@ -159,12 +163,19 @@ impl Plan {
         plan
     }
 
-    /// Ports that are refused because every pod is down.
+    /// Ports that are refused because every pod is down, or there is none.
     pub fn all_out(&self) -> PortSet {
-        let all_out = self
-            .ports()
-            .filter(|(_, lot)| lot.reason == Reason::PodsDown);
-        all_out.map(|(port, _)| port).collect()
+        let mut all_out = self.of_reason(Reason::PodsDown);
+        for port in self.of_reason(Reason::NoTarget).iter() {
+            all_out.insert(port);
+        }
+        all_out
+    }
+
+    /// Ports with this reason.
+    pub fn of_reason(&self, reason: Reason) -> PortSet {
+        let ports = self.ports().filter(|(_, lot)| lot.reason == reason);
+        ports.map(|(port, _)| port).collect()
     }
 
     pub fn lot(&self, port: u16) -> Lot {
