@@ -11,7 +11,7 @@ use crate::daemon::runtime_folder;
 use crate::proxy::{Builder, Service, Upstream, every_address, is_word};
 
 use super::FAILED;
-use super::keys::Keys;
+use super::keys::{DEFAULTS, Keys};
 use super::run::{Options, run as run_proxy};
 
 /// Go's names of address families.
@@ -76,8 +76,8 @@ pub(super) struct Plain {
     #[arg(long, value_name = "KEY")]
     srv: Option<String>,
 
-    /// For an etcd by https: a folder with ca.pem, and cert.pem and key.pem where etcd asks for them
-    #[arg(long, value_name = "FOLDER", requires = "dsc")]
+    /// For an etcd by https: a folder with ca.pem, and cert.pem and key.pem where etcd asks for them, or "ca=FILE cert=FILE key=FILE"
+    #[arg(long, value_name = "CERTS", requires = "dsc")]
     dsc_certs: Option<String>,
 
     /// The user that etcd knows
@@ -137,7 +137,7 @@ pub(super) struct Tls {
     #[arg(long, value_name = "PROTOCOL", value_delimiter = ',')]
     alpn: Vec<String>,
 
-    /// Whether the other side must prove who it is [default: require]
+    /// Whether the other side must prove who it is; `optional` is for tls-server [default: require]
     #[arg(long = "tls-verify")]
     verify: Option<Verify>,
 }
@@ -197,6 +197,20 @@ fn no_certificate() -> u8 {
 fn certificates(said: &Tls) -> anyhow::Result<Option<String>> {
     let is_said = |text: &&String| !text.is_empty();
     let mut tls = if let Some(path) = said.tlscertpath.as_ref().filter(is_said) {
+        let others = [
+            ("--tlscacert", &said.tlscacert),
+            ("--tlscert", &said.tlscert),
+            ("--tlskey", &said.tlskey),
+        ];
+        // So does go-proxy; a user who named another CA believes in it.
+        for (option, _) in others
+            .iter()
+            .filter(|(_, file)| file.as_ref().is_some_and(|it| is_said(&it)))
+        {
+            eprintln!(
+                "snproxy: warning: {option} is not used: --tlscertpath (GO_PROXY_CERTPATH) {path} has all three"
+            );
+        }
         place("--tlscertpath", path)?
     } else {
         let files = [
@@ -259,17 +273,20 @@ fn start(
         eprintln!("missing required flag --src");
         return Ok(FAILED);
     }
-    let mut builder = Builder::new(called)
-        .set("BALANCE", if said.lb { "rr" } else { "ordered" })
-        .set("ONREMOVE", "reset")
-        .set(
-            "CLIENTPROXY",
-            if said.accept_proxy {
-                "require"
-            } else {
-                "never"
-            },
-        );
+    let mut builder = Builder::new(called).set(
+        "CLIENTPROXY",
+        if said.accept_proxy {
+            "require"
+        } else {
+            "never"
+        },
+    );
+    for (key, value) in DEFAULTS {
+        builder = builder.set(key, value);
+    }
+    if said.lb {
+        builder = builder.set("BALANCE", "rr");
+    }
     for (key, value) in &said.keys.0 {
         builder = builder.set(key, value);
     }
@@ -319,8 +336,15 @@ fn start(
 /// How etcd is asked, in the words of ETCD.
 fn etcd_options(said: &Plain) -> anyhow::Result<Vec<String>> {
     let mut words = Vec::new();
-    if let Some(certs) = &said.dsc_certs {
-        words.push(place("--dsc-certs", certs)?);
+    match &said.dsc_certs {
+        Some(certs) if certs.contains('=') => {
+            for file in certs.split_whitespace() {
+                let (name, path) = file.split_once('=').unwrap_or(("", file));
+                words.push(format!("{name}={}", place("--dsc-certs", path)?));
+            }
+        }
+        Some(certs) => words.push(place("--dsc-certs", certs)?),
+        None => needs_no_certs(&said.dsc)?,
     }
     if let Some(user) = &said.user {
         words.push(format!("user={}", word("--user", user)?));
@@ -329,6 +353,17 @@ fn etcd_options(said: &Plain) -> anyhow::Result<Vec<String>> {
         words.push(format!("password-file={}", place("--password-file", file)?));
     }
     Ok(words)
+}
+
+/// Errors: members are asked by https, and `--dsc-certs` is not there.
+pub(super) fn needs_no_certs(dsc: &[String]) -> anyhow::Result<()> {
+    let is_https = |url: &str| url.trim_start().to_ascii_lowercase().starts_with("https:");
+    if dsc.iter().flat_map(|urls| urls.split(',')).any(is_https) {
+        bail!(
+            "--dsc https: who signed the certificates of etcd? Name a folder with ca.pem by --dsc-certs"
+        );
+    }
+    Ok(())
 }
 
 /// Where the ambassador of this port is asked.
@@ -349,6 +384,9 @@ fn services(said: &Plain) -> anyhow::Result<Vec<Service>> {
     let src: anyhow::Result<Vec<String>> =
         said.src.iter().map(|src| listen(said.net, src)).collect();
     let src = src?;
+    if let Some(twice) = (1..src.len()).find(|at| src[..*at].contains(&src[*at])) {
+        bail!("--src {}: it is named twice", said.src[twice]);
+    }
     if let Some(src) = said.src.iter().find(|src| src.ends_with(":0")) {
         bail!("--src {src}: expected a port from 1 to 65535");
     }
@@ -391,6 +429,9 @@ fn services(said: &Plain) -> anyhow::Result<Vec<Service>> {
 /// An address to listen on, in the family that --net asks for.
 fn listen(net: Option<Net>, src: &str) -> anyhow::Result<String> {
     if let Some(ports) = src.strip_prefix(':') {
+        if !ports.split('-').all(|port| port.parse::<u16>().is_ok()) {
+            bail!("--src {src}: expected a port or a range of ports after the colon (1-65535)");
+        }
         let ip: IpAddr = match net {
             None | Some(Net::Tcp4) => [0; 4].into(),
             Some(Net::Tcp) => every_address(),

@@ -30,6 +30,15 @@ const LEFT_OUT: &[&str] = &[
     "UPSTREAMTLS",
 ];
 
+/// What holds for an ambassador where nothing is said, if it is not what holds for proxy.conf.
+pub(super) const DEFAULTS: [(&str, &str); 2] = [("BALANCE", "ordered"), ("ONREMOVE", "reset")];
+
+/// The same, set by [`Builder`](crate::proxy::Builder) or found by it.
+const BUILT: [(&str, &str); 2] = [
+    ("CONFLICT", "fail"),
+    ("STEERING", "listeners` up to 15 ports, else `auto"),
+];
+
 /// Words that names of keys are made of: where a dash belongs.
 const WORDS: &[&str] = &[
     "BALANCE",
@@ -96,11 +105,28 @@ fn dashed(name: &str) -> String {
     parts.join("-").to_ascii_lowercase()
 }
 
+/// A text for README.md without its links.
+fn plain(doc: &str) -> String {
+    let mut text = String::new();
+    let mut rest = doc;
+    while let Some((before, link)) = rest.split_once("](#") {
+        text.push_str(&before.replacen('[', "", 1));
+        rest = link.split_once(')').map_or("", |(_, rest)| rest);
+    }
+    text + rest
+}
+
 impl Args for Keys {
     fn augment_args(command: Command) -> Command {
         taken().fold(command, |command, key| {
-            let default = key.default.unwrap_or_default();
-            let help = format!("{} [proxy.conf: {}, there `{default}`]", key.doc, key.name);
+            let ours = DEFAULTS
+                .iter()
+                .chain(&BUILT)
+                .find(|(name, _)| *name == key.name);
+            let default = ours.map(|(_, default)| *default).or(key.default);
+            let default = default.unwrap_or_default();
+            let doc = plain(key.doc);
+            let help = format!("{doc} [default: `{default}`; {} of proxy.conf]", key.name);
             command.arg(
                 Arg::new(key.name)
                     .long(dashed(key.name))
@@ -134,6 +160,15 @@ impl FromArgMatches for Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_are_for_readers_of_the_readme() {
+        let doc = "one of those of [Balancing](#balancing), or [more](#other)";
+        assert_eq!(plain(doc), "one of those of Balancing, or more");
+        for key in taken() {
+            assert!(!plain(key.doc).contains("](#"), "{}", key.name);
+        }
+    }
 
     #[test]
     fn every_key_is_an_option_or_left_out_and_reads_as_words() {

@@ -120,7 +120,9 @@ fn fixed(place: &str, text: &str) -> Option<LevelFilter> {
         level => level.parse().ok(),
     };
     if level.is_none() {
-        eprintln!("{place}{text}: not a level (error, warn, info, debug, trace); LOGLEVEL counts");
+        eprintln!(
+            "snproxy: {place}{text}: not a level (error, warn, info, debug, trace): not used"
+        );
     }
     level
 }

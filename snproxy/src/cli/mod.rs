@@ -231,6 +231,10 @@ fn root(cli: &Cli) -> anyhow::Result<Root> {
         {
             client::root_at(admin)
         }
+        Some(Command::Apps { .. }) if cli.conf.is_some() || cli.file.is_some() => bail!(
+            "{}: apps read no proxy.conf: name their file with --config-file",
+            conf.display()
+        ),
         Some(Command::Apps {
             config_file,
             max_workers,

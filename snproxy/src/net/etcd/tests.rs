@@ -133,27 +133,11 @@ async fn who_is_no_member_of_etcd_is_left_for_the_next_one() {
     ] {
         let odd = answering(bytes).await;
         let shown = String::from_utf8_lossy(bytes);
-<<<<<<< HEAD
-        let alone = Arc::new(Client::new(&Etcd::parse(&odd).unwrap(), None));
-        let error = alone.read("/srv/", Part::Key).await.unwrap_err();
-||||||| parent of 8d35046 (conf: no finding shows a password, and keys without effect are named)
-        let alone = Arc::new(Client::new(&Etcd::parse(&odd).unwrap(), None));
-        let error = alone.read("/srv/").await.unwrap_err();
-=======
         let alone = Arc::new(Client::new(&Etcd::parse(&odd).unwrap().0, None));
-        let error = alone.read("/srv/").await.unwrap_err();
->>>>>>> 8d35046 (conf: no finding shows a password, and keys without effect are named)
+        let error = alone.read("/srv/", Part::Key).await.unwrap_err();
         assert!(error.is_of_member(), "{shown}: {error:?}");
-<<<<<<< HEAD
-        let both = Client::new(&Etcd::parse(&format!("{odd},{good}")).unwrap(), None);
-        let read = both.read("/srv/", Part::Key).await.unwrap();
-||||||| parent of 8d35046 (conf: no finding shows a password, and keys without effect are named)
-        let both = Client::new(&Etcd::parse(&format!("{odd},{good}")).unwrap(), None);
-        let read = both.read("/srv/").await.unwrap();
-=======
         let both = Client::new(&Etcd::parse(&format!("{odd},{good}")).unwrap().0, None);
-        let read = both.read("/srv/").await.unwrap();
->>>>>>> 8d35046 (conf: no finding shows a password, and keys without effect are named)
+        let read = both.read("/srv/", Part::Key).await.unwrap();
         assert_eq!((read.revision, &*read.cluster), (9, "7"), "{shown}");
         assert_eq!(both.member(), good, "it stays with the one that answers");
     }
@@ -162,16 +146,8 @@ async fn who_is_no_member_of_etcd_is_left_for_the_next_one() {
 #[tokio::test]
 async fn a_no_is_an_answer() {
     let no = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 52\r\n\r\n{\"code\":7,\"message\":\"etcdserver: permission denied\"}";
-<<<<<<< HEAD
-    let client = Client::new(&Etcd::parse(&answering(no).await).unwrap(), None);
-    let error = client.read("/srv/", Part::Key).await.unwrap_err();
-||||||| parent of 8d35046 (conf: no finding shows a password, and keys without effect are named)
-    let client = Client::new(&Etcd::parse(&answering(no).await).unwrap(), None);
-    let error = client.read("/srv/").await.unwrap_err();
-=======
     let client = Client::new(&Etcd::parse(&answering(no).await).unwrap().0, None);
-    let error = client.read("/srv/").await.unwrap_err();
->>>>>>> 8d35046 (conf: no finding shows a password, and keys without effect are named)
+    let error = client.read("/srv/", Part::Key).await.unwrap_err();
     let EtcdError::Refused { code, message, .. } = error else {
         panic!("{error:?}");
     };
@@ -188,16 +164,8 @@ async fn where_no_watch_can_be_read_all_is_read_now_and_then() {
         &b"HTTP/1.1 200 OK\r\nContent-Length: 45\r\n\r\n{\"header\":{\"cluster_id\":\"7\",\"revision\":\"9\"}}\n"[..],
         b"HTTP/1.1 200 OK\r\nContent-Length: 45\r\n\r\n{\"header\":{\"cluster_id\":\"7\",\"revision\":\"9\"}} ",
     ] {
-<<<<<<< HEAD
         let etcd = Etcd::parse(&answering(bytes).await).unwrap();
         let mut follow = Follow::new(Arc::new(Client::new(&etcd, None)), "/srv/", Part::Key);
-||||||| parent of 8d35046 (conf: no finding shows a password, and keys without effect are named)
-        let etcd = Etcd::parse(&answering(bytes).await).unwrap();
-        let mut follow = Follow::new(Arc::new(Client::new(&etcd, None)), "/srv/");
-=======
-        let etcd = Etcd::parse(&answering(bytes).await).unwrap().0;
-        let mut follow = Follow::new(Arc::new(Client::new(&etcd, None)), "/srv/");
->>>>>>> 8d35046 (conf: no finding shows a password, and keys without effect are named)
         for _ in 0..3 {
             let news = timeout(Duration::from_mins(1), follow.next()).await;
             let news = news.expect("it goes on");
