@@ -17,6 +17,7 @@ use crate::daemon::etcd_tls;
 use crate::discovery::certs::Store;
 use crate::net::etcd::{Client, EtcdError, Lease};
 
+use super::ambassador::needs_no_certs;
 use super::{BAD_CONFIGURATION, BAD_USAGE, DONE, FAILED, log, show};
 
 /// Time between two looks at the node, and at how long its lease has.
@@ -72,13 +73,10 @@ enum Check {
 }
 
 fn addr(text: &str) -> Result<SocketAddr, String> {
-    let addr: SocketAddr = text.parse().map_err(|error| format!("{error}"))?;
-    if addr.port() == 0 || addr.ip().is_unspecified() {
-        return Err(
-            "expected an address and a port (1-65535) where others reach the node".to_owned(),
-        );
-    }
-    Ok(addr)
+    let addr = text.parse().ok();
+    let addr = addr.filter(|addr: &SocketAddr| addr.port() > 0 && !addr.ip().is_unspecified());
+    let expected = "expected an IP address and a port where others reach the node: 10.0.0.5:6379, [fd00::5]:6379";
+    addr.ok_or_else(|| expected.to_owned())
 }
 
 fn ttl(text: &str) -> Result<Duration, String> {
@@ -92,8 +90,14 @@ fn ttl(text: &str) -> Result<Duration, String> {
 /// Runs until TERM or INT, and takes the key away then.
 pub(super) fn register(node: &Node) -> anyhow::Result<u8> {
     let mut etcd = node.dsc.join(",");
-    if let Some(certs) = &node.dsc_certs {
-        etcd.extend([" ", certs]);
+    match &node.dsc_certs {
+        Some(certs) => etcd.extend([" ", certs]),
+        None => {
+            if let Err(why) = needs_no_certs(&node.dsc) {
+                eprintln!("snproxy: {why}");
+                return Ok(BAD_USAGE);
+            }
+        }
     }
     if let Some(user) = &node.user {
         etcd.extend([" user=", user]);
@@ -138,6 +142,7 @@ pub(super) fn register(node: &Node) -> anyhow::Result<u8> {
         certs,
         renewed: Instant::now(),
         lease: None,
+        is_registered: false,
         failed: 0,
         is_lost: false,
     };
@@ -160,6 +165,8 @@ struct Registration {
     renewed: Instant,
     /// With the key under it; `None`: the key is not there, as far as it is ours.
     lease: Option<(Lease, Instant)>,
+    /// Whether etcd has said that the key is there, under this lease.
+    is_registered: bool,
     /// Checks in a row that did not pass.
     failed: u32,
     /// Whether etcd did not answer last.
@@ -223,7 +230,12 @@ impl Registration {
             Ok(()) => {}
             Err(error) if self.is_lost => debug!(error = %error.why(), "etcd"),
             Err(error) => {
-                warn!(key = %self.key, error = %error.why(), "etcd does not answer: tried again until it does");
+                let what = match error {
+                    EtcdError::Refused { .. } => "etcd refuses",
+                    EtcdError::Password { .. } => "etcd is not asked",
+                    _ => "etcd does not answer",
+                };
+                warn!(key = %self.key, error = %error.why(), "{what}: tried again and again");
                 self.is_lost = true;
             }
         }
@@ -261,25 +273,34 @@ impl Registration {
                 return Ok(());
             }
             let asked = Instant::now();
-            match self.client.keep_alive(lease.id).await {
-                Ok(ttl) => self.lease = Some((Lease { ttl, ..lease }, asked)),
+            let kept = match self.client.keep_alive(lease.id).await {
+                Ok(ttl) => Some((Lease { ttl, ..lease }, asked)),
                 Err(EtcdError::NoLease { .. }) => {
                     warn!(key = %self.key, "the lease is over: a new one is asked for");
                     self.lease = None;
+                    None
                 }
                 Err(error) => return Err(error),
-            }
-            // Somebody may have removed the key, or have it under a lease of his own.
-            match self.client.get(&self.key).await? {
-                Some(found) if found.lease == lease.id => return Ok(()),
-                _ if self.lease.is_none() => {}
+            };
+            // Somebody may have removed the key, or have it under a lease of his own. Without an answer to this the next
+            // look is due at once: the key may be gone.
+            let found = self.client.get(&self.key).await?;
+            self.lease = kept;
+            match found {
+                Some(found) if found.lease == lease.id => {
+                    self.is_registered = true;
+                    return Ok(());
+                }
+                _ if self.lease.is_none() || !self.is_registered => {}
                 Some(_) => warn!(key = %self.key, "another process registers the same node"),
                 None => warn!(key = %self.key, "somebody removed the key: it is set again"),
             }
         }
-        let (lease, since) = match self.lease {
-            Some(lease) => lease,
-            None => (self.client.grant(self.ttl).await?, Instant::now()),
+        let (lease, since) = if let Some(lease) = self.lease {
+            lease
+        } else {
+            self.is_registered = false;
+            (self.client.grant(self.ttl).await?, Instant::now())
         };
         // From here on it is ours, whether or not the answer comes.
         self.lease = Some((lease, since));
@@ -287,6 +308,7 @@ impl Registration {
         match put.await {
             Ok(revision) => {
                 let ttl = lease.ttl;
+                self.is_registered = true;
                 info!(key = %self.key, ?ttl, revision, "registered");
                 Ok(())
             }
@@ -304,7 +326,9 @@ impl Registration {
         };
         self.client.revoke(lease.id).await?;
         self.lease = None;
-        info!(key = %self.key, "no longer registered");
+        if std::mem::take(&mut self.is_registered) {
+            info!(key = %self.key, "no longer registered");
+        }
         Ok(())
     }
 

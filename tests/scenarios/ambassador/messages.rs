@@ -41,6 +41,41 @@ const SAID: &[(&str, i32, &str)] = &[
         "snproxy: `5000` is no address to listen on: expected 127.0.0.1:8080, [::1]:8080, :8080 or :5000-5999",
     ),
     (
+        "ambassador --src :80000 --dst 10.0.0.1:1",
+        1,
+        "snproxy: --src :80000: expected a port or a range of ports after the colon (1-65535)",
+    ),
+    (
+        "ambassador --src :5000 --dst 10.0.0.1:1 --src :5000 --dst 10.0.0.1:2",
+        1,
+        "snproxy: --src :5000: it is named twice",
+    ),
+    (
+        "ambassador --src :5000 --srv /srv/a --dsc https://10.0.0.1:1",
+        1,
+        "snproxy: --dsc https: who signed the certificates of etcd? Name a folder with ca.pem by --dsc-certs",
+    ),
+    (
+        "ambassador --src :5000 --srv /srv/a --dsc http://root:secret@10.0.0.1:1",
+        1,
+        "no user in the address: user=NAME password-file=PATH behind the members",
+    ),
+    (
+        "register --srv /srv/a --addr 10.0.0.1:1 --dsc http://root:secret@10.0.0.1:1",
+        64,
+        "no user in the address: user=NAME password-file=PATH behind the members",
+    ),
+    (
+        "register --srv /srv/a --addr host:1 --dsc http://10.0.0.1:1",
+        64,
+        "expected an IP address and a port",
+    ),
+    (
+        "apps --conf /nowhere",
+        1,
+        "snproxy: /nowhere: apps read no proxy.conf: name their file with --config-file",
+    ),
+    (
         "ambassador --net tcp4 --src [::1]:5000 --dst 10.0.0.1:1",
         1,
         "snproxy: --src [::1]:5000: not an address of --net tcp4",
@@ -120,6 +155,7 @@ fn messages_and_exit_codes_are_those_of_go_proxy() {
         let output = snproxy.run(words);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{words}: {said}");
+        assert!(!said.contains("secret"), "{words}: {said}");
         let is_said = match code {
             1 if line.starts_with("snproxy: ")
                 || line.starts_with("missing")

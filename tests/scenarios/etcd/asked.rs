@@ -4,6 +4,8 @@ use super::{Etcd, FILE, PORT, SOON, proxy, register, service};
 use snproxy_tests::{Ca, Net, Pod, eventually};
 use std::fs;
 
+const UNCHECKED: [&str; 4] = ["--check", "none", "--ttl", "5s"];
+
 #[test]
 fn a_user_is_known_by_a_password_and_a_token_that_is_out_is_asked_for_anew() {
     let net = Net::hosts(["proxy", "one"]);
@@ -41,6 +43,9 @@ fn a_user_is_known_by_a_password_and_a_token_that_is_out_is_asked_for_anew() {
 
     let path = password.display().to_string();
     let node = one.port(6001).to_string();
+    // Nobody in particular is granted a lease, and may not put a key under it.
+    let nobody = register(one, &etcd.urls(), &one.port(6003).to_string(), &UNCHECKED);
+    nobody.wait_for_line(SOON, "etcd refuses");
     let options = ["--user", "proxy", "--password-file", &path];
     let _register = register(one, &etcd.urls(), &node, &options);
     eventually(SOON, "the node is registered", || {
@@ -57,6 +62,11 @@ fn a_user_is_known_by_a_password_and_a_token_that_is_out_is_asked_for_anew() {
     eventually(SOON, "it is registered again", || {
         etcd.nodes().contains(&node)
     });
+    nobody.stop(SOON);
+    let log = nobody.log();
+    for untrue in ["answers again", "no longer registered", "somebody removed"] {
+        assert!(!log.contains(untrue), "{log}");
+    }
 }
 
 #[test]
