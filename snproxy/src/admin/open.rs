@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::{Asked, found, http, metrics, page, serve, text};
+use crate::conf::Family;
 use crate::net::listener;
 
 /// How long one call may take in all: a caller that does not read its answer holds a place.
@@ -33,7 +34,7 @@ type Last = Mutex<Option<(Instant, Bytes)>>;
 
 impl MetricsListener {
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
-        listener::bind(addr, Some(KEEPALIVE)).map(Self)
+        listener::bind(addr, Family::Any, Some(KEEPALIVE)).map(Self)
     }
 
     /// Answers callers until dropped.

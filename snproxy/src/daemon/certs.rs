@@ -139,13 +139,27 @@ impl Certs {
             let build = |texts: &CertTexts| client_config(texts, UpstreamVerify::Ca, &[], now);
             let before = before.etcd.as_ref();
             let before = before.filter(|before| before.texts.source == *source);
-            certs.etcd = build_or_keep(source, texts, before, build, of_ports(0, "ETCD"), &mut found);
+            certs.etcd = build_or_keep(
+                source,
+                texts,
+                before,
+                build,
+                of_ports(0, "ETCD"),
+                &mut found,
+            );
         }
         if let Some(tls) = &conf.peer_tls {
             let texts = certs.read(&tls.certs, store);
             let build = |texts: &CertTexts| peer_configs(texts, tls.verify_host, now);
             let asked = of_ports(0, "PEERTLS");
-            let peers = build_or_keep(&tls.certs, texts, before.peers.get(tls), build, asked, &mut found);
+            let peers = build_or_keep(
+                &tls.certs,
+                texts,
+                before.peers.get(tls),
+                build,
+                asked,
+                &mut found,
+            );
             certs
                 .peers
                 .extend(peers.map(|peers| (Arc::clone(tls), peers)));

@@ -1,5 +1,7 @@
 //! Brings the kernel to the plan: by eBPF or by one listener per port, always by difference.
 
+mod told;
+
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +14,6 @@ use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use crate::addr::{Action, PortSet};
-use crate::admin::api;
 use crate::conf::{Conf, Conflict, Family, Rate, Steering, Unmapped};
 use crate::net::dial::tune_anew;
 use crate::net::gate::Gate;
@@ -21,7 +22,7 @@ use crate::route::Table;
 use crate::route::plan::{Plan, Reason};
 use crate::steering::conflict::{self, Listening, owner_of};
 use crate::steering::sockets::{MAX_AUTO, Sockets};
-use crate::steering::{Counters, Ebpf, KernelLog, Known, KnownRates, RateLimit, SteeringError};
+use crate::steering::{Ebpf, Known, KnownRates, RateLimit, SteeringError};
 
 use super::aside::Aside;
 use super::workers::Workers;
@@ -463,62 +464,6 @@ impl Steerer {
             warn!(%error, "the kernel's ports stay as they were; trying again");
         }
         self.pending = Some(error);
-    }
-
-    pub(super) fn mechanism(&self) -> &'static str {
-        match self.mechanism {
-            Mechanism::Ebpf(_) => "ebpf",
-            Mechanism::Listeners(_) => "listeners",
-            Mechanism::Detached => "none",
-        }
-    }
-
-    pub(super) fn kernel_log(&mut self) -> Option<KernelLog> {
-        match &mut self.mechanism {
-            Mechanism::Ebpf(ebpf) => ebpf.logger(),
-            Mechanism::Listeners(_) | Mechanism::Detached => None,
-        }
-    }
-
-    pub(super) fn counters(&self) -> Option<Counters> {
-        match &self.mechanism {
-            Mechanism::Ebpf(ebpf) => Some(ebpf.counters()),
-            Mechanism::Listeners(_) | Mechanism::Detached => None,
-        }
-    }
-
-    /// Connections refused by the rate of their port, of the ports that have one.
-    pub(super) fn limited(&self) -> BTreeMap<u16, u64> {
-        let ports = self.known_rates.ports();
-        match &self.mechanism {
-            Mechanism::Ebpf(ebpf) => ebpf
-                .counters()
-                .limited(ports)
-                .inspect_err(|error| warn!(%error, "read the kernel's counters"))
-                .unwrap_or_default(),
-            Mechanism::Listeners(sockets) => ports
-                .filter_map(|port| Some((port, sockets.get(port)?.gate.limited())))
-                .collect(),
-            Mechanism::Detached => BTreeMap::new(),
-        }
-    }
-
-    pub(super) fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    pub(super) fn port_counts(&self) -> api::PortCounts {
-        let count = |is_one: fn(Action) -> bool| {
-            let is =
-                |lot: &crate::route::plan::Lot| lot.reason != Reason::Foreign && is_one(lot.action);
-            self.plan.ports().filter(|(_, lot)| is(lot)).count()
-        };
-        api::PortCounts {
-            steer: count(Action::is_steered),
-            refuse: count(|action| action == Action::Refuse),
-            pass: count(|action| action == Action::Pass),
-            all_out: self.plan.all_out().len(),
-        }
     }
 
     /// Ends steering: from now on the kernel refuses every cluster port.

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use snproxy::conf::Family;
 use snproxy::flow::live::Live;
 use snproxy::flow::{self, Shared};
 use snproxy::net::listener;
@@ -67,7 +68,7 @@ async fn count() {
 /// Serves a port for ever, whose only pod is this one, and gives the port.
 fn serve(pod: u16, pump: &str) -> u16 {
     let any = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
-    let listener = listener::bind(any, Some(KEEPALIVE)).expect("listen");
+    let listener = listener::bind(any, Family::Any, Some(KEEPALIVE)).expect("listen");
     let port = listener.local_addr().expect("its address").port();
     let mappings = format!("{port}:{pod}:1000000:false\n");
     let keys = format!("CLUSTERPORTS {port}\nPUMP {pump}\n");

@@ -164,7 +164,7 @@ async fn where_no_watch_can_be_read_all_is_read_now_and_then() {
         &b"HTTP/1.1 200 OK\r\nContent-Length: 45\r\n\r\n{\"header\":{\"cluster_id\":\"7\",\"revision\":\"9\"}}\n"[..],
         b"HTTP/1.1 200 OK\r\nContent-Length: 45\r\n\r\n{\"header\":{\"cluster_id\":\"7\",\"revision\":\"9\"}} ",
     ] {
-        let etcd = Etcd::parse(&answering(bytes).await).unwrap();
+        let (etcd, _) = Etcd::parse(&answering(bytes).await).unwrap();
         let mut follow = Follow::new(Arc::new(Client::new(&etcd, None)), "/srv/", Part::Key);
         for _ in 0..3 {
             let news = timeout(Duration::from_mins(1), follow.next()).await;
