@@ -297,7 +297,9 @@ fn said_at(conf: &Conf, key: &str) -> Option<u32> {
 
 /// Keys that do nothing, for want of another one.
 fn idle(conf: &Conf, all: &mut All<'_>) {
-    let is_published = conf.etcd.is_some() || conf.cluster.is_none();
+    // The default may be written out.
+    let is_unnamed = matches!(conf.cluster.as_deref(), None | Some("default"));
+    let is_published = conf.etcd.is_some() || is_unnamed;
     let is_reached = conf.port != 0 || conf.peer_tls.is_none();
     for (key, does_something, message) in [
         ("CLUSTER", is_published, "CLUSTER does nothing without ETCD"),

@@ -209,7 +209,7 @@ pub(super) fn read(
         findings.error(value.place, "a password without user=NAME");
         members = None;
     }
-    if user.is_some() && password_file.is_none() {
+    if user.is_some() && password_file.is_none() && members.is_some() {
         let message = "user=NAME without password-file=PATH: the password is empty";
         findings.warning(value.place, message);
     }
