@@ -114,7 +114,7 @@ fn what_cannot_be_had_is_said_at_the_start() {
         (
             "certificates/nothing",
             ("AWS_REGION", "eu-central-1"),
-            "no such file\n--> s3://certificates/nothing/cert.pem",
+            "--> s3://certificates/nothing/cert.pem",
         ),
         (
             "forbidden/tls",

@@ -14,9 +14,10 @@ const MAX_FILE: usize = 1024 * 1024;
 /// In the order in which [`CertTexts`] has them.
 const NAMES: [&str; 3] = ["ca", "cert", "key"];
 
-/// What was fetched from S3 last: it stays true while the store cannot be asked.
+/// What was fetched from S3 last: it stays true while the store cannot be asked. Of a set that was never fetched, why: a
+/// store that does not answer must not hold up each look at the files.
 #[derive(Debug, Default)]
-pub struct Store(Mutex<BTreeMap<CertSource, Known>>);
+pub struct Store(Mutex<BTreeMap<CertSource, Result<Known, Diagnostic>>>);
 
 #[derive(Debug)]
 struct Known {
@@ -43,17 +44,18 @@ impl Store {
                 key: key?,
             });
         };
+        let texts = |known: &Result<Known, Diagnostic>| match known {
+            Ok(known) => Ok(known.texts.clone()),
+            Err(problem) => Err(problem.clone()),
+        };
         if let Some(known) = self.lock().get(source) {
-            return Ok(known.texts.clone());
+            return texts(known);
         }
-        match fetched(source, bucket, prefix, None)? {
-            Some(known) => {
-                let texts = known.texts.clone();
-                self.lock().insert(source.clone(), known);
-                Ok(texts)
-            }
-            None => Err(problem(source, &"nothing was fetched")),
-        }
+        let known = fetched(source, bucket, prefix, None)
+            .and_then(|found| found.ok_or_else(|| problem(source, &"nothing was fetched")));
+        let texts = texts(&known);
+        self.lock().insert(source.clone(), known);
+        texts
     }
 
     /// Asks S3 for the sets of these that are from there, and forgets the others; whether anything is new. Blocks.
@@ -64,14 +66,20 @@ impl Store {
             let CertSource::S3 { bucket, prefix } = source else {
                 continue;
             };
-            let etags = self.lock().get(source).map(|known| known.etags.clone());
+            let etags = match self.lock().get(source) {
+                Some(Ok(known)) => Some(known.etags.clone()),
+                _ => None,
+            };
             let found = fetched(source, bucket, prefix, etags.as_ref());
             let mut all = self.lock();
-            let Some(known) = all.get_mut(source) else {
+            let Some(Ok(known)) = all.get_mut(source) else {
                 // It was never there so far.
-                if let Ok(Some(new)) = found {
-                    all.insert(source.clone(), new);
-                    is_news = true;
+                if let Some(found) = found.transpose() {
+                    let before = all.insert(source.clone(), found);
+                    is_news |= match (&before, &all[source]) {
+                        (Some(Err(before)), Err(problem)) => before != problem,
+                        _ => true,
+                    };
                 }
                 continue;
             };
@@ -92,10 +100,10 @@ impl Store {
 
     /// Why a set is not known to be the newest.
     pub fn problem(&self, source: &CertSource) -> Option<Diagnostic> {
-        self.lock().get(source)?.problem.clone()
+        self.lock().get(source)?.as_ref().ok()?.problem.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<CertSource, Known>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<CertSource, Result<Known, Diagnostic>>> {
         // Each step leaves the map whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

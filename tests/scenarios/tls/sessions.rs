@@ -93,7 +93,8 @@ fn is_resumed(said: &str) -> bool {
 }
 
 fn is_served(said: &str) -> bool {
-    said.lines().any(|line| line == "hello")
+    // It may come in the middle of what openssl says of a session.
+    said.lines().any(|line| line.ends_with("hello"))
 }
 
 #[test]
