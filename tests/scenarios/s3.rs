@@ -35,6 +35,17 @@ fn open(host: &Host, issued: &Issued) -> TlsConn {
     TlsConn::connect(conn, issued.client(), NAME).expect("a handshake")
 }
 
+/// Starts a proxy with a certificate in the bucket, and opens a connection.
+fn serve(host: &Host, server: &S3, issued: &Issued) -> TlsConn {
+    put(server, host, "some/where", issued);
+    believe(host, server, &[]);
+    host.pod(30000, Pod::echo());
+    host.mappings("1024:30000:900:false\n")
+        .conf("CLIENTTLS", "1024 s3://certificates/some/where")
+        .start();
+    open(host, issued)
+}
+
 #[test]
 fn a_certificate_that_is_replaced_in_the_bucket_is_shown_from_then_on() {
     let net = Net::one();
@@ -42,13 +53,7 @@ fn a_certificate_that_is_replaced_in_the_bucket_is_shown_from_then_on() {
     let server = S3::start(host.namespace());
     let ca = Ca::new("the authority");
     let [first, second] = [(); 2].map(|()| ca.issue(&[NAME]));
-    put(&server, host, "some/where", &first);
-    believe(host, &server, &[]);
-    host.pod(30000, Pod::echo());
-    host.mappings("1024:30000:900:false\n")
-        .conf("CLIENTTLS", "1024 s3://certificates/some/where")
-        .start();
-    let old = open(host, &first);
+    let old = serve(host, &server, &first);
     let shown = old.peer();
     old.send("hello\n");
     assert_eq!(old.read(6), b"hello\n");
@@ -85,13 +90,7 @@ fn a_certificate_that_is_replaced_is_seen_at_the_next_look() {
     let server = S3::start(host.namespace());
     let ca = Ca::new("the authority");
     let [first, second] = [(); 2].map(|()| ca.issue(&[NAME]));
-    put(&server, host, "some/where", &first);
-    believe(host, &server, &[]);
-    host.pod(30000, Pod::echo());
-    host.mappings("1024:30000:900:false\n")
-        .conf("CLIENTTLS", "1024 s3://certificates/some/where")
-        .start();
-    let old = open(host, &first);
+    let old = serve(host, &server, &first);
     put(&server, host, "some/where", &second);
     // Nobody says so: S3 is asked once a minute.
     eventually(RENEWAL * 2, "the second certificate", || {

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
 use crate::addr::loopback;
+use crate::conf::Family;
 use crate::net::dial::tune_anew;
 use crate::net::listener;
 use crate::steering::conflict;
 
 use super::workers::Workers;
-use crate::conf::Family;
 
 /// How long nobody must have come until the ports go back to where the others are, and again until this queue is closed.
 const CALM: Duration = Duration::from_secs(2);

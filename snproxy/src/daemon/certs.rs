@@ -98,17 +98,9 @@ impl Certs {
             if certs.clients.contains_key(tls) {
                 continue;
             }
-            let texts = certs.read(&tls.certs, store);
             let build = |texts: &CertTexts| server_config(texts, tls.verify, &tls.alpn, now);
-            let asked = of_ports(port, "CLIENTTLS");
-            let made = build_or_keep(
-                &tls.certs,
-                texts,
-                before.clients.get(tls),
-                build,
-                asked,
-                &mut found,
-            );
+            let (before, asked) = (before.clients.get(tls), of_ports(port, "CLIENTTLS"));
+            let made = certs.make(&tls.certs, store, before, build, asked, &mut found);
             certs
                 .clients
                 .extend(made.map(|made| (Arc::clone(tls), made)));
@@ -119,47 +111,24 @@ impl Certs {
             if certs.upstreams.contains_key(tls) {
                 continue;
             }
-            let texts = certs.read(&tls.certs, store);
             let build = |texts: &CertTexts| client_config(texts, tls.verify, &tls.alpn, now);
-            let asked = of_ports(port, "UPSTREAMTLS");
-            let made = build_or_keep(
-                &tls.certs,
-                texts,
-                before.upstreams.get(tls),
-                build,
-                asked,
-                &mut found,
-            );
+            let (before, asked) = (before.upstreams.get(tls), of_ports(port, "UPSTREAMTLS"));
+            let made = certs.make(&tls.certs, store, before, build, asked, &mut found);
             certs
                 .upstreams
                 .extend(made.map(|made| (Arc::clone(tls), made)));
         }
         if let Some(source) = conf.etcd.as_ref().and_then(|etcd| etcd.certs.as_ref()) {
-            let texts = certs.read(source, store);
             let build = |texts: &CertTexts| client_config(texts, UpstreamVerify::Ca, &[], now);
             let before = before.etcd.as_ref();
             let before = before.filter(|before| before.texts.source == *source);
-            certs.etcd = build_or_keep(
-                source,
-                texts,
-                before,
-                build,
-                of_ports(0, "ETCD"),
-                &mut found,
-            );
+            let asked = of_ports(0, "ETCD");
+            certs.etcd = certs.make(source, store, before, build, asked, &mut found);
         }
         if let Some(tls) = &conf.peer_tls {
-            let texts = certs.read(&tls.certs, store);
             let build = |texts: &CertTexts| peer_configs(texts, tls.verify_host, now);
-            let asked = of_ports(0, "PEERTLS");
-            let peers = build_or_keep(
-                &tls.certs,
-                texts,
-                before.peers.get(tls),
-                build,
-                asked,
-                &mut found,
-            );
+            let (before, asked) = (before.peers.get(tls), of_ports(0, "PEERTLS"));
+            let peers = certs.make(&tls.certs, store, before, build, asked, &mut found);
             certs
                 .peers
                 .extend(peers.map(|peers| (Arc::clone(tls), peers)));
@@ -243,6 +212,35 @@ impl Certs {
         texts
     }
 
+    /// What is made of a set, or was `before` where nothing can be.
+    fn make<C>(
+        &mut self,
+        source: &CertSource,
+        store: &Store,
+        before: Option<&Built<C>>,
+        build: impl Fn(&CertTexts) -> Result<Arc<C>, Diagnostic>,
+        asked: impl FnOnce() -> String,
+        found: &mut Vec<(CertSource, Diagnostic)>,
+    ) -> Option<Built<C>> {
+        let mut wrong = match self.read(source, store) {
+            // Its sessions are known to it.
+            Ok(texts) if before.is_some_and(|before| before.texts == texts) => {
+                return before.cloned();
+            }
+            Ok(texts) => match build(&texts) {
+                Ok(config) => return Some(Built { config, texts }),
+                Err(wrong) => wrong,
+            },
+            Err(wrong) => wrong,
+        };
+        if before.is_some() {
+            wrong = as_warning(wrong);
+        }
+        wrong.message.push_str(&asked());
+        found.push((source.clone(), wrong));
+        before.cloned()
+    }
+
     /// What was built for those that ask now, by file; of one name the certificate that ends first is the first.
     fn in_use(&self) -> Vec<Used> {
         let clients = self.clients.values();
@@ -270,31 +268,6 @@ impl Certs {
         }
         used.into_values().collect()
     }
-}
-
-fn build_or_keep<C>(
-    source: &CertSource,
-    texts: Result<CertTexts, Diagnostic>,
-    before: Option<&Built<C>>,
-    build: impl Fn(&CertTexts) -> Result<Arc<C>, Diagnostic>,
-    asked: impl FnOnce() -> String,
-    found: &mut Vec<(CertSource, Diagnostic)>,
-) -> Option<Built<C>> {
-    let mut wrong = match texts {
-        // Its sessions are known to it.
-        Ok(texts) if before.is_some_and(|before| before.texts == texts) => return before.cloned(),
-        Ok(texts) => match build(&texts) {
-            Ok(config) => return Some(Built { config, texts }),
-            Err(wrong) => wrong,
-        },
-        Err(wrong) => wrong,
-    };
-    if before.is_some() {
-        wrong = as_warning(wrong);
-    }
-    wrong.message.push_str(&asked());
-    found.push((source.clone(), wrong));
-    before.cloned()
 }
 
 /// Who asks for certificates, for the end of a message; `port` is one of those that do, if they are asked for by ports.
