@@ -10,6 +10,7 @@ mod conflict;
 mod container;
 mod directory;
 mod drain;
+mod endurance;
 mod etcd;
 mod fidelity;
 mod fixture;

@@ -63,6 +63,13 @@ enum Task {
         #[arg(long, value_name = "N")]
         seed: Option<u64>,
     },
+    /// Reload many times and open many hostile connections: nothing lost, memory flat.
+    Endurance {
+        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        reloads: u64,
+        #[arg(long, value_name = "N", default_value_t = 540_000)]
+        hostile: u64,
+    },
     /// Check layers, file sizes and where unsafe code is.
     Tidy,
     /// Build the BPF object into snproxy-ebpf/prebuilt.
@@ -122,6 +129,7 @@ fn main() -> ExitCode {
             filter,
         } => test::run(fast, strict, filter.as_deref()),
         Task::Bench(bench) => bench.run(),
+        Task::Endurance { reloads, hostile } => soak::endurance(reloads, hostile),
         Task::Soak { minutes, seed } => soak::run(minutes, seed),
         Task::Tidy => tidy::run(),
         Task::Ebpf { check } => ebpf::run(check),

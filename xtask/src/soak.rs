@@ -1,4 +1,5 @@
-//! `cargo xtask soak`: the soak among the scenarios, for longer, and a page that tells of it.
+//! `cargo xtask soak` and `cargo xtask endurance`: scenarios that run for longer than among the
+//! tests, and the page of a soak.
 
 use crate::{
     dist,
@@ -8,7 +9,11 @@ use crate::{
     tools,
 };
 use anyhow::Context;
-use std::{fs, path::Path, process};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process,
+};
 
 /// From here on it is worth a page among the documents.
 const WORTH_A_PAGE: u64 = 10;
@@ -22,26 +27,63 @@ pub(crate) fn run(minutes: u64, seed: Option<u64>) -> anyhow::Result<()> {
 }
 
 fn soak(steps: &mut Steps, minutes: u64, seed: Option<u64>) -> anyhow::Result<()> {
+    let (snproxy, scenarios) = build_programs(steps)?;
+    // Not in /tmp: root would write there what we cannot remove.
+    let report = snproxy.with_file_name(format!("soak-{}.md", process::id()));
+    let mut variables = vec![
+        format!("SNPROXY_SOAK_SECONDS={}", minutes * 60),
+        format!("SNPROXY_SOAK_REPORT={}", report.display()),
+    ];
+    variables.extend(seed.map(|seed| format!("SNPROXY_SOAK_SEED={seed}")));
+    let result = steps.step(&format!("soak for {minutes} min"), || {
+        run_scenarios(&snproxy, &scenarios, "soak::", &variables)
+    });
+    let kept = keep(&report, minutes);
+    result.and(kept)
+}
+
+/// Many reloads and many hostile connections.
+pub(crate) fn endurance(reloads: u64, hostile: u64) -> anyhow::Result<()> {
+    let mut steps = Steps::default();
+    let variables = [
+        format!("SNPROXY_RELOADS={reloads}"),
+        format!("SNPROXY_HOSTILE={hostile}"),
+    ];
+    let result = build_programs(&mut steps).and_then(|(snproxy, scenarios)| {
+        let headline = format!("{reloads} reloads, {hostile} hostile connections");
+        steps.step(&headline, || {
+            run_scenarios(&snproxy, &scenarios, "endurance::", &variables)
+        })
+    });
+    steps.print_summary();
+    result
+}
+
+/// Gives snproxy and the scenarios, once the programs that they use are there.
+fn build_programs(steps: &mut Steps) -> anyhow::Result<(PathBuf, PathBuf)> {
     steps.step("programs that the scenarios use", || {
         tools::install_missing(tools::SCENARIOS)
     })?;
     let snproxy = steps.step("build snproxy (release, static)", dist::static_binary)?;
-    let scenarios = build_scenarios(steps)?;
-    // Not in /tmp: root would write there what we cannot remove.
-    let report = snproxy.with_file_name(format!("soak-{}.md", process::id()));
-    let result = steps.step(&format!("soak for {minutes} min"), || {
-        // sudo clears the environment.
-        let mut command = as_root("env")?;
-        command
-            .arg(format!("SNPROXY_BIN={}", snproxy.display()))
-            .arg("SNPROXY_TEST_STRICT=1")
-            .arg(format!("SNPROXY_SOAK_SECONDS={}", minutes * 60))
-            .arg(format!("SNPROXY_SOAK_REPORT={}", report.display()));
-        command.args(seed.map(|seed| format!("SNPROXY_SOAK_SEED={seed}")));
-        run_command(command.arg(scenarios).arg("soak::"))
-    });
-    let kept = keep(&report, minutes);
-    result.and(kept)
+    Ok((snproxy, build_scenarios(steps)?))
+}
+
+/// Runs the scenarios of this name, one after the other, with these variables.
+fn run_scenarios(
+    snproxy: &Path,
+    scenarios: &Path,
+    name: &str,
+    variables: &[String],
+) -> anyhow::Result<()> {
+    // sudo clears the environment.
+    let mut command = as_root("env")?;
+    command
+        .arg(format!("SNPROXY_BIN={}", snproxy.display()))
+        .arg("SNPROXY_TEST_STRICT=1")
+        .args(variables)
+        .arg(scenarios)
+        .args([name, "--test-threads=1"]);
+    run_command(&mut command)
 }
 
 /// Puts the page where it belongs; one of a short soak was only shown.
