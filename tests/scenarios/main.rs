@@ -42,6 +42,7 @@ mod simplenetes;
 mod soak;
 mod source_ports;
 mod steering;
+mod system_limits;
 mod timeouts;
 mod tls;
 mod unmapped;

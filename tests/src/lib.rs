@@ -8,6 +8,7 @@
 //! Scenarios may run in parallel: names are unique, and equal addresses in two nets never meet.
 
 mod certs;
+mod cgroup;
 mod check;
 mod client;
 mod conn;
@@ -26,6 +27,7 @@ mod tls;
 mod watch;
 
 pub use certs::{Ca, Issued};
+pub use cgroup::Cgroup;
 pub use check::check;
 pub use client::{Attempt, Client};
 pub use conn::{Conn, Ended};

@@ -19,6 +19,7 @@ mod source_ports;
 mod start;
 mod steer;
 mod targets;
+mod threads;
 mod tide;
 mod workers;
 mod world;
@@ -30,7 +31,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -48,6 +48,7 @@ pub use look::{Good, look};
 pub use notify::Manager;
 pub use services::tls as etcd_tls;
 pub use start::{Start, StartError, raise_descriptor_limit};
+pub use threads::runtime;
 pub use world::{Names, control_socket_of, parse};
 
 use certs::CertTimes;
@@ -121,13 +122,6 @@ struct Daemon {
     tide: Tide,
     source_ports: Watched,
     directory: Directory,
-}
-
-/// What [`serve`] runs on: one thread, which serves no connection.
-pub fn runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
 }
 
 /// Runs until it is told to end, and through the drain that follows.

@@ -1,0 +1,102 @@
+//! The runtime of the daemon, and the threads on which it reads files and resolves names.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+use std::{io, iter};
+
+use tokio::runtime::{Builder, Runtime};
+
+/// One each for files, their watch, certificates and names of targets: any of them may hang for a while.
+const BLOCKING_THREADS: usize = 4;
+
+/// Idle time after which tokio ends a blocking thread. tokio panics if it then cannot start the next one, because the
+/// user or the cgroup has its maximum of threads.
+const KEEP_ALIVE: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// Longest wait for the threads of a new runtime.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// Builds the runtime for [`serve`](super::serve): one thread that serves no connection, and threads that may block
+/// and that exist from here on.
+///
+/// # Errors
+///
+/// The system has too few threads or descriptors.
+pub fn runtime() -> io::Result<Runtime> {
+    // tokio panics if it cannot start the first one: an error is found before.
+    start_all(|job| thread::Builder::new().spawn(job).map(drop))?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(KEEP_ALIVE)
+        .build()?;
+    let started = start_all(|job| {
+        // Another process may have taken the last thread in between.
+        let spawned = catch_unwind(AssertUnwindSafe(|| runtime.spawn_blocking(job)));
+        spawned
+            .map(drop)
+            .map_err(|_| io::ErrorKind::WouldBlock.into())
+    });
+    match started {
+        Ok(()) => Ok(runtime),
+        Err(error) => {
+            runtime.shutdown_background();
+            Err(error)
+        }
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Starts as many threads as [`runtime`] needs by `start`; returns when all of them ran at the same time.
+fn start_all(start: impl Fn(Job) -> io::Result<()>) -> io::Result<()> {
+    let (started, starts) = mpsc::channel();
+    let (hold, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let job = || -> Job {
+        let (started, held) = (started.clone(), Arc::clone(&held));
+        Box::new(move || {
+            // Fails only where the start was given up.
+            let _ = started.send(());
+            // Ends when the other side is dropped.
+            let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        })
+    };
+    let all = iter::repeat_with(job).take(BLOCKING_THREADS);
+    let result = { all }.try_for_each(&start).and_then(|()| {
+        (0..BLOCKING_THREADS).try_for_each(|_| {
+            let started = starts.recv_timeout(START_LIMIT);
+            started.map_err(|_| io::ErrorKind::WouldBlock.into())
+        })
+    });
+    drop(hold);
+    result.map_err(|error: io::Error| {
+        let more = "raise `ulimit -u`, or pids.max of the cgroup";
+        let text = format!("start {BLOCKING_THREADS} threads: {error}; {more}");
+        io::Error::new(error.kind(), text)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_threads_are_an_error() {
+        let none = start_all(|_| Err(io::ErrorKind::WouldBlock.into()));
+        let none = none.unwrap_err();
+        assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
+        assert!(none.to_string().contains("pids.max"), "{none}");
+    }
+
+    #[test]
+    fn jobs_run_at_the_same_time() {
+        let runtime = runtime().unwrap();
+        let started = start_all(|job| {
+            runtime.spawn_blocking(job);
+            Ok(())
+        });
+        assert!(started.is_ok());
+    }
+}
