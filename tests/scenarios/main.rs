@@ -46,3 +46,4 @@ mod system_limits;
 mod timeouts;
 mod tls;
 mod unmapped;
+mod writers;

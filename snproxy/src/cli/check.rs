@@ -7,7 +7,7 @@ use crate::discovery::Root;
 use super::{BAD_CONFIGURATION, DONE, show};
 
 pub(super) fn check(root: &Root, explain: bool) -> u8 {
-    let mut parsed = match root.read() {
+    let mut parsed = match root.read(None) {
         Ok(sources) => daemon::parse(&sources, &daemon::Names::default()),
         Err(diagnostics) => {
             show(&diagnostics);

@@ -185,6 +185,13 @@ impl Certs {
         self.seen.keys().flat_map(certs::paths).collect()
     }
 
+    /// Whether a set has a problem that had none `before`.
+    pub(super) fn has_new_problem(&self, before: &Self) -> bool {
+        let was_good = |source: &CertSource| before.problems.get(source) == Some(&None);
+        let mut problems = self.problems.iter();
+        problems.any(|(source, problem)| problem.is_some() && was_good(source))
+    }
+
     /// Tells what was read apart from what is read at another time.
     pub(super) fn fingerprint(&self) -> u64 {
         fingerprint(&self.seen)

@@ -8,6 +8,7 @@ use crate::diag::{Diagnostic, Parsed, Severity, has_errors};
 use crate::discovery::Root;
 
 use super::certs::Certs;
+use super::doubt::{self, MappingsFile};
 use super::names::has_names;
 use super::world::Names;
 
@@ -17,7 +18,7 @@ pub struct Good {
     pub diagnostics: Vec<Diagnostic>,
     /// Fingerprint of the texts.
     pub seen: u64,
-    pub had_mappings: bool,
+    pub mappings: MappingsFile,
     pub certs: Arc<Certs>,
     /// Certificates, and the fingerprint with them, where another set is in force: what that one uses is in sight, too,
     /// for this one may be refused.
@@ -33,7 +34,26 @@ impl Good {
         paths.extend(self.certs.paths());
         paths
     }
+
+    /// The certificates that its fingerprint covers.
+    pub(super) fn certs_in_sight(&self) -> &Arc<Certs> {
+        let beside = self.beside.as_ref();
+        beside.map_or(&self.certs, |(_, certs)| certs)
+    }
 }
+
+/// What a look compares the files with.
+pub(super) struct Before<'a> {
+    /// Fingerprint of the set that was looked at last; `None`: every set is news.
+    pub last: Option<u64>,
+    /// Stays where the files are bad, with its certificates.
+    pub in_force: Option<&'a Conf>,
+    pub mappings: MappingsFile,
+    pub certs: &'a Certs,
+}
+
+/// Sets that lose something, one after the other, until a look gives up.
+const MAX_SETS: usize = 5;
 
 /// What one look at the files came to.
 pub(super) enum Found {
@@ -54,27 +74,77 @@ pub(super) enum Found {
 
 /// Reads and judges the files. May block.
 pub fn look(root: &Root, names: &Names) -> Result<Good, Vec<Diagnostic>> {
-    match judge(root, names, None, false, None, &Certs::default()) {
+    let before = Before {
+        last: None,
+        in_force: None,
+        mappings: MappingsFile::default(),
+        certs: &Certs::default(),
+    };
+    match judge(root, names, &before) {
         Found::Good(good) => Ok(*good),
         Found::Bad { diagnostics, .. } | Found::Unreadable(diagnostics) => Err(diagnostics),
         Found::Same => Err(Vec::new()),
     }
 }
 
-/// Reads and judges the files, unless they are those whose fingerprint is `last`; `in_force` and its certificates stay
-/// where they are bad.
-pub(super) fn judge(
+/// Reads and judges the files; a set that lost something is read a second time. May block.
+pub(super) fn judge(root: &Root, names: &Names, before: &Before<'_>) -> Found {
+    let mut sets = 0;
+    loop {
+        let mut mappings = MappingsFile::default();
+        let mut found = judge_once(root, names, before, &mut mappings);
+        let doubts = doubt::doubts(root, &found, before, mappings);
+        if doubts.is_empty() {
+            return found;
+        }
+        if doubt::stays(|| is_still(root, names, &found)) {
+            if let Found::Good(good) = &mut found {
+                good.diagnostics.extend(doubts.losses);
+            }
+            return found;
+        }
+        sets += 1;
+        if sets == MAX_SETS {
+            // The tick looks again.
+            let message = "the files change again and again, each time with a loss";
+            let error = Diagnostic::of_file(root.to_string(), Severity::Error, message);
+            return Found::Unreadable(vec![error]);
+        }
+    }
+}
+
+/// Whether the files have the texts that `found` came from.
+fn is_still(root: &Root, names: &Names, found: &Found) -> bool {
+    let (seen, certs) = match found {
+        Found::Same | Found::Unreadable(_) => return false,
+        Found::Bad { seen, certs, .. } => (*seen, certs),
+        Found::Good(good) => match &good.beside {
+            Some((seen, certs)) => (*seen, certs),
+            None => (good.seen, &good.certs),
+        },
+    };
+    let sources = root.read(names.writers.get());
+    sources.is_ok_and(|sources| fingerprint(&sources) ^ certs.fingerprint_now(&names.certs) == seen)
+}
+
+/// Reads and judges the files, unless they are those that were looked at last.
+fn judge_once(
     root: &Root,
     names: &Names,
-    last: Option<u64>,
-    had_mappings: bool,
-    in_force: Option<&Conf>,
-    certs: &Certs,
+    before: &Before<'_>,
+    mappings: &mut MappingsFile,
 ) -> Found {
-    let sources = match root.read() {
+    let Before {
+        last,
+        in_force,
+        certs,
+        ..
+    } = *before;
+    let sources = match root.read(names.writers.get()) {
         Ok(sources) => sources,
         Err(diagnostics) => return Found::Unreadable(diagnostics),
     };
+    *mappings = MappingsFile::of(sources.mappings.as_ref());
     let texts = fingerprint(&sources);
     let seen = texts ^ certs.fingerprint_now(&names.certs);
     if last == Some(seen) {
@@ -102,7 +172,7 @@ pub(super) fn judge(
             certs: Arc::new(certs),
         }
     };
-    if sources.mappings.is_none() && had_mappings {
+    if !mappings.exists && before.mappings.exists {
         let gone = "the file is gone; the mappings in force stay until it is back";
         let gone = Diagnostic::of_file(&files.mappings, Severity::Error, gone);
         return bad(vec![gone], None);
@@ -149,7 +219,7 @@ pub(super) fn parse(
         seen: seen(&certs),
         certs: Arc::new(certs),
         beside: None,
-        had_mappings: sources.mappings.is_some(),
+        mappings: MappingsFile::of(sources.mappings.as_ref()),
         named: has_names(&conf).then_some(sources),
         conf: Arc::new(conf),
     }))

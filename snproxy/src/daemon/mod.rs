@@ -4,6 +4,7 @@ mod aside;
 mod certs;
 mod crowd;
 mod directory;
+mod doubt;
 mod drain;
 mod explain;
 mod gone;
@@ -232,6 +233,8 @@ impl Daemon {
         if let Some(problem) = watch.problem() {
             warn!(%problem, "watch files");
         }
+        // Set once: the process has one watch.
+        let _ = names.writers.set(watch.writers());
         steerer.serve_with(&workers);
 
         let mut daemon = Daemon {

@@ -18,7 +18,8 @@ use crate::sys::memory;
 
 use super::Daemon;
 use super::certs::Certs;
-use super::look::{Found, Good, judge, parse};
+use super::doubt::MappingsFile;
+use super::look::{Before, Found, Good, judge, parse};
 use super::names::changed_names;
 use super::steer::{Owners, Steerer, chain, max_listeners, wanted_listeners};
 use super::world::parse_again;
@@ -51,7 +52,7 @@ pub(super) struct Loaded {
     in_force: u64,
     /// Its texts, where it has names.
     named: Option<Arc<Sources>>,
-    had_mappings: bool,
+    mappings: MappingsFile,
     /// Of the last look that came as far as them.
     certs: Arc<Certs>,
     diagnostics: Vec<Diagnostic>,
@@ -79,7 +80,7 @@ impl Loaded {
             seen: started.seen,
             in_force: started.seen,
             named: started.named.clone(),
-            had_mappings: started.had_mappings,
+            mappings: started.mappings,
             certs: Arc::clone(&started.certs),
             diagnostics: started.diagnostics.clone(),
             ok: true,
@@ -141,7 +142,7 @@ impl Daemon {
             // What could not even be read is news whatever it is.
             let is_news = why == Why::Asked || self.loaded.unreadable;
             let last = (!is_news).then_some(self.loaded.seen);
-            let (root, had_mappings) = (self.root.clone(), self.loaded.had_mappings);
+            let (root, mappings) = (self.root.clone(), self.loaded.mappings);
             let certs = Arc::clone(&self.loaded.certs);
             let in_force = Arc::clone(&self.shared.table.load().conf);
             Box::new(move || {
@@ -149,7 +150,13 @@ impl Daemon {
                 if why == Why::Asked {
                     certs.renew(&names.certs);
                 }
-                judge(&root, &names, last, had_mappings, Some(&in_force), &certs)
+                let before = Before {
+                    last,
+                    in_force: Some(&in_force),
+                    mappings,
+                    certs: &certs,
+                };
+                judge(&root, &names, &before)
             })
         } else {
             let Some(sources) = self.loaded.named.clone() else {
@@ -350,7 +357,7 @@ impl Daemon {
         let Good {
             certs,
             diagnostics,
-            had_mappings,
+            mappings: mappings_file,
             seen,
             named,
             ..
@@ -401,7 +408,7 @@ impl Daemon {
         }
         self.loaded.in_force = seen;
         self.loaded.named = named;
-        self.loaded.had_mappings = had_mappings;
+        self.loaded.mappings = mappings_file;
         if is_of_the_files {
             self.loaded.ok = true;
             self.loaded.diagnostics = diagnostics;

@@ -5,12 +5,13 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::addr::PortSet;
 use crate::conf::{self, Conf, Sources, World};
 use crate::diag::{Parsed, Source};
+use crate::discovery::Writers;
 use crate::discovery::certs::Store;
 use crate::net::own::is_own;
 use crate::sys::privileges;
@@ -35,6 +36,8 @@ pub struct Names {
     pub(super) certs: Store,
     /// The services of the apps file.
     pub(super) services: Services,
+    /// Programs that write the files, once these are watched.
+    pub(super) writers: OnceLock<Writers>,
 }
 
 #[derive(Debug, Default)]

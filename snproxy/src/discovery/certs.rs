@@ -35,7 +35,7 @@ impl Store {
         let CertSource::S3 { bucket, prefix } = source else {
             let [ca, cert, key] = NAMES.map(|name| {
                 let place = source.place_of(name);
-                place.map_or(Ok(None), |path| read_file(&path, MAX_FILE))
+                place.map_or(Ok(None), |path| read_file(&path, MAX_FILE, None))
             });
             return Ok(CertTexts {
                 source: source.clone(),

@@ -1,13 +1,13 @@
 //! Reads a set of files.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::conf::{self, Files, Sources};
 use crate::diag::{Diagnostic, Severity, Source};
+
+use super::watch::Writers;
+use super::whole;
 
 /// Where a set of files begins.
 #[derive(Clone, Debug)]
@@ -35,13 +35,15 @@ impl fmt::Display for Root {
 }
 
 impl Root {
-    /// Reads the files. Blocks on the file system.
+    /// Reads the files, each once its writer has closed it. Blocks on the file system and, for up
+    /// to two seconds each, on programs that write.
     ///
     /// Shape: a file larger than its limit comes cut off one byte past it, which the parser refuses.
     /// Errors: one finding per file that exists and cannot be read, and for a missing proxy.conf.
-    pub fn read(&self) -> Result<Sources, Vec<Diagnostic>> {
+    pub fn read(&self, writers: Option<&Writers>) -> Result<Sources, Vec<Diagnostic>> {
+        let read_file = |path: &Path, limit| read_file(path, limit, writers);
         let proxy = match self {
-            Self::Conf(path) => read_conf(path).map_err(|found| vec![found])?,
+            Self::Conf(path) => read_conf(path, writers).map_err(|found| vec![found])?,
             Self::Apps(said) | Self::Said { conf: said, .. } => said.clone(),
         };
         let files = conf::files(&proxy);
@@ -90,46 +92,28 @@ impl Root {
     }
 }
 
-fn read_conf(path: &Path) -> Result<Source, Diagnostic> {
+fn read_conf(path: &Path, writers: Option<&Writers>) -> Result<Source, Diagnostic> {
     let missing = || {
         let message = "no such file: name another with --conf";
         Diagnostic::of_file(path, Severity::Error, message)
     };
-    read_file(path, conf::MAX_PROXY_FILE)?.ok_or_else(missing)
+    read_file(path, conf::MAX_PROXY_FILE, writers)?.ok_or_else(missing)
 }
 
 /// `None` for a file that does not exist.
-pub(super) fn read_file(path: &Path, limit: usize) -> Result<Option<Source>, Diagnostic> {
-    let found = |call: &str, error: &io::Error| {
-        Diagnostic::of_file(path, Severity::Error, format!("{call}: {error}"))
-    };
-    let file = match open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(found("open", &error)),
-    };
-    match file.metadata() {
-        Ok(metadata) if metadata.is_file() => {}
-        Ok(_) => {
-            let message = "not a regular file";
-            return Err(Diagnostic::of_file(path, Severity::Error, message));
-        }
-        Err(error) => return Err(found("stat", &error)),
-    }
-    let mut bytes = Vec::new();
+pub(super) fn read_file(
+    path: &Path,
+    limit: usize,
+    writers: Option<&Writers>,
+) -> Result<Option<Source>, Diagnostic> {
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    match file.take(most).read_to_end(&mut bytes) {
-        Ok(_) => Ok(Some(Source::decode(path, bytes))),
-        Err(error) => Err(found("read", &error)),
+    match whole::read(path, most, writers) {
+        Ok(bytes) => Ok(bytes.map(|bytes| Source::decode(path, bytes))),
+        Err(error) => {
+            let message = error.to_string();
+            Err(Diagnostic::of_file(path, Severity::Error, message))
+        }
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    // A FIFO in the place of a file would hold a blocking open until somebody writes.
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
 }
 
 #[cfg(test)]
@@ -147,21 +131,21 @@ mod tests {
         fs::write(at("proxy.conf"), "PORTSCONF ports/here").unwrap();
         fs::write(at("ports/here"), "1024:30000:1:true").unwrap();
         let root = Root::Conf(at("proxy.conf"));
-        let sources = root.read().unwrap();
+        let sources = root.read(None).unwrap();
         assert_eq!(sources.mappings.as_ref().unwrap().text, "1024:30000:1:true");
         assert_eq!(sources.hosts, None);
         assert_eq!(
             root.paths(&conf::files(&sources.proxy)),
             [at("proxy.conf"), at("ports/here"), at("hosts.conf")]
         );
-        assert_eq!(sources, root.read().unwrap());
+        assert_eq!(sources, root.read(None).unwrap());
     }
 
     #[test]
     fn what_cannot_be_read_is_named() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
-        let missing = Root::Conf(at("proxy.conf")).read().unwrap_err();
+        let missing = Root::Conf(at("proxy.conf")).read(None).unwrap_err();
         assert!(
             missing[0].message.starts_with("no such file"),
             "{}",
@@ -171,7 +155,7 @@ mod tests {
         fs::write(at("proxy.conf"), "").unwrap();
         fs::create_dir(at("hosts.conf")).unwrap();
         symlink("portmappings.conf", at("portmappings.conf")).unwrap();
-        let found = Root::Conf(at("proxy.conf")).read().unwrap_err();
+        let found = Root::Conf(at("proxy.conf")).read(None).unwrap_err();
         let found: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(
@@ -195,7 +179,7 @@ mod tests {
         assert!(made.success());
         for path in [fifo.as_path(), Path::new("/dev/zero")] {
             assert_eq!(
-                Root::Conf(path.into()).read().unwrap_err()[0].message,
+                Root::Conf(path.into()).read(None).unwrap_err()[0].message,
                 "not a regular file"
             );
         }
@@ -206,7 +190,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("proxy.conf");
         fs::write(&file, vec![b'#'; 2 * conf::MAX_PROXY_FILE]).unwrap();
-        let sources = Root::Conf(file).read().unwrap();
+        let sources = Root::Conf(file).read(None).unwrap();
         assert_eq!(sources.proxy.text.len(), conf::MAX_PROXY_FILE + 1);
     }
 }

@@ -7,6 +7,7 @@ mod files;
 mod pending;
 pub mod s3;
 mod watch;
+mod whole;
 
 pub use files::Root;
-pub use watch::Watch;
+pub use watch::{Watch, Writers};

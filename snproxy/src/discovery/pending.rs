@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// more than half of the time from the change of one among 61,000 mappings until it works (2026-11-21).
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Events that go on without a pause are reported after this long all the same.
-const SETTLE_AT_MOST: Duration = Duration::from_secs(1);
+/// Events without a pause are reported after this long, as soon as each file is whole.
+const SETTLE_AT_MOST: Duration = Duration::from_millis(200);
 
 /// Quiet after which what started counts as finished though nothing said so.
 const WRITTEN: Duration = Duration::from_secs(1);
@@ -48,6 +48,12 @@ impl Pending {
         // No limit here: half a file that parses would unmap what its other half says.
         let written = self.started.values().max().map(|last| *last + WRITTEN);
         Some(written.map_or(settled, |written| written.max(settled)))
+    }
+
+    /// Whether a writer of this name has not finished.
+    pub(super) fn has_started(&self, name: &OsStr, now: Instant) -> bool {
+        let last = self.started.get(name);
+        last.is_some_and(|last| now < *last + WRITTEN)
     }
 
     /// Forgets the change; `false` if there is none that is over at `now`.
@@ -97,12 +103,20 @@ mod tests {
     }
 
     #[test]
-    fn events_without_a_pause_are_reported_each_second() {
+    fn events_without_a_pause_are_reported_after_200_ms() {
         let start = Instant::now();
         let mut pending = Pending::default();
         for at in (0..2000).step_by(20) {
             pending.on("a".as_ref(), Happened::Finished, ms(start, at));
         }
-        assert_eq!(pending.due(), Some(ms(start, 1000)));
+        assert_eq!(pending.due(), Some(ms(start, 200)));
+        // A stream that rewrites in place: at once when the file is whole again.
+        pending.on("a".as_ref(), Happened::Started, ms(start, 2000));
+        assert_eq!(pending.due(), Some(ms(start, 3000)));
+        assert!(pending.has_started("a".as_ref(), ms(start, 2999)));
+        assert!(!pending.has_started("b".as_ref(), ms(start, 2000)));
+        pending.on("a".as_ref(), Happened::Finished, ms(start, 2010));
+        assert!(!pending.has_started("a".as_ref(), ms(start, 2010)));
+        assert!(pending.take(ms(start, 2010)));
     }
 }

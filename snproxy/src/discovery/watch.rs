@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout_at};
 
 use super::pending::{Happened, Pending};
+use super::whole::Stamp;
 
 /// How often files and folders are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -48,15 +50,6 @@ pub struct Watch {
 /// Device and inode.
 type Id = (u64, u64);
 
-/// Changes with every change to a file, whatever name led to it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Stamp {
-    id: Id,
-    len: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 /// What the thread of the watcher tells us.
 #[derive(Default)]
 struct Shared {
@@ -80,18 +73,25 @@ struct State {
 struct Look {
     stamps: Vec<Option<Stamp>>,
     folders: BTreeMap<PathBuf, Option<Id>>,
+    /// Of the files, and of what symlinks lead to.
+    names: BTreeSet<OsString>,
 }
 
 impl Look {
     fn at(paths: &[PathBuf]) -> Self {
-        let folders: BTreeSet<PathBuf> = paths.iter().map(|path| folder(path)).collect();
+        // A file behind a symlink may be written in place, in another folder.
+        let real = paths.iter().filter_map(|path| path.canonicalize().ok());
+        let all: Vec<PathBuf> = paths.iter().cloned().chain(real).collect();
+        let folders: BTreeSet<PathBuf> = all.iter().map(|path| folder(path)).collect();
+        let names = all.iter().filter_map(|path| path.file_name());
         let id = |path: &Path| {
             fs::metadata(path)
                 .ok()
                 .map(|found| (found.dev(), found.ino()))
         };
         Self {
-            stamps: paths.iter().map(|path| stamp(path)).collect(),
+            names: names.map(OsStr::to_owned).collect(),
+            stamps: paths.iter().map(|path| Stamp::at(path)).collect(),
             folders: folders
                 .into_iter()
                 .map(|path| (id(&path), path))
@@ -121,8 +121,7 @@ impl Watch {
             problem: None,
             looking: None,
         };
-        watch.name_files();
-        watch.watch_folders(Look::at(&watch.paths).folders);
+        watch.watch_all();
         // Only now: what changes before a folder is watched must differ from these.
         watch.stamps = Look::at(&watch.paths).stamps;
         watch.seen.clone_from(&watch.stamps);
@@ -137,8 +136,7 @@ impl Watch {
         }
         self.paths = paths;
         self.looking = None;
-        self.name_files();
-        self.watch_folders(Look::at(&self.paths).folders);
+        self.watch_all();
         // Whoever read the new files did so before they were watched.
         let mut state = self.shared.lock();
         state
@@ -164,10 +162,13 @@ impl Watch {
         loop {
             let due = self.shared.lock().pending.due();
             let due = due.map_or(self.next_look, tokio::time::Instant::from_std);
-            let woken = self.shared.woken.notified();
-            // Woken: the change goes on, and is over later.
-            if timeout_at(due.min(self.next_look), woken).await.is_ok() {
-                continue;
+            let due = due.min(self.next_look);
+            if due > tokio::time::Instant::now() {
+                let woken = self.shared.woken.notified();
+                // Woken: the change goes on, and is over later.
+                if timeout_at(due, woken).await.is_ok() {
+                    continue;
+                }
             }
             // A file system may hang; the connections on this thread must not. A look that was begun is kept when
             // this future is dropped, or a slow one would never come to its end.
@@ -191,13 +192,18 @@ impl Watch {
 
     /// Whether a change is over that has to be reported.
     fn after(&mut self, look: Look, now: Instant) -> bool {
-        let Look { stamps, folders } = look;
+        let Look {
+            stamps,
+            folders,
+            names,
+        } = look;
         self.next_look = self.next_look.max(tokio::time::Instant::from_std(now));
         if self.next_look.into_std() <= now {
             self.next_look += LOOK;
         }
-        self.watch_folders(folders);
+        let is_watched_anew = self.watch_folders(folders);
         let mut state = self.shared.lock();
+        state.names = names;
         if stamps != self.seen {
             self.seen.clone_from(&stamps);
             if state.looked || state.pending.due().is_none() {
@@ -205,7 +211,13 @@ impl Watch {
                 state.pending.on(OsStr::new(LOOKED), Happened::Started, now);
             }
         }
-        if !state.pending.take(now) {
+        let is_over = state.pending.take(now);
+        if is_watched_anew {
+            // What happened between the two watches made no event.
+            let neighbour = OsStr::new(NEIGHBOUR);
+            state.pending.on(neighbour, Happened::Finished, now);
+        }
+        if !is_over {
             return false;
         }
         state.looked = false;
@@ -215,21 +227,28 @@ impl Watch {
         report
     }
 
-    fn name_files(&self) {
-        let names = self.paths.iter().filter_map(|path| path.file_name());
-        self.shared.lock().names = names.map(OsStr::to_owned).collect();
+    /// Knows the writers of the watched files, on other threads.
+    pub fn writers(&self) -> Writers {
+        Writers(Arc::clone(&self.shared))
     }
 
-    /// Watches each folder under its name: again where another directory has that name now.
-    fn watch_folders(&mut self, now: BTreeMap<PathBuf, Option<Id>>) {
+    fn watch_all(&mut self) {
+        let look = Look::at(&self.paths);
+        self.shared.lock().names = look.names;
+        self.watch_folders(look.folders);
+    }
+
+    /// Watches each folder under its name: again where another directory has that name now. Returns
+    /// whether all folders are watched, and were not before.
+    fn watch_folders(&mut self, now: BTreeMap<PathBuf, Option<Id>>) -> bool {
         let lost = std::mem::take(&mut self.shared.lock().lost);
         if now == self.folders && !lost {
-            return;
+            return false;
         }
         self.problem = None;
         let before = std::mem::replace(&mut self.folders, now);
         let Ok(watcher) = &mut self.watcher else {
-            return;
+            return false;
         };
         // All of them: notify also drops the folders below one that is dropped.
         for path in before.keys() {
@@ -247,6 +266,31 @@ impl Watch {
                 *id = None;
             }
         }
+        self.problem.is_none()
+    }
+}
+
+/// Programs that write watched files, as far as inotify tells.
+#[derive(Clone)]
+pub struct Writers(Arc<Shared>);
+
+impl fmt::Debug for Writers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writers").finish_non_exhaustive()
+    }
+}
+
+impl Writers {
+    /// Whether a program writes a file of this name, or did until `delay` ago. Blocks for as long.
+    pub(super) fn has(&self, path: &Path, delay: Duration) -> bool {
+        std::thread::sleep(delay);
+        let real = path.canonicalize().ok();
+        let names = [Some(path), real.as_deref()].into_iter().flatten();
+        let state = self.0.lock();
+        let now = Instant::now();
+        names
+            .filter_map(Path::file_name)
+            .any(|name| state.pending.has_started(name, now))
     }
 }
 
@@ -309,16 +353,6 @@ fn folder(path: &Path) -> PathBuf {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     }
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let found = fs::metadata(path).ok()?;
-    Some(Stamp {
-        id: (found.dev(), found.ino()),
-        len: found.len(),
-        modified: (found.mtime(), found.mtime_nsec()),
-        changed: (found.ctime(), found.ctime_nsec()),
-    })
 }
 
 #[cfg(test)]

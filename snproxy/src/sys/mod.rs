@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod kernel;
+pub mod lease;
 pub mod memory;
 pub mod names;
 pub mod privileges;
