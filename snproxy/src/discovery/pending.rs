@@ -12,7 +12,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 const SETTLE_AT_MOST: Duration = Duration::from_millis(200);
 
 /// Quiet after which what started counts as finished though nothing said so.
-const WRITTEN: Duration = Duration::from_secs(1);
+pub(super) const WRITTEN: Duration = Duration::from_secs(1);
 
 /// What happened to a name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,12 +48,6 @@ impl Pending {
         // No limit here: half a file that parses would unmap what its other half says.
         let written = self.started.values().max().map(|last| *last + WRITTEN);
         Some(written.map_or(settled, |written| written.max(settled)))
-    }
-
-    /// Whether a writer of this name has not finished.
-    pub(super) fn has_started(&self, name: &OsStr, now: Instant) -> bool {
-        let last = self.started.get(name);
-        last.is_some_and(|last| now < *last + WRITTEN)
     }
 
     /// Forgets the change; `false` if there is none that is over at `now`.
@@ -113,10 +107,7 @@ mod tests {
         // A stream that rewrites in place: at once when the file is whole again.
         pending.on("a".as_ref(), Happened::Started, ms(start, 2000));
         assert_eq!(pending.due(), Some(ms(start, 3000)));
-        assert!(pending.has_started("a".as_ref(), ms(start, 2999)));
-        assert!(!pending.has_started("b".as_ref(), ms(start, 2000)));
         pending.on("a".as_ref(), Happened::Finished, ms(start, 2010));
-        assert!(!pending.has_started("a".as_ref(), ms(start, 2010)));
         assert!(pending.take(ms(start, 2010)));
     }
 }

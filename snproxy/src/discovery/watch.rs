@@ -4,7 +4,7 @@
 //! a folder that was replaced, a symlink into another folder, a file system without events.
 //! Watching the files themselves would go blind with the first rename over one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
@@ -18,11 +18,14 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout_at};
 
-use super::pending::{Happened, Pending};
+use super::pending::{Happened, Pending, WRITTEN};
 use super::whole::Stamp;
 
 /// How often files and folders are looked at.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// Most files of the watched folders whose writers are known.
+const MAX_WRITING: usize = 1024;
 
 /// Stand for files in [`Pending`]; no file is named so.
 const LOOKED: &str = "/";
@@ -63,6 +66,9 @@ struct State {
     /// An event named one of the files: no need to look whether something changed.
     named: bool,
     names: BTreeSet<OsString>,
+    /// Files of the folders that were written and not closed, and when that was last seen. All of
+    /// them: a symlink may lead to one of them by now.
+    writing: HashMap<OsString, Instant>,
     /// The change was found by looking: no event will tell that it is over.
     looked: bool,
     /// A folder went away, and its watch with it; the next one may even have its inode.
@@ -290,7 +296,30 @@ impl Writers {
         let now = Instant::now();
         names
             .filter_map(Path::file_name)
-            .any(|name| state.pending.has_started(name, now))
+            .filter_map(|name| state.writing.get(name))
+            .any(|last| now < *last + WRITTEN)
+    }
+}
+
+impl State {
+    fn note_writer(&mut self, name: &OsStr, kind: EventKind, now: Instant) {
+        match kind {
+            EventKind::Create(_) | EventKind::Modify(ModifyKind::Data(_)) => {}
+            // Its writer has closed it, or the name has another file now.
+            EventKind::Access(_)
+            | EventKind::Modify(ModifyKind::Name(_))
+            | EventKind::Remove(_) => {
+                self.writing.remove(name);
+                return;
+            }
+            _ => return,
+        }
+        if self.writing.len() >= MAX_WRITING {
+            self.writing.retain(|_, last| now < *last + WRITTEN);
+        }
+        if self.writing.len() < MAX_WRITING {
+            self.writing.insert(name.to_owned(), now);
+        }
     }
 }
 
@@ -325,8 +354,11 @@ impl Shared {
             EventKind::Remove(RemoveKind::Folder | RemoveKind::Other)
         );
         let mut names = event.paths.iter().filter_map(|path| path.file_name());
-        let ours: Option<OsString> = names
-            .next_back()
+        let name = names.next_back();
+        if let Some(name) = name {
+            state.note_writer(name, event.kind, now);
+        }
+        let ours: Option<OsString> = name
             .filter(|name| state.names.contains(*name))
             .map(OsStr::to_owned);
         match (ours, happened) {

@@ -19,8 +19,8 @@ const POLL: Duration = Duration::from_millis(10);
 const STILL: Duration = Duration::from_secs(1);
 /// Longest wait for a writer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Time that an event of inotify takes at most, on a machine with little to do.
-const EVENT_DELAY: Duration = Duration::from_millis(5);
+/// Time that an event of inotify takes at most on a machine that is not overloaded.
+const EVENT_DELAY: Duration = Duration::from_millis(20);
 
 /// Changes with every change to a file, whatever name led to it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
