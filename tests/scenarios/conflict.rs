@@ -81,42 +81,94 @@ fn a_program_that_was_there_before_loses_no_connection() {
     host.assert_steered(2);
 }
 
+/// What the metrics page says of conflicts in this state.
+fn conflicts_in(net: &Net, state: &str) -> u64 {
+    let metric = format!("snproxy_port_conflicts{{state=\"{state}\"}} ");
+    let socket = net.host("host").folder().join("admin.sock");
+    let socket = socket.to_str().expect("a path");
+    let url = "http://localhost/metrics";
+    let page = net.client().curl(&["--unix-socket", socket, url]);
+    let mut lines = page.lines().filter_map(|line| line.strip_prefix(&metric));
+    let value = lines.next().unwrap_or_else(|| panic!("{page}"));
+    value.parse().expect("a number")
+}
+
 #[test]
-fn a_program_that_starts_later_gets_its_port_and_gives_it_back() {
+fn a_later_program_gets_no_connections_of_a_mapped_port() {
     let net = Net::one();
     let host = net.host("host");
     host.pod(30000, Pod::answering("pod"));
-    host.mappings("2000:30000:9:false\n").start();
-    let old = host.open(2000);
-    assert_eq!(old.greeting(), "pod");
+    host.mappings("2000:30000:99:false\n").start();
 
+    let greeted = greeted_throughout(net.client(), host.port(2000), "pod", |_| {
+        let socat = socat(host, 2000);
+        let began = Instant::now();
+        eventually(SOON, "the program is seen", || {
+            host.status()["conflicts"]["shadowed"] == "2000"
+        });
+        print_figure(
+            "a program listens on a mapped port: reported after",
+            Figure::Time(began.elapsed()),
+            SECOND,
+        );
+        host.snproxy().wait_for_line(
+            SOON,
+            "another program listens on a cluster port: the program gets no connections",
+        );
+        let range = host.port_range(2000);
+        assert_eq!(range["action"], "steer", "{range}");
+        assert_eq!(range["owner"]["uid"], 1000, "{range}");
+        assert_eq!(range["owner"]["shadowed"], true, "{range}");
+        assert_eq!(conflicts_in(&net, "shadowed"), 1);
+        // Neither a reload nor another mapping gives it the port.
+        host.mappings("2000:30000:99:false\n2001:30000:9:false\n");
+        assert!(host.reload().status.success());
+        assert_eq!(host.action(2000), "steer");
+        socat.kill();
+        eventually(SOON, "the program is gone", || {
+            host.status()["conflicts"]["shadowed"] == ""
+        });
+        assert_eq!(conflicts_in(&net, "shadowed"), 0);
+    });
+    assert!(greeted > 10, "{greeted}");
+    host.snproxy()
+        .wait_for_line(SOON, "the other program stopped listening");
+}
+
+#[test]
+fn a_program_that_left_a_held_port_does_not_get_it_back() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::answering("pod"));
     let program = host.pod_at(host.port(2000), Pod::answering("program"));
-    let began = Instant::now();
-    eventually(SOON, "2000 is left alone", || host.action(2000) == "pass");
-    print_figure(
-        "a program starts: its port is left alone after",
-        Figure::Time(began.elapsed()),
-        SECOND,
-    );
+    host.mappings("2000:30000:9:false\n").start();
+    assert_eq!(host.status()["conflicts"]["held"], "2000");
+    assert_eq!(conflicts_in(&net, "held"), 1);
     assert_eq!(host.open(2000).greeting(), "program");
-    host.assert_steered(1);
-    assert_eq!(
-        host.count("/connections/live"),
-        1,
-        "what was there before goes on"
-    );
 
     program.stop();
     let ended = Instant::now();
-    eventually(SOON, "2000 is ours again", || host.action(2000) == "steer");
+    eventually(SOON, "2000 is steered", || host.action(2000) == "steer");
     print_figure(
-        "a program ends: its port is ours again after",
+        "the program of a held port ends: steered after",
         Figure::Time(ended.elapsed()),
         SECOND,
     );
+    let _again = host.pod_at(host.port(2000), Pod::answering("program"));
+    eventually(SOON, "it is seen", || {
+        host.status()["conflicts"]["shadowed"] == "2000"
+    });
     assert_eq!(host.open(2000).greeting(), "pod");
-    host.assert_steered(2);
-    assert_eq!(program.accepted(), 1);
+
+    // Without its mapping the port is the program's; with it again, the program was there before.
+    host.mappings("");
+    eventually(SOON, "2000 is left alone", || host.action(2000) == "pass");
+    assert_eq!(host.open(2000).greeting(), "program");
+    host.mappings("2000:30000:9:false\n");
+    eventually(SOON, "it holds its port", || {
+        host.status()["conflicts"]["held"] == "2000"
+    });
+    assert_eq!(host.open(2000).greeting(), "program");
 }
 
 #[test]
@@ -138,14 +190,17 @@ fn ports_names_the_program() {
     let net = Net::one();
     let host = net.host("host");
     host.pod(30000, Pod::answering("pod"));
+    let socat = socat(host, 2000);
     host.mappings("2000:30000:9:false\n2001:30000:9:false\n")
         .start();
-    let socat = socat(host, 2000);
-    eventually(SOON, "2000 is left alone", || host.action(2000) == "pass");
+    assert_eq!(host.action(2000), "pass");
 
     let range = host.port_range(2000);
     let owner = &range["owner"];
-    assert_eq!(range["reason"], "another program listens");
+    assert_eq!(
+        range["reason"],
+        "another program listened before the mapping"
+    );
     assert_eq!(owner["name"], "socat", "{owner}");
     assert_eq!(owner["pid"], socat.pid());
     assert_eq!(owner["uid"], 1000);
@@ -158,7 +213,7 @@ fn ports_names_the_program() {
         .find(|line| line.starts_with("2000 "))
         .unwrap_or_default();
     let named = format!(
-        "another program listens: socat, pid {}, uid 1000, on {}",
+        "another program listened before the mapping: socat, pid {}, uid 1000, on {}",
         socat.pid(),
         host.port(2000)
     );
@@ -223,6 +278,39 @@ fn conflict_fail_does_not_start_beside_a_program() {
     host.start();
     assert_eq!(host.open(2000).greeting(), "pod");
     host.assert_steered(1);
+}
+
+#[test]
+fn conflict_fail_keeps_its_ports_and_reloads_beside_later_programs() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::answering("pod"));
+    host.mappings("2000:30000:9:false\n")
+        .conf("CONFLICT", "fail")
+        .start();
+    let programs = [2000, 2001].map(|port| socat(host, port));
+    eventually(SOON, "the program is seen", || {
+        host.status()["conflicts"]["shadowed"] == "2000"
+    });
+    assert_eq!(host.open(2000).greeting(), "pod");
+
+    // A program on a port in force keeps no reload off; one on a port that is new does.
+    host.mappings("2000:30000:9:false\n2002:30000:9:false\n");
+    assert!(host.reload().status.success());
+    assert_eq!(host.open(2002).greeting(), "pod");
+    host.mappings("2000:30000:9:false\n2001:30000:9:false\n");
+    assert!(!host.reload().status.success());
+    let found = host.status()["reload"]["diagnostics"].to_string();
+    assert!(found.contains("CONFLICT fail"), "{found}");
+    assert_eq!(host.open(2002).greeting(), "pod", "the last set stays");
+
+    for program in programs {
+        program.kill();
+    }
+    eventually(SOON, "the new set is in force", || {
+        host.action(2001) == "steer"
+    });
+    assert_eq!(host.open(2001).greeting(), "pod");
 }
 
 #[test]

@@ -298,3 +298,51 @@ fn listeners_leave_descriptors_for_connections() {
     assert!(host.is_refused(2032));
     assert_eq!(host.open(2000).greeting(), "pod");
 }
+
+#[test]
+fn an_ordinary_user_takes_no_privileged_port() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::answering("pod"));
+    let capabilities = ["bpf", "net_admin"];
+    let low = "80:30000:9:false\n2000:30000:9:false\n";
+    host.conf("CLUSTERPORTS", "22,80,1024-29999")
+        .conf("UNMAPPED", "refuse")
+        .mappings(low)
+        .as_user(USER, &capabilities);
+    does_not_start(host, &["port 80", "CAP_NET_BIND_SERVICE"]);
+
+    host.mappings("2000:30000:9:false\n").start();
+    assert_eq!(host.open(2000).greeting(), "pod");
+    assert_eq!(
+        (host.action(22), host.action(2001)),
+        ("pass".into(), "refuse".into())
+    );
+    host.mappings(low);
+    assert!(!host.reload().status.success());
+    let found = host.status()["reload"]["diagnostics"].to_string();
+    assert!(found.contains("CAP_NET_BIND_SERVICE"), "{found}");
+    assert_eq!(host.action(80), "pass");
+    host.stop();
+
+    host.as_user(USER, &[&capabilities[..], &["net_bind_service"]].concat())
+        .start();
+    assert_eq!(host.open(80).greeting(), "pod");
+    holds_no_capability(&host.snproxy());
+}
+
+#[test]
+fn conflict_steal_needs_root() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::answering("pod"));
+    host.mappings(&mappings(1))
+        .conf("CONFLICT", "steal")
+        .as_user(USER, &["bpf", "net_admin"]);
+    does_not_start(host, &["CONFLICT steal", "as root"]);
+
+    host.conf("CONFLICT", "yield").start();
+    host.conf("CONFLICT", "steal");
+    assert!(!host.reload().status.success());
+    assert_eq!(host.open(2000).greeting(), "pod");
+}

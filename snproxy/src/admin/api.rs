@@ -32,6 +32,9 @@ pub struct Status {
     pub pending: Option<String>,
     /// Ports that are refused because every pod of them is down: `1024,2000-2009`; empty: none.
     pub all_out: String,
+    /// Cluster ports on which other programs listen.
+    #[serde(default)]
+    pub conflicts: Conflicts,
     pub pods: Vec<PodStatus>,
     pub apps: Vec<App>,
     /// Configurations that were refused so far.
@@ -49,6 +52,17 @@ pub struct Status {
     pub queues: Vec<Queue>,
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// Mapped ports on which other programs listen, as in CLUSTERPORTS; empty: none.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Conflicts {
+    /// The program listened before the mapping came into force, and has the port.
+    pub held: String,
+    pub held_ports: usize,
+    /// The port is steered or refused: the program gets no connections.
+    pub shadowed: String,
+    pub shadowed_ports: usize,
 }
 
 /// What the whole process may have.
@@ -282,6 +296,9 @@ pub struct Owner {
     pub address: String,
     pub uid: u32,
     pub inode: u32,
+    /// The port is steered or refused: the program gets no connections.
+    #[serde(default)]
+    pub shadowed: bool,
     /// Looked up by the command, with its caller's rights.
     pub pid: Option<u32>,
     pub name: Option<String>,

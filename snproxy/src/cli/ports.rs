@@ -35,7 +35,13 @@ fn print(ports: &Ports) {
             let pid = owner
                 .pid
                 .map_or_else(String::new, |pid| format!(", pid {pid}"));
-            format!(": {name}{pid}, uid {}, on {}", owner.uid, owner.address)
+            let shadowed = if owner.shadowed {
+                "; gets no connections"
+            } else {
+                ""
+            };
+            let (uid, address) = (owner.uid, &owner.address);
+            format!(": {name}{pid}, uid {uid}, on {address}{shadowed}")
         });
         let app = range.app.as_deref();
         let app = app.map_or_else(String::new, |app| format!(" ({})", printable(app)));

@@ -82,6 +82,19 @@ fn print(status: &Status) {
             status.all_out
         );
     }
+    let conflicts = [
+        (
+            &status.conflicts.held,
+            "mapped, but another program listened first and has them",
+        ),
+        (
+            &status.conflicts.shadowed,
+            "another program listens and gets no connections",
+        ),
+    ];
+    for (ports, what) in conflicts.into_iter().filter(|(ports, _)| !ports.is_empty()) {
+        println!("CONFLICT     {ports}: {what}; `snproxy ports` names it");
+    }
     for pod in status.pods.iter().take(MOST_PODS) {
         println!(
             "pod          {} -> {}  {}/{} connections, PROXY header {}, {}",

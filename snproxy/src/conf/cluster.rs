@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::addr::PortSet;
+
 use super::{Conf, HostAddr};
 
 impl HostAddr {
@@ -45,14 +47,17 @@ impl Conf {
         }
     }
 
-    /// Whether who listens on this port of this host may well be one of our pods or targets.
-    pub fn is_pods_own(&self, port: u16) -> bool {
-        let mut mappings = self.mappings.iter();
-        let mut targets = self.apps.iter().flat_map(|app| &app.targets);
-        mappings.any(|mapping| mapping.host_port.get() == port)
-            || targets.any(|target| {
-                target.port == port && target.addrs.iter().any(|ip| self.comes_back(*ip, port))
-            })
+    /// Ports of this host on which a listener may well be one of our pods or targets.
+    pub fn pod_ports(&self) -> PortSet {
+        let mappings = self.mappings.iter();
+        let mut ports: PortSet = mappings.map(|mapping| mapping.host_port.get()).collect();
+        for target in self.apps.iter().flat_map(|app| &app.targets) {
+            let mut addrs = target.addrs.iter();
+            if addrs.any(|ip| self.comes_back(*ip, target.port)) {
+                ports.insert(target.port);
+            }
+        }
+        ports
     }
 
     /// Whether PORT is for this caller. Addresses of this host that no file names are the caller's business.

@@ -218,7 +218,7 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
     Key {
         name: "CONFLICT",
         unset: Unset::Text("yield"),
-        doc: "a cluster port on which another program listens: `yield` leaves it alone, `steal` takes its new connections, `fail` refuses the configuration",
+        doc: "a cluster port on which another program listens: `yield` leaves it to a program that listened before the port was mapped, `steal` takes its new connections (needs root), `fail` does not start beside one; see [Port conflicts](#port-conflicts)",
         scope: Scope::Whole {
             apply: |draft, value, findings| set(&mut draft.conf.conflict, choice(value, findings)),
             show: |conf| conf.conflict.to_string(),

@@ -15,6 +15,7 @@ mod notify;
 mod pods;
 mod reload;
 mod report;
+mod rights;
 mod services;
 mod source_ports;
 mod start;
@@ -314,7 +315,7 @@ impl Daemon {
     /// One scan of the host's listening sockets, and what follows from it.
     fn look_around(&mut self) {
         let table = self.shared.table.load_full();
-        let listening = self.steerer.look(&table.conf);
+        let listening = self.steerer.look(&table);
         self.pods.look(&table, listening.as_deref(), Instant::now());
         hosts::probe(&self.shared, &table, Instant::now());
         self.source_ports.look(&table, Instant::now());

@@ -21,7 +21,7 @@ use super::certs::Certs;
 use super::doubt::MappingsFile;
 use super::look::{Before, Found, Good, judge, parse};
 use super::names::changed_names;
-use super::steer::{Owners, Steerer, chain, max_listeners, wanted_listeners};
+use super::steer::{Foreign, chain, max_listeners, wanted_listeners};
 use super::world::parse_again;
 
 /// Why the configuration is looked at; the last one comes first where several wait.
@@ -279,6 +279,11 @@ impl Daemon {
             self.keep(vec![refusal]);
             return;
         }
+        if let Some(why) = self.steerer.refuse(&good.conf) {
+            let refusal = Diagnostic::of_file(&good.conf.files.proxy, Severity::Error, why);
+            self.keep(vec![refusal]);
+            return;
+        }
         good.diagnostics.extend(restart);
         let nothing_new = !why.is_of_files() && good.conf == self.shared.table.load().conf;
         if !nothing_new {
@@ -319,12 +324,13 @@ impl Daemon {
         let table = Table::build_among(conf, &further, Some(&old), Instant::now());
         self.directory.show_to(&table);
         // Who listens where, as it is now and with the ports of the new set.
-        let owners = self.steerer.owners_by(&table.conf);
+        let was_served = |port| old.service(port).is_some();
+        let foreign = self.steerer.foreign_by(&table, was_served);
         // A set in force stays so, whoever came to its ports since.
         if why.is_of_files()
             && let Some(refusal) = self
                 .too_many_listeners(&table)
-                .or_else(|| conflict(&table.conf, &owners))
+                .or_else(|| conflict(&table.conf, &foreign))
         {
             self.keep(vec![refusal]);
             // The host may change under it: tried again with each tick.
@@ -333,7 +339,7 @@ impl Daemon {
         }
         // Not so where the files are others by now, and what is in force follows its names.
         let is_of_the_files = why.is_of_files() || good.seen == self.loaded.seen;
-        let plan = self.steerer.plan_for(&table, &owners);
+        let plan = self.steerer.plan_for(&table, &foreign);
         if let Err(error) = self.steerer.withdraw(&plan) {
             // The kernel still sends connections of ports that would have no route: retried with each tick.
             let waits = format!("not in force yet, and tried again: {}", chain(&error));
@@ -363,7 +369,7 @@ impl Daemon {
             ..
         } = *good;
         (self.set_log_level)(&table.conf);
-        self.steerer.note_owners(&table.conf, owners);
+        self.steerer.note_foreign(&table, foreign);
         let (generation, mappings) = (table.generation, table.conf.mappings.len());
         let addresses = changed_names(&old.conf, &table.conf);
         let keepalive = table.conf.keepalive;
@@ -557,9 +563,10 @@ impl Daemon {
     }
 }
 
-/// `CONFLICT fail` holds for a reload too.
-fn conflict(conf: &Conf, owners: &Owners) -> Option<Diagnostic> {
-    let (port, socket) = Steerer::conflict(conf, owners)?;
+/// `CONFLICT fail` holds for a reload too, for ports that it would bring into force: on the others no program could
+/// take anything away, nor may it keep a reload off.
+fn conflict(conf: &Conf, foreign: &Foreign) -> Option<Diagnostic> {
+    let (port, socket) = foreign.first_held(conf)?;
     let message = format!(
         "CONFLICT fail: another program (uid {}) listens on {}, and {port} is a cluster port",
         socket.uid, socket.addr

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, getrlimit};
 use tracing::warn;
 
-use crate::addr::PortSet;
+use crate::addr::{Action, PortSet};
 use crate::admin::api;
 use crate::conf::SendProxy;
 use crate::route::Table;
@@ -80,6 +80,7 @@ impl Daemon {
             reload: self.reloaded(),
             pending: self.steerer.pending.clone(),
             all_out: self.steerer.plan().all_out().to_string(),
+            conflicts: self.conflicts(&table),
             pods: pods.collect(),
             apps: apps(&table),
             refusals: self.loaded.refusals(),
@@ -92,6 +93,16 @@ impl Daemon {
                 descriptors_open: descriptors_open(),
                 descriptors: getrlimit(Resource::Nofile).current,
             },
+        }
+    }
+
+    fn conflicts(&self, table: &Table) -> api::Conflicts {
+        let conflicts = self.steerer.conflicts(table);
+        api::Conflicts {
+            held: conflicts.held.to_string(),
+            held_ports: conflicts.held.len(),
+            shadowed: conflicts.shadowed.to_string(),
+            shadowed_ports: conflicts.shadowed.len(),
         }
     }
 
@@ -126,7 +137,7 @@ impl Daemon {
         };
         let limited = self.steerer.limited();
         let limited = |port: u16| limited.get(&port).copied().unwrap_or(0);
-        let owners = self.steerer.owners();
+        let foreign = self.steerer.foreign();
         let table = self.shared.table.load_full();
         let mut apps: Vec<Option<&str>> = vec![None; 65_536];
         for app in &table.conf.apps {
@@ -137,7 +148,7 @@ impl Daemon {
         let mut ranges: Vec<api::Range> = Vec::new();
         let mut last: Option<(u16, Lot)> = None;
         for (port, lot) in self.steerer.plan().ports() {
-            let (owner, app) = (owners.get(&port), apps[usize::from(port)]);
+            let (owner, app) = (foreign.on(port), apps[usize::from(port)]);
             if lot.reason == Reason::Foreign {
                 continue;
             }
@@ -164,6 +175,7 @@ impl Daemon {
                         address: socket.addr.to_string(),
                         uid: socket.uid,
                         inode: socket.inode,
+                        shadowed: lot.action != Action::Pass,
                         pid: None,
                         name: None,
                     }),

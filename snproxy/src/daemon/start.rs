@@ -70,6 +70,8 @@ pub enum StartError {
     TooFewDescriptors { ports: usize, most: usize },
     #[error("CONFLICT fail: another program (uid {uid}) listens on {addr}, a cluster port")]
     Conflict { addr: SocketAddr, uid: u32 },
+    #[error("{0}")]
+    Refused(String),
     #[error(
         "{limit} open descriptors are too few to run with (at least {MIN_DESCRIPTORS}): raise `ulimit -Hn`"
     )]
@@ -171,8 +173,11 @@ fn steer(conf: &Conf, table: &Table, listener: &TcpListener) -> Result<Steerer, 
             source,
         })?;
     steerer.keep_alive(conf.keepalive);
-    steerer.look(conf);
-    if let Some((_, socket)) = Steerer::conflict(conf, steerer.owners()) {
+    if let Some(why) = steerer.refuse(conf) {
+        return Err(StartError::Refused(why));
+    }
+    steerer.look_first(table);
+    if let Some((_, socket)) = steerer.foreign().any(conf) {
         return Err(StartError::Conflict {
             addr: socket.addr,
             uid: socket.uid,

@@ -1,8 +1,9 @@
 //! Brings the kernel to the plan: by eBPF or by one listener per port, always by difference.
 
+mod foreign;
 mod told;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -19,13 +20,18 @@ use crate::net::dial::tune_anew;
 use crate::net::gate::Gate;
 use crate::net::listener;
 use crate::route::Table;
-use crate::route::plan::{Plan, Reason};
+use crate::route::plan::{Bounds, Plan, Reason};
 use crate::steering::conflict::{self, Listening, owner_of};
 use crate::steering::sockets::{MAX_AUTO, Sockets};
 use crate::steering::{Ebpf, Known, KnownRates, RateLimit, SteeringError};
 
 use super::aside::Aside;
+use super::rights::Rights;
 use super::workers::Workers;
+
+use foreign::{ConflictLog, Owners};
+
+pub(super) use foreign::{Conflicts, Foreign};
 
 /// How connections to steered ports reach us. The same proxy stands above both.
 pub(super) enum Mechanism {
@@ -81,9 +87,6 @@ impl Mechanism {
     }
 }
 
-/// Other programs' listeners on cluster ports, by port.
-pub(super) type Owners = BTreeMap<u16, Listening>;
-
 /// Time between two lines about failing lookups.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
 
@@ -93,7 +96,9 @@ pub(super) struct Steerer {
     known: Known,
     known_rates: KnownRates,
     plan: Plan,
-    owners: Owners,
+    rights: Rights,
+    foreign: Foreign,
+    conflict_log: ConflictLog,
     /// Inode of the one listener.
     own: u32,
     /// Inodes of listeners that are ours, or were and are still open.
@@ -120,7 +125,9 @@ impl Steerer {
             known: Known::new(),
             known_rates: KnownRates::default(),
             plan: Plan::nothing(),
-            owners: BTreeMap::new(),
+            rights: Rights::read(),
+            foreign: Foreign::default(),
+            conflict_log: ConflictLog::default(),
             own: conflict::inode(own)?,
             ours: HashSet::new(),
             pending: None,
@@ -140,21 +147,47 @@ impl Steerer {
         self.workers = Some(Arc::clone(workers));
     }
 
-    /// Lists the host's listening sockets and takes note of who else listens on cluster ports.
+    /// Lists the host's listening sockets and takes note of other programs on cluster ports.
     ///
     /// `None` where the kernel does not tell: said once.
-    pub(super) fn look(&mut self, conf: &Conf) -> Option<Vec<Listening>> {
+    pub(super) fn look(&mut self, table: &Table) -> Option<Vec<Listening>> {
         let listening = self.listening()?;
-        let owners = self.owners_among(conf, &listening);
-        self.note_owners(conf, owners);
+        let owners = self.owners_among(&table.conf, &listening);
+        let is_served = |port| table.service(port).is_some();
+        let foreign = self.foreign.next(owners, is_served, is_served);
+        self.note_foreign(table, foreign);
         Some(listening)
     }
 
-    /// Who else listens on cluster ports of a configuration that may not come into force: not noted, not said.
-    pub(super) fn owners_by(&mut self, conf: &Conf) -> Owners {
+    /// Why `conf` may not come into force: it takes what this process may not have.
+    pub(super) fn refuse(&mut self, conf: &Conf) -> Option<String> {
+        self.rights = self.rights.renewed();
+        match self.mechanism {
+            Mechanism::Ebpf(_) => self.rights.refuse(conf),
+            Mechanism::Listeners(_) | Mechanism::Detached => None,
+        }
+    }
+
+    /// The same before the first routes come into force: every program was there before them.
+    pub(super) fn look_first(&mut self, table: &Table) {
+        let foreign = self.foreign_by(table, |_| false);
+        self.note_foreign(table, foreign);
+    }
+
+    /// Other programs as they are once `table` comes into force, which it may not: not noted, not said.
+    /// `was_served`: ports that have routes now.
+    pub(super) fn foreign_by(
+        &mut self,
+        table: &Table,
+        was_served: impl Fn(u16) -> bool,
+    ) -> Foreign {
         match self.listening() {
-            Some(listening) => self.owners_among(conf, &listening),
-            None => self.owners.clone(),
+            Some(listening) => {
+                let owners = self.owners_among(&table.conf, &listening);
+                let is_served = |port| table.service(port).is_some();
+                self.foreign.next(owners, is_served, was_served)
+            }
+            None => self.foreign.clone(),
         }
     }
 
@@ -188,56 +221,43 @@ impl Steerer {
             own.extend(sockets.open().map(|port| port.inode));
         }
         own.extend(self.aside.iter().map(|aside| aside.inode));
-        listening
-            .iter()
-            .filter(|socket| {
-                let is_foreign = v6_only && socket.addr.is_ipv4();
-                !own.contains(&socket.inode)
-                    && !is_foreign
-                    && owner_of(conf.served_at(socket.addr.port()), socket)
-            })
-            .map(|socket| (socket.addr.port(), *socket))
-            .filter(|(port, _)| conf.cluster_ports.contains(*port) && *port != conf.port)
-            .collect()
-    }
-
-    /// Takes note of who else listens on cluster ports of what is in force; logs what changed.
-    pub(super) fn note_owners(&mut self, conf: &Conf, owners: Owners) {
-        if owners.keys().eq(self.owners.keys()) {
-            self.owners = owners;
-            return;
+        let is_on_ours = |socket: &&Listening| {
+            let is_foreign = v6_only && socket.addr.is_ipv4();
+            let port = socket.addr.port();
+            !own.contains(&socket.inode)
+                && !is_foreign
+                && conf.cluster_ports.contains(port)
+                && port != conf.port
+                && owner_of(conf.served_at(port), socket)
+        };
+        let mut owners = Owners::new();
+        for socket in listening.iter().filter(is_on_ours) {
+            owners.entry(socket.addr.port()).or_default().push(*socket);
         }
-        for (port, socket) in &owners {
-            let is_known = conf.is_pods_own(*port) || conf.is_admin(socket.addr);
-            if !self.owners.contains_key(port) && !is_known {
-                let (addr, uid) = (socket.addr, socket.uid);
-                let what = if self.steals(conf) {
-                    "its new connections are taken over (CONFLICT steal)"
-                } else {
-                    "the port is left to it"
-                };
-                warn!(port, %addr, uid, "another program listens on a cluster port: {what}");
-            }
-        }
-        for port in self.owners.keys().filter(|port| !owners.contains_key(port)) {
-            info!(
-                port,
-                "the other program's listener is gone: the port is ours again"
-            );
-        }
-        self.owners = owners;
-        self.behind = true;
-    }
-
-    /// The first other program on a cluster port, where `CONFLICT fail` makes it an error.
-    pub(super) fn conflict(conf: &Conf, owners: &Owners) -> Option<(u16, Listening)> {
         owners
-            .iter()
-            .map(|(port, socket)| (*port, *socket))
-            .find(|(port, socket)| {
-                let is_known = conf.is_pods_own(*port) || conf.is_admin(socket.addr);
-                conf.conflict == Conflict::Fail && !is_known
-            })
+    }
+
+    /// Takes note of other programs on cluster ports of what is in force; logs what changed.
+    pub(super) fn note_foreign(&mut self, table: &Table, foreign: Foreign) {
+        let before = self.taken(table, &self.foreign);
+        self.foreign = foreign;
+        let taken = self.taken(table, &self.foreign);
+        self.behind |= taken != before;
+        let (steals, now) = (self.steals(&table.conf), Instant::now());
+        let conflicts = self.foreign.conflicts(table, &taken);
+        self.conflict_log.log(conflicts, &self.foreign, steals, now);
+    }
+
+    /// Ports that are left to other programs. Without eBPF the kernel gives them to the program anyway.
+    fn taken(&self, table: &Table, foreign: &Foreign) -> PortSet {
+        let is_kernels = matches!(self.mechanism, Mechanism::Listeners(_));
+        foreign.taken(table, self.steals(&table.conf), is_kernels)
+    }
+
+    /// Cluster ports on which other programs listen.
+    pub(super) fn conflicts(&self, table: &Table) -> Conflicts {
+        let taken = self.taken(table, &self.foreign);
+        self.foreign.conflicts(table, &taken)
     }
 
     /// Says when lookups of ours were not given to our listener: then another program of the kernel has them.
@@ -275,8 +295,8 @@ impl Steerer {
         self.behind || self.pending.is_some()
     }
 
-    pub(super) fn owners(&self) -> &Owners {
-        &self.owners
+    pub(super) fn foreign(&self) -> &Foreign {
+        &self.foreign
     }
 
     /// Whether ports of other programs are taken all the same: only the BPF program stands before their sockets.
@@ -285,23 +305,24 @@ impl Steerer {
     }
 
     /// What the kernel should be told for these routes, while others listen so.
-    pub(super) fn plan_for(&self, table: &Table, owners: &Owners) -> Plan {
-        let steals = self.steals(&table.conf);
-        let taken: PortSet = owners
-            .iter()
-            .filter(|(_, socket)| !steals || table.conf.is_admin(socket.addr))
-            .map(|(port, _)| *port)
-            .collect();
+    pub(super) fn plan_for(&self, table: &Table, foreign: &Foreign) -> Plan {
+        let taken = self.taken(table, foreign);
         let one_by_one = matches!(self.mechanism, Mechanism::Listeners(_));
         let listeners = one_by_one.then(|| max_listeners(table.conf.steering));
-        Plan::build(&table.conf, table, &taken, listeners)
+        let bounds = Bounds {
+            taken: &taken,
+            listeners,
+            // Of a listener the kernel asks the same.
+            lowest: if one_by_one { 0 } else { self.rights.lowest() },
+        };
+        Plan::build(&table.conf, table, bounds)
     }
 
     /// Tells the kernel what differs from `table`'s plan. A failure is kept, and retried by the next call.
     pub(super) fn bring(&mut self, table: &Table) {
         self.behind = false;
         self.place(&table.conf);
-        let plan = self.plan_for(table, &self.owners);
+        let plan = self.plan_for(table, &self.foreign);
         say_all_out(&self.plan, &plan);
         self.plan = plan;
         match self.write_plan(&table.conf) {
@@ -330,7 +351,7 @@ impl Steerer {
 
     /// Writes the first plan while nothing runs yet; listeners of single ports wait for the runtime.
     pub(super) fn begin(&mut self, table: &Table) -> Result<(), SteeringError> {
-        self.plan = self.plan_for(table, &self.owners);
+        self.plan = self.plan_for(table, &self.foreign);
         if matches!(self.mechanism, Mechanism::Ebpf(_)) {
             self.write_plan(&table.conf)?;
         }

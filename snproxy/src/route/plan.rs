@@ -16,8 +16,12 @@ pub enum Reason {
     ProxyPort,
     /// A pod listens here, at an address that is steered.
     PodListens,
-    /// Another program listens here.
+    /// Another program listens here, and there is no route.
     Conflict,
+    /// It has a route, and another program that listened before the route came into force.
+    Held,
+    /// Below `net.ipv4.ip_unprivileged_port_start`, and this process may not take such ports.
+    Privileged,
     /// A pod of this host serves it.
     Mapped,
     /// Targets of an app serve it.
@@ -43,6 +47,8 @@ impl fmt::Display for Reason {
             Self::ProxyPort => "the proxy port",
             Self::PodListens => "host port of a pod",
             Self::Conflict => "another program listens",
+            Self::Held => "another program listened before the mapping",
+            Self::Privileged => "privileged port, needs CAP_NET_BIND_SERVICE",
             Self::Mapped => "mapped",
             Self::App => "app",
             Self::OtherHosts => "other hosts may serve it",
@@ -62,6 +68,17 @@ pub struct Lot {
     pub reason: Reason,
 }
 
+/// What the host lets a plan have.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds<'b> {
+    /// Ports that are left to other local programs.
+    pub taken: &'b PortSet,
+    /// Each steered port costs a listener, and there are no more than that; `None`: they cost nothing.
+    pub listeners: Option<usize>,
+    /// Ports below are left alone: taking them needs a privilege.
+    pub lowest: u16,
+}
+
 /// The lot of all 65,536 ports.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Plan(Box<[Lot]>);
@@ -78,9 +95,13 @@ impl Plan {
         Self(vec![FOREIGN; 65_536].into_boxed_slice())
     }
 
-    /// The rules, first match first; `taken` are the ports that are left to other local programs.
-    /// `listeners`: each steered port costs one, and there are no more than that; `None`: they cost nothing.
-    pub fn build(conf: &Conf, table: &Table, taken: &PortSet, listeners: Option<usize>) -> Self {
+    /// The rules, first match first.
+    pub fn build(conf: &Conf, table: &Table, bounds: Bounds<'_>) -> Self {
+        let Bounds {
+            taken,
+            listeners,
+            lowest,
+        } = bounds;
         let view = table.peers.view();
         let complete = view.as_ref().filter(|view| view.is_complete);
         let crosses = |port| conf.of_port(port).locality != Locality::Only;
@@ -137,7 +158,15 @@ impl Plan {
             let (action, reason) = if port == conf.port {
                 (Action::Pass, Reason::ProxyPort)
             } else if yielded(port) && !host_ports.contains(port) {
-                (Action::Pass, Reason::Conflict)
+                let is_served = table.service(port).is_some();
+                let reason = if is_served {
+                    Reason::Held
+                } else {
+                    Reason::Conflict
+                };
+                (Action::Pass, reason)
+            } else if port < lowest {
+                (Action::Pass, Reason::Privileged)
             } else if host_ports.contains(port) {
                 (Action::Pass, Reason::PodListens)
             } else {

@@ -4,7 +4,7 @@ use crate::addr::{Action, PortSet};
 use crate::conf::fixture::Texts;
 
 use super::health::Event;
-use super::plan::{Lot, Plan, Reason};
+use super::plan::{Bounds, Lot, Plan, Reason};
 use super::service::{Exhausted, Tried};
 use super::*;
 
@@ -306,6 +306,30 @@ fn check_lot(plan: &Plan, port: u16, action: Action, reason: Reason) {
     assert_eq!(plan.lot(port), Lot { action, reason }, "port {port}");
 }
 
+/// The plan beside programs on these ports.
+fn plan_of(table: &Table, taken: &PortSet, listeners: Option<usize>) -> Plan {
+    let bounds = Bounds {
+        taken,
+        listeners,
+        lowest: 0,
+    };
+    Plan::build(&table.conf, table, bounds)
+}
+
+#[test]
+fn a_privileged_port_is_left_alone_without_the_right_to_it() {
+    let conf = conf_among(TWO, "CLUSTERPORTS 1000-1030", "");
+    let table = Table::build(conf, None, Instant::now());
+    let bounds = Bounds {
+        taken: &PortSet::new(),
+        listeners: None,
+        lowest: 1024,
+    };
+    let plan = Plan::build(&table.conf, &table, bounds);
+    check_lot(&plan, 1023, Action::Pass, Reason::Privileged);
+    check_lot(&plan, 1024, Action::Steer, Reason::OtherHosts);
+}
+
 #[test]
 fn the_rules_of_the_plan_in_their_order() {
     let conf = conf(
@@ -317,11 +341,11 @@ fn the_rules_of_the_plan_in_their_order() {
         .upstream
         .report(false, Instant::now());
     let taken: PortSet = [1002, 1003].into_iter().collect();
-    let plan = Plan::build(&conf, &table, &taken, None);
+    let plan = plan_of(&table, &taken, None);
     check_lot(&plan, 999, Action::Pass, Reason::Foreign);
     check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
     check_lot(&plan, 1001, Action::Refuse, Reason::PodsDown);
-    check_lot(&plan, 1002, Action::Pass, Reason::Conflict);
+    check_lot(&plan, 1002, Action::Pass, Reason::Held);
     check_lot(&plan, 1003, Action::Pass, Reason::Conflict);
     check_lot(&plan, 1004, Action::Pass, Reason::NotMapped);
     check_lot(&plan, 32767, Action::Pass, Reason::ProxyPort);
@@ -334,7 +358,7 @@ fn a_pods_own_port_at_a_steered_address_is_never_steered() {
         "1000:1005:1:false",
     );
     let table = Table::build(Arc::clone(&same), None, Instant::now());
-    let plan = Plan::build(&same, &table, &[1005].into_iter().collect(), None);
+    let plan = plan_of(&table, &[1005].into_iter().collect(), None);
     check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
     check_lot(&plan, 1005, Action::Pass, Reason::PodListens);
 }
@@ -344,7 +368,7 @@ fn check_unmapped(hosts: &str, keys: &str, one_by_one: bool, action: Action, rea
     let conf = conf_among(hosts, &format!("CLUSTERPORTS 1000-1009\n{keys}"), "");
     let table = Table::build(Arc::clone(&conf), None, Instant::now());
     let listeners = one_by_one.then_some(100);
-    let plan = Plan::build(&conf, &table, &PortSet::new(), listeners);
+    let plan = plan_of(&table, &PortSet::new(), listeners);
     check_lot(&plan, 1004, action, reason);
 }
 
@@ -387,7 +411,7 @@ fn the_other_rules_stand_above_the_other_hosts() {
         "1000:1005:1:false",
     );
     let table = Table::build(Arc::clone(&conf), None, Instant::now());
-    let plan = Plan::build(&conf, &table, &[1003].into_iter().collect(), None);
+    let plan = plan_of(&table, &[1003].into_iter().collect(), None);
     check_lot(&plan, 999, Action::Pass, Reason::Foreign);
     check_lot(&plan, 1000, Action::Steer, Reason::Mapped);
     check_lot(&plan, 1003, Action::Pass, Reason::Conflict);
@@ -401,7 +425,7 @@ fn a_port_whose_pods_are_down_is_refused_only_where_no_other_host_can_serve_it()
         let conf = conf_among(hosts, keys, "1024:30000:1:false");
         let table = Table::build(Arc::clone(&conf), None, Instant::now());
         table.upstreams()[0].0.report(false, Instant::now());
-        let Lot { action, reason } = Plan::build(&conf, &table, &PortSet::new(), None).lot(1024);
+        let Lot { action, reason } = plan_of(&table, &PortSet::new(), None).lot(1024);
         (action, reason)
     };
     let refused = (Action::Refuse, Reason::PodsDown);

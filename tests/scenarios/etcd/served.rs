@@ -112,9 +112,11 @@ fn nodes_are_followed_while_newer_files_wait() {
     proxy(host, &etcd.urls(), &ports("5001,5002"));
     assert_eq!(host.open(PORT).greeting(), "one");
 
-    // Programs on a port in force, which is left to it, and on one that the newer file asks for.
+    // Programs on a port in force, which stays ours, and on one that the newer file asks for.
     let _program = host.pod(5002, Pod::answering("program"));
-    eventually(SOON, "5002 is left alone", || host.action(5002) == "pass");
+    eventually(SOON, "the program gets nothing", || {
+        host.status()["conflicts"]["shadowed"] == "5002"
+    });
     let waited_for = host.pod(5003, Pod::answering("program"));
     host.replace("config.json", &ports("5001,5003"));
     let found = || host.status()["reload"]["diagnostics"].to_string();

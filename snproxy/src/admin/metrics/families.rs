@@ -131,6 +131,22 @@ pub(super) const FAMILIES: &[Family] = &[
         read: |status| alone(Count(count(status.ports.all_out))),
     },
     Family {
+        name: "port_conflicts",
+        kind: Gauge,
+        labels: &["state"],
+        help: "Mapped ports on which another program listens: `held` by it, or `shadowed`, as it gets no connections",
+        read: |status| {
+            let conflicts = &status.conflicts;
+            let states = [
+                ("held", conflicts.held_ports),
+                ("shadowed", conflicts.shadowed_ports),
+            ];
+            states
+                .map(|(state, ports)| one([state], Count(count(ports))))
+                .into()
+        },
+    },
+    Family {
         name: "steering_pending",
         kind: Gauge,
         labels: &[],

@@ -46,7 +46,7 @@ fn check_plan(
     lots: [(Action, Reason); 4],
 ) {
     let table = table_with(keys, is_complete);
-    let plan = Plan::build(&table.conf, &table, &PortSet::new(), listeners);
+    let plan = plan_of(&table, &PortSet::new(), listeners);
     for (port, (action, reason)) in (1000..).zip(lots) {
         check_lot(&plan, port, action, reason);
     }
@@ -107,7 +107,7 @@ fn a_port_whose_pods_are_down_is_refused_if_no_other_host_publishes_it() {
         for _ in 0..upstream.check.fails {
             upstream.report(false, Instant::now());
         }
-        let plan = Plan::build(&table.conf, &table, &PortSet::new(), None);
+        let plan = plan_of(&table, &PortSet::new(), None);
         check_lot(&plan, port, expected.0, expected.1);
     }
 }
