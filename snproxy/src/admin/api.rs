@@ -30,7 +30,7 @@ pub struct Status {
     pub reload: Reload,
     /// Why the kernel's ports are not as they should be; retried all the time.
     pub pending: Option<String>,
-    /// Ports that are refused because every pod of them is down: `1024,2000-2009`; empty: none.
+    /// Ports without an upstream that is up: `1024,2000-2009`; empty: none.
     pub all_out: String,
     /// Cluster ports on which other programs listen.
     #[serde(default)]

@@ -184,6 +184,8 @@ impl Look<'_> {
                 (Choice::Pod(_), None) => {}
                 (Choice::Peer(at), _) => found.push(self.host(at, place)),
                 (Choice::Await, _) => search.stop_waiting(),
+                (Choice::LastPods, Some(service)) => self.last_pods(service, found, tried),
+                (Choice::LastPods | Choice::Hold(_), _) => {}
                 (Choice::Over(end), _) => {
                     over = end;
                     break;
@@ -206,7 +208,24 @@ impl Look<'_> {
             found.push(self.pod(service, pod, Some(found.len() + 1)));
             tried.push(Choice::Pod(pod));
         }
+        if tried.is_empty() {
+            self.last_pods(service, found, tried);
+        }
         service.exhausted(&done).into()
+    }
+
+    /// Those that are down, which are tried where no other candidate is left.
+    fn last_pods(
+        &self,
+        service: Service<'_>,
+        found: &mut Vec<api::Candidate>,
+        tried: &mut Vec<Choice>,
+    ) {
+        let left = MOST_CANDIDATES.saturating_sub(found.len());
+        for pod in service.last_pods(0, &Tried::default()).take(left) {
+            found.push(self.pod(service, pod, Some(found.len() + 1)));
+            tried.push(Choice::Pod(pod));
+        }
     }
 
     fn pod(&self, service: Service<'_>, number: usize, place: Option<usize>) -> api::Candidate {

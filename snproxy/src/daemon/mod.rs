@@ -316,13 +316,13 @@ impl Daemon {
     fn look_around(&mut self) {
         let table = self.shared.table.load_full();
         let listening = self.steerer.look(&table);
-        self.pods.look(&table, listening.as_deref(), Instant::now());
+        let is_news = self.pods.look(&table, listening.as_deref(), Instant::now());
         hosts::probe(&self.shared, &table, Instant::now());
         self.source_ports.look(&table, Instant::now());
         self.shared.spares.look(&table, Instant::now());
         self.steerer.look_for_failures();
         self.steerer.look_aside(Instant::now());
-        if self.steerer.is_behind() {
+        if is_news || self.steerer.is_behind() {
             self.steerer.bring(&table);
         }
     }

@@ -20,7 +20,7 @@ use crate::net::check::{Question, check};
 use crate::net::dial::Options;
 use crate::net::own::is_own;
 use crate::route::Table;
-use crate::route::service::{Probe, Upstream};
+use crate::route::service::{Probe, Socket, Upstream};
 use crate::steering::conflict::{Listening, owner_of};
 use crate::wire::proxy;
 
@@ -68,7 +68,15 @@ impl Pods {
 
     /// Has those upstreams checked whose listener went away, or came while they are down, and those whose next check is
     /// due before the next look.
-    pub(super) fn look(&mut self, table: &Table, listening: Option<&[Listening]>, now: Instant) {
+    ///
+    /// True where a port may become one that a dial can serve, or no such one any more.
+    pub(super) fn look(
+        &mut self,
+        table: &Table,
+        listening: Option<&[Listening]>,
+        now: Instant,
+    ) -> bool {
+        let mut is_news = false;
         let mut by_port: HashMap<u16, Vec<&Listening>> = HashMap::new();
         for socket in listening.into_iter().flatten() {
             by_port.entry(socket.addr.port()).or_default().push(socket);
@@ -86,6 +94,16 @@ impl Pods {
                 // Without a scan nothing vanished and nothing appeared.
                 None => before,
             };
+            // Without a scan what the last one told holds on.
+            if listening.is_some() {
+                let mut is_here = || *own.entry(addr.ip()).or_insert_with(|| is_own(addr.ip()));
+                let socket = match inode {
+                    Some(_) => Socket::Seen,
+                    None if is_here() => Socket::Missing,
+                    None => Socket::Unknown,
+                };
+                is_news |= upstream.set_socket(socket);
+            }
             seen.extend(inode.map(|inode| (addr, inode)));
             let health = upstream.health();
             let vanished = before.is_some() && inode.is_none();
@@ -119,6 +137,7 @@ impl Pods {
             let parts = u32::try_from(new.len()).unwrap_or(u32::MAX);
             upstream.plan_check(Some(now + interval / parts * place));
         }
+        is_news
     }
 }
 

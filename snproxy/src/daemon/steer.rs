@@ -506,10 +506,7 @@ fn say_all_out(before: &Plan, after: &Plan) {
     };
     let back: PortSet = still_out.iter().filter(is_back).collect();
     for (reason, what) in [
-        (
-            Reason::PodsDown,
-            "all pods are down: refused until a check finds one that is up",
-        ),
+        (Reason::PodsDown, "all pods are down"),
         (
             Reason::NoTarget,
             "no node is known, no target has an address: refused until there is one",

@@ -187,6 +187,7 @@ impl Shared {
         match dialled.err().map(|error| (error.upstream_lives(), error)) {
             None | Some((Some(true), _)) => self.note_event(upstream, Event::Dialled, None),
             Some((Some(false), error)) => {
+                upstream.set_refused(error.is_refused());
                 self.note_event(upstream, Event::NotDialled, Some(error));
             }
             Some((None, _)) => {}
@@ -197,7 +198,11 @@ impl Shared {
     pub fn note_check(&self, upstream: &Upstream, checked: Result<(), &CheckError>) {
         match checked {
             Ok(()) => self.note_event(upstream, Event::Passed, None),
-            Err(error) => self.note_event(upstream, Event::Missed, Some(error)),
+            Err(error) => {
+                upstream
+                    .set_refused(matches!(error, CheckError::Dial(error) if error.is_refused()));
+                self.note_event(upstream, Event::Missed, Some(error));
+            }
         }
     }
 
@@ -215,6 +220,8 @@ impl Shared {
         let state = if upstream.is_up() { "up" } else { "down" };
         info!(upstream = %upstream.addr, reason, "pod is {state}");
         self.health_changed.notify_one();
+        // Connections that found all down may wait for it.
+        self.answered.notify_waiters();
     }
 }
 

@@ -179,7 +179,7 @@ fn noted(
 /// Whether the pod's own kernel said no, or this process had no descriptor for it.
 fn is_answer(error: &DialError) -> bool {
     match error {
-        DialError::Failed { source, .. } => source.kind() == io::ErrorKind::ConnectionRefused,
+        DialError::Failed { .. } => error.is_refused(),
         DialError::Timeout { .. } => false,
         _ => true,
     }

@@ -325,10 +325,12 @@ async fn lives(shared: &Shared, peer: &Peer, from: Option<IpAddr>) -> Option<boo
     }
 }
 
-/// Notes whether another host's proxy was reached.
-pub(super) fn note_host(peer: &Peer, reached: bool) {
-    if peer.upstream.report(reached, std::time::Instant::now()) {
+/// Notes whether another host's proxy was reached; true when it went up or down by it.
+pub(super) fn note_host(peer: &Peer, reached: bool) -> bool {
+    let is_news = peer.upstream.report(reached, std::time::Instant::now());
+    if is_news {
         let state = if reached { "up" } else { "down" };
         info!(host = %peer.name, addr = %peer.addr(), "host is {state}");
     }
+    is_news
 }

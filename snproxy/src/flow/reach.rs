@@ -3,6 +3,7 @@
 //! Nobody who is slow holds up the client: the next candidate starts beside it, and the first to answer wins.
 
 mod calls;
+mod last_pods;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use super::reached::{Held, Reached, Server};
 use super::{Shared, random};
 
 use calls::Event;
+use last_pods::last_pods;
 
 /// A candidate that has not connected by then does not hold up the next one.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -72,6 +74,7 @@ impl Wanted<'_> {
 }
 
 type Dialling = Pin<Box<dyn Future<Output = Result<Reached, Over>> + Send>>;
+type LastDialing<'t> = Pin<Box<dyn Future<Output = Result<Reached, Over>> + Send + 't>>;
 type Calling = Pin<Box<dyn Future<Output = Event> + Send>>;
 
 /// What the newest candidate has yet to do.
@@ -91,8 +94,13 @@ struct Race<'t> {
     answers: Arc<Answers>,
     request: Request,
     preface: Option<&'t Preface>,
+    asker: Asker,
     pod: Option<Dialling>,
+    /// Dials of pods that are down.
+    last_pods: Option<LastDialing<'t>>,
     calls: FuturesUnordered<Calling>,
+    /// A host is called that is down: the call finds out what a probe would.
+    calls_last_hosts: bool,
     /// When the next candidate starts, whatever the newest one does.
     patience: Option<(Newest, Instant)>,
 }
@@ -146,8 +154,11 @@ async fn attempt(
         answers,
         request: wanted.request(port),
         preface: wanted.preface,
+        asker,
         pod: None,
+        last_pods: None,
         calls: FuturesUnordered::new(),
+        calls_last_hosts: false,
         patience: None,
     };
     // Boxed: of the connections that stay, most found a pod of this host, and have the room for as long as they live.
@@ -161,16 +172,18 @@ impl Race<'_> {
         let longest = to_connect(conf).max(conf.peer_timeout);
         let last = start + longest * MAX_WAITS;
         let mut is_waiting = false;
+        let mut hold = None;
         let mut start_next = true;
         let shared = self.shared;
         loop {
             let mut answered = pin!(shared.answered.notified());
-            if is_waiting {
+            if is_waiting || hold.is_some() {
                 // Before the look, so that no answer is missed.
                 answered.as_mut().enable();
             }
             if start_next {
-                match search.next(self.pod.is_none(), random(), std::time::Instant::now()) {
+                let pods = self.pod.is_none() && self.last_pods.is_none();
+                match search.next(pods, random(), std::time::Instant::now()) {
                     Step::Pod(pod, permit, share) => {
                         is_waiting = false;
                         // There may be more of them.
@@ -187,7 +200,14 @@ impl Race<'_> {
                         is_waiting = true;
                         continue;
                     }
-                    Step::Over(over) if self.pod.is_none() && self.calls.is_empty() => {
+                    Step::LastPods(share) => self.dial_last_pods(share),
+                    Step::Hold(until) => {
+                        let was_held = hold.replace(Instant::from(until)).is_some();
+                        if !was_held {
+                            continue;
+                        }
+                    }
+                    Step::Over(over) if pods && self.calls.is_empty() => {
                         return Err(over.into());
                     }
                     // Whoever is under way may still answer.
@@ -198,13 +218,22 @@ impl Race<'_> {
             let enough = start + ANSWER_WAIT;
             let waited = is_waiting.then_some(enough);
             let patience = self.patience.map(|(_, until)| until);
-            let next = [waited, patience]
+            let next = [waited, hold, patience]
                 .into_iter()
                 .flatten()
                 .fold(last, Instant::min);
             tokio::select! {
                 Some(reached) = dialled(&mut self.pod) => {
                     self.pod = None;
+                    match reached {
+                        Ok(reached) => return Ok(reached),
+                        Err(over) => search.note(over),
+                    }
+                    self.is_past(Newest::Pod);
+                    start_next = self.patience.is_none();
+                }
+                Some(reached) = dialled(&mut self.last_pods) => {
+                    self.last_pods = None;
                     match reached {
                         Ok(reached) => return Ok(reached),
                         Err(over) => search.note(over),
@@ -219,7 +248,10 @@ impl Race<'_> {
                     }
                     start_next = self.patience.is_none();
                 }
-                () = answered, if is_waiting => start_next = true,
+                () = answered, if is_waiting || hold.is_some() => {
+                    hold = None;
+                    start_next = true;
+                }
                 () = sleep_until(next) => {
                     let now = Instant::now();
                     if now >= last {
@@ -227,6 +259,10 @@ impl Race<'_> {
                     }
                     if let Some((newest, _)) = self.patience.filter(|(_, until)| now >= *until) {
                         self.give_up_on(newest);
+                        start_next = true;
+                    }
+                    if hold.is_some_and(|hold| now >= hold) {
+                        hold = None;
                         start_next = true;
                     }
                     if is_waiting && now >= enough {
@@ -255,6 +291,17 @@ impl Race<'_> {
                 held: Held::new(Some(permit), Some(share)),
             })
         }));
+        self.patience = Some((Newest::Pod, Instant::now() + STAGGER));
+    }
+
+    fn dial_last_pods(&mut self, share: Share) {
+        let (shared, table, asker) = (&**self.shared, self.table, self.asker);
+        let Some(service) = table.service(self.port) else {
+            return;
+        };
+        let share = Some(share);
+        let dialing = last_pods(shared, table, service, asker, self.preface, share);
+        self.last_pods = Some(Box::pin(dialing));
         self.patience = Some((Newest::Pod, Instant::now() + STAGGER));
     }
 
@@ -296,12 +343,10 @@ impl Race<'_> {
     }
 
     fn probe(&self, at: usize) {
-        questions::probe(
-            self.shared,
-            &self.table.peers,
-            at,
-            self.table.conf.dial_from,
-        );
+        if !self.calls_last_hosts {
+            let from = self.table.conf.dial_from;
+            questions::probe(self.shared, &self.table.peers, at, from);
+        }
     }
 
     fn is_newest(&self, newest: Newest) -> bool {
@@ -317,7 +362,10 @@ impl Race<'_> {
 }
 
 /// What becomes of the dial; `None` without one.
-async fn dialled(dial: &mut Option<Dialling>) -> Option<Result<Reached, Over>> {
+async fn dialled<D>(dial: &mut Option<D>) -> Option<Result<Reached, Over>>
+where
+    D: Future<Output = Result<Reached, Over>> + Unpin,
+{
     match dial {
         Some(dial) => Some(dial.await),
         None => None,
@@ -368,12 +416,17 @@ pub(super) async fn connect(
     let mut tried = Tried::default();
     let mut over = Over::NoUpstream;
     while tried.len() < MAX_TRIES && Instant::now() < deadline {
-        let (pod, permit) = service
-            .take(asker, random(), std::time::Instant::now(), &mut tried)
-            .map_err(|none| match none {
-                Exhausted::Full => End::Busy,
-                Exhausted::Tried => over.into(),
-            })?;
+        let now = std::time::Instant::now();
+        let (pod, permit) = match service.take(asker, random(), now, &mut tried) {
+            Ok(taken) => taken,
+            Err(Exhausted::Full) => return Err(End::Busy),
+            Err(Exhausted::Tried) if tried.is_empty() => {
+                // Boxed: few connections find all pods down.
+                let last = last_pods(shared, table, service, asker, preface, None);
+                return Ok(Box::pin(last).await.map_err(|why| over.max(why))?);
+            }
+            Err(Exhausted::Tried) => break,
+        };
         // There may be more of them.
         shared
             .limits

@@ -73,7 +73,6 @@ impl Server {
 #[derive(Debug)]
 pub(super) struct Held {
     permit: Option<Permit>,
-    #[expect(dead_code, reason = "held for what its drop does")]
     share: Option<Share>,
     since: Instant,
 }
@@ -85,6 +84,11 @@ impl Held {
             share,
             since: Instant::now(),
         }
+    }
+
+    /// From now on it is in these books.
+    pub(super) fn share_in(&mut self, share: Option<Share>) {
+        self.share = share;
     }
 
     /// The one on the connections of the pod, if this is a place at one of this host.

@@ -64,6 +64,15 @@ impl DialError {
         }
     }
 
+    /// Whether the kernel of the upstream's address says that no socket listens there.
+    pub fn is_refused(&self) -> bool {
+        match self {
+            Self::Itself { .. } => true,
+            Self::Failed { source, .. } => source.kind() == io::ErrorKind::ConnectionRefused,
+            _ => false,
+        }
+    }
+
     /// What this says of the upstream: that it lives, that it does not, or nothing.
     pub fn upstream_lives(&self) -> Option<bool> {
         match self {

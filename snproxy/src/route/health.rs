@@ -239,15 +239,6 @@ impl Health {
         self.next
     }
 
-    /// Whether it is down for the first time only, and since less than `within`.
-    pub fn failed_within(self, within: Duration, now: Instant) -> bool {
-        let first = self
-            .since
-            .zip(self.next)
-            .is_some_and(|(since, next)| next == since + self.wait);
-        !self.is_up() && first && self.since.is_some_and(|since| now < since + within)
-    }
-
     /// Whether it is down and a check is due.
     pub fn due(self, now: Instant) -> bool {
         !self.is_up() && self.next.is_some_and(|next| next <= now)

@@ -7,6 +7,7 @@ pub mod dial_from;
 pub mod directory;
 mod draft;
 pub mod health;
+pub mod last_resort;
 pub mod load;
 pub mod peers;
 pub mod persist;

@@ -28,7 +28,7 @@ pub enum Reason {
     App,
     /// No pod of this host can serve it, but another host may.
     OtherHosts,
-    /// Every pod of it is known to be dead.
+    /// Every pod of it is down.
     PodsDown,
     /// An app serves it, of which no node is known and no target has an address.
     NoTarget,
@@ -177,6 +177,7 @@ impl Plan {
                     Some(service) if service.alive() => (Action::Steer, Reason::Mapped),
                     Some(_) if others(port) => (Action::Steer, Reason::OtherHosts),
                     Some(service) if service.pods.is_empty() => (Action::Refuse, Reason::NoTarget),
+                    Some(service) if service.may_be_back() => (Action::Steer, Reason::PodsDown),
                     Some(_) => (Action::Refuse, Reason::PodsDown),
                     None => not_mapped(port),
                 }
@@ -192,7 +193,7 @@ impl Plan {
         plan
     }
 
-    /// Ports that are refused because every pod is down, or there is none.
+    /// Ports of which every pod is down, or that have none.
     pub fn all_out(&self) -> PortSet {
         let mut all_out = self.of_reason(Reason::PodsDown);
         for port in self.of_reason(Reason::NoTarget).iter() {

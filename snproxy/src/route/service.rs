@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crate::conf::{Check, PortConf, SendProxy, UpstreamTls};
 use super::balance::{Draw, Scheme};
 use super::dial_from::DialFrom;
 use super::health::{self, Event, Health};
+use super::last_resort::{Dials, Turn};
 use super::load::{Limit, Load, Permit};
 
 /// What we dial: one host:host port under one check, plain or in TLS. Shared by all pods at that address whose ports do alike, and
@@ -28,6 +29,10 @@ pub struct Upstream {
     up: AtomicBool,
     /// Failures are being counted: a success is worth the lock.
     is_doubtful: AtomicBool,
+    /// Its last failure was a refused connection.
+    was_refused: AtomicBool,
+    /// A [`Socket`].
+    socket: AtomicU8,
     known: Mutex<Known>,
     probing: AtomicBool,
     pub dial_from: DialFrom,
@@ -47,6 +52,18 @@ struct Known {
     last: Option<Verdict>,
     /// When it last took a connection and did not answer in time.
     silent_at: Option<Instant>,
+    /// Boxed: few upstreams were ever a last candidate.
+    last_dials: Option<Box<Dials>>,
+}
+
+/// What the scan of listening sockets tells of an upstream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Socket {
+    /// Nothing: its address is not of this host, or there was no scan.
+    Unknown,
+    /// No socket listens on this address of this host.
+    Missing,
+    Seen,
 }
 
 /// The last failure, or the last check.
@@ -97,6 +114,10 @@ impl Upstream {
             tls,
             up: AtomicBool::new(known.health.is_up()),
             is_doubtful: AtomicBool::new(known.health.is_doubtful()),
+            was_refused: AtomicBool::new(
+                before.is_some_and(|before| before.was_refused.load(Relaxed)),
+            ),
+            socket: AtomicU8::new(before.map_or(0, |before| before.socket.load(Relaxed))),
             known: Mutex::new(known),
             probing: AtomicBool::new(false),
             dial_from: before
@@ -107,6 +128,37 @@ impl Upstream {
 
     pub fn is_up(&self) -> bool {
         self.up.load(Relaxed)
+    }
+
+    /// Whether it is down, and a dial would tell nothing new: the kernel of this host refuses it, or `expect` of HEALTH
+    /// says which answer brings it back.
+    pub fn is_surely_down(&self) -> bool {
+        let is_gone =
+            || self.was_refused.load(Relaxed) && self.socket.load(Relaxed) == Socket::Missing as u8;
+        !self.is_up() && (!self.check.expect.is_empty() || is_gone())
+    }
+
+    /// Notes what the scan tells; true where it tells another thing than before of one that is down.
+    pub fn set_socket(&self, socket: Socket) -> bool {
+        self.socket.swap(socket as u8, Relaxed) != socket as u8 && !self.is_up()
+    }
+
+    /// Whether the failure that is noted next is a refused connection.
+    pub fn set_refused(&self, is_refused: bool) {
+        self.was_refused.store(is_refused, Relaxed);
+    }
+
+    /// Whether a connection that came to its last candidates at `came` may dial this one, which is down.
+    pub fn last_turn(&self, came: Instant, now: Instant) -> Turn {
+        let mut known = self.known();
+        known.last_dials.get_or_insert_default().turn(came, now)
+    }
+
+    /// A dial that began at `began` failed: connections that wait for what it finds need not dial.
+    pub fn note_failed_dial(&self, began: Instant) {
+        if let Some(dials) = &mut self.known().last_dials {
+            dials.note_failure(began);
+        }
     }
 
     pub fn health(&self) -> Health {
@@ -239,6 +291,16 @@ pub enum Exhausted {
     Tried,
 }
 
+/// A pod that is down, for a connection that has no other candidate left.
+#[derive(Debug)]
+pub enum LastPod<'t> {
+    /// Dial this one; the place under its maxConn is taken.
+    Dial(&'t Pod, Permit),
+    /// Look again then, or when a pod is up.
+    Wait(Instant),
+    None,
+}
+
 /// Least part of its share that a pod has at once when it comes, in 1/65,536.
 const FIRST_SHARE: u64 = 1 << 12;
 
@@ -343,6 +405,47 @@ impl<'t> Service<'t> {
         warm.or_else(|| self.scheme.pick(count, is_open, load, draw))
     }
 
+    /// The pods that are down and worth a dial all the same, beginning with that of number `first`.
+    pub fn last_pods(&self, first: usize, tried: &Tried) -> impl Iterator<Item = usize> {
+        let count = self.pods.len();
+        (0..count)
+            .map(move |step| (first % count + step) % count)
+            .filter(|pod| self.standing(*pod) == Standing::Down)
+            .filter(|pod| !self.pods[*pod].upstream.is_surely_down() && !tried.contains(*pod))
+    }
+
+    /// The next one of [`last_pods`](Self::last_pods) for a connection that came to its last candidates at `came`, and
+    /// marks it as tried.
+    pub fn last_pod(
+        &self,
+        first: usize,
+        tried: &mut Tried,
+        came: Instant,
+        now: Instant,
+    ) -> LastPod<'t> {
+        let mut wait = None;
+        let mut failed = Vec::new();
+        let mut dial = None;
+        for at in self.last_pods(first, tried) {
+            let pod = &self.pods[at];
+            match pod.upstream.last_turn(came, now) {
+                Turn::Dial => {
+                    failed.push(at);
+                    if let Some(permit) = self.admit(at) {
+                        dial = Some(LastPod::Dial(pod, permit));
+                        break;
+                    }
+                }
+                Turn::Wait(until) => {
+                    wait = Some(wait.map_or(until, |wait: Instant| wait.min(until)));
+                }
+                Turn::Failed => failed.push(at),
+            }
+        }
+        failed.into_iter().for_each(|at| tried.add(at));
+        dial.or(wait.map(LastPod::Wait)).unwrap_or(LastPod::None)
+    }
+
     /// Whether a pod that came lately may be picked this time: as often as it has been there of `time`.
     fn has_its_share(&self, pod: usize, time: Duration, random: u64, now: Instant) -> bool {
         let Some(came) = self.pods[pod].upstream.health().since() else {
@@ -389,6 +492,13 @@ impl<'t> Service<'t> {
         self.pods
             .iter()
             .any(|pod| pod.upstream.is_up() && pod.weight > 0)
+    }
+
+    /// Whether a dial may find that a pod is back.
+    pub fn may_be_back(&self) -> bool {
+        self.pods
+            .iter()
+            .any(|pod| pod.weight > 0 && !pod.upstream.is_up() && !pod.upstream.is_surely_down())
     }
 }
 

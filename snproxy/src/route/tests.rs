@@ -5,7 +5,7 @@ use crate::conf::fixture::Texts;
 
 use super::health::Event;
 use super::plan::{Bounds, Lot, Plan, Reason};
-use super::service::{Exhausted, Tried};
+use super::service::{Exhausted, Socket, Tried, Upstream};
 use super::*;
 
 mod directory;
@@ -301,6 +301,43 @@ fn one_probe_at_a_time() {
     assert!(upstream.begin_probe().is_some());
 }
 
+/// The kernel of this host refused it, and no socket listens.
+fn bring_down(upstream: &Upstream) {
+    upstream.set_refused(true);
+    upstream.set_socket(Socket::Missing);
+    upstream.report(false, Instant::now());
+}
+
+#[test]
+fn a_port_whose_pods_are_down_is_steered_while_a_dial_may_find_one_back() {
+    let conf = conf("", "1024:30000:1:false");
+    let table = Table::build(Arc::clone(&conf), None, Instant::now());
+    let (pod, _) = &table.upstreams()[0];
+    let lot = || plan_of(&table, &PortSet::new(), None).lot(1024);
+    bring_down(pod);
+    assert_eq!(lot().action, Action::Refuse);
+    for (socket, refused) in [
+        (Socket::Unknown, true),
+        (Socket::Seen, true),
+        (Socket::Missing, false),
+    ] {
+        pod.set_socket(socket);
+        pod.set_refused(refused);
+        let Lot { action, reason } = lot();
+        let expected = (Action::Steer, Reason::PodsDown);
+        assert_eq!((action, reason), expected, "{socket:?}, {refused}");
+    }
+}
+
+#[test]
+fn a_pod_of_which_a_check_expects_an_answer_comes_back_by_a_check_only() {
+    let conf = conf("HEALTH tcp/1s expect=+PONG", "1024:30000:1:false");
+    let table = Table::build(Arc::clone(&conf), None, Instant::now());
+    table.upstreams()[0].0.report(false, Instant::now());
+    let lot = plan_of(&table, &PortSet::new(), None).lot(1024);
+    assert_eq!(lot.action, Action::Refuse);
+}
+
 #[track_caller]
 fn check_lot(plan: &Plan, port: u16, action: Action, reason: Reason) {
     assert_eq!(plan.lot(port), Lot { action, reason }, "port {port}");
@@ -337,9 +374,7 @@ fn the_rules_of_the_plan_in_their_order() {
         "1000:30000:1:false 1001:30001:1:false 1002:30000:1:false",
     );
     let table = Table::build(Arc::clone(&conf), None, Instant::now());
-    table.service(1001).unwrap().pods[0]
-        .upstream
-        .report(false, Instant::now());
+    bring_down(&table.service(1001).unwrap().pods[0].upstream);
     let taken: PortSet = [1002, 1003].into_iter().collect();
     let plan = plan_of(&table, &taken, None);
     check_lot(&plan, 999, Action::Pass, Reason::Foreign);
@@ -424,7 +459,7 @@ fn a_port_whose_pods_are_down_is_refused_only_where_no_other_host_can_serve_it()
     let lot = |hosts: &str, keys: &str| {
         let conf = conf_among(hosts, keys, "1024:30000:1:false");
         let table = Table::build(Arc::clone(&conf), None, Instant::now());
-        table.upstreams()[0].0.report(false, Instant::now());
+        bring_down(&table.upstreams()[0].0);
         let Lot { action, reason } = plan_of(&table, &PortSet::new(), None).lot(1024);
         (action, reason)
     };

@@ -1,7 +1,7 @@
 //! Hosts that are cut off, killed or frozen: what a client notices, and for how long.
 
-use super::{PORT, SOON, greeted, greeted_at, serve, start_all};
-use snproxy_tests::{Ending, Figure, Host, Net, eventually, print_figure};
+use super::{PORT, PROXY_PORT, SOON, greeted, greeted_at, serve, start_all};
+use snproxy_tests::{Ending, Figure, Host, Net, Pod, eventually, print_figure};
 use std::{
     sync::{
         Mutex,
@@ -177,4 +177,95 @@ fn a_killed_proxy_that_alone_served_the_port_is_awaited() {
 
 fn greeted_here(net: &Net, host: &Host) -> String {
     net.client().run(|| greeted_at(host.port(PORT)))
+}
+
+/// Hosts a and b, of which b alone serves the port, and a has reached it.
+fn alone() -> Net {
+    let net = Net::hosts(["a", "b"]);
+    serve(net.host("b"), 1);
+    start_all(&net);
+    let a = net.host("a");
+    eventually(SOON, "b is known", || greeted(a).0 == "b");
+    net
+}
+
+/// Whether a client of a is served.
+fn is_served(a: &Host) -> bool {
+    let conn = a.attempt(PORT).connected();
+    conn.is_some_and(|conn| {
+        conn.half_close();
+        conn.rest(SOON).0 == b"b\n"
+    })
+}
+
+/// Clients that come to a host that has no other candidate than one that is down, one after the other for `time`.
+fn come_in_vain(a: &Host, time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        assert!(!is_served(a));
+        sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_last_host_is_served_from_as_soon_as_its_link_is_back() {
+    let net = alone();
+    let a = net.host("a");
+    for away in [4, 12] {
+        net.unplug("b");
+        come_in_vain(a, Duration::from_secs(away));
+        net.plug("b");
+        let back = eventually(SOON, "served again", || is_served(a));
+        print_figure(
+            &format!("link cut for {away} s: served again after"),
+            Figure::Time(back),
+            Figure::Time(Duration::from_secs(3)),
+        );
+        for _ in 0..20 {
+            assert!(is_served(a));
+        }
+    }
+}
+
+#[test]
+fn the_last_host_is_served_from_as_soon_as_its_proxy_runs_again() {
+    let net = alone();
+    let (a, b) = (net.host("a"), net.host("b"));
+    b.snproxy().freeze();
+    come_in_vain(a, Duration::from_secs(10));
+    b.snproxy().thaw();
+    assert!(is_served(a), "thawed");
+
+    b.crash();
+    come_in_vain(a, Duration::from_secs(10));
+    b.start();
+    assert!(is_served(a), "started");
+}
+
+#[test]
+fn many_clients_dial_the_last_host_that_is_down_seldom() {
+    let net = alone();
+    let (a, b) = (net.host("a"), net.host("b"));
+    b.crash();
+    assert!(!is_served(a));
+    // In place of the proxy, what counts who comes and answers nobody.
+    let counting = b.pod(PROXY_PORT, Pod::resetting());
+    let start = Instant::now();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let ending = Ending(&over);
+        for _ in 0..20 {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    assert!(!is_served(a));
+                }
+            });
+        }
+        sleep(Duration::from_secs(3));
+        drop(ending);
+    });
+    // Twenty a second, and the probes.
+    let most = 25 * (start.elapsed().as_secs() + 1);
+    let dialed = u64::try_from(counting.accepted()).expect("few");
+    assert!(dialed <= most, "{dialed} dials, at most {most}");
 }

@@ -261,7 +261,7 @@ impl<'p> Host<'p> {
                         .plan(ANSWER_WAIT, Event::WaitsEnough(number, since));
                 }
             }
-            Step::Over(_) | Step::Pod(..) => {
+            Step::Over(_) | Step::Pod(..) | Step::LastPods(_) | Step::Hold(_) => {
                 self.counted.lost += 1;
                 self.end(number);
             }

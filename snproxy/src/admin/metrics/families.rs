@@ -127,7 +127,7 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "ports_down",
         kind: Gauge,
         labels: &[],
-        help: "Ports that are refused because every pod of them is down",
+        help: "Ports without an upstream that is up",
         read: |status| alone(Count(count(status.ports.all_out))),
     },
     Family {

@@ -1,6 +1,7 @@
 //! Calls of other hosts within a race: over which connection, in which way, and what they came to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use crate::flow::peer_tls::{NotGreeted, Speech};
 use crate::flow::questions::{SILENCE, note_host};
 use crate::flow::reached::{Held, Reached, Server};
 use crate::net::dial::DialError;
+use crate::route::last_resort;
 use crate::route::peers::{Answer, Share};
 use crate::route::search::{Over, Search};
 use crate::wire::peer::Reply;
@@ -31,7 +33,10 @@ pub(super) enum Event {
 pub(super) struct Call {
     at: usize,
     share: Share,
+    began: std::time::Instant,
     until: Instant,
+    /// Longest wait for the connection.
+    connect_limit: Duration,
     /// Its line went over a connection that was there before.
     over_spare: bool,
     speech: Speech,
@@ -46,17 +51,32 @@ impl Race<'_> {
         let (options, limit) = (call::options(&self.table.conf), self.conf.peer_timeout);
         let addr = self.peer(at).addr();
         let now = Instant::now();
+        let is_up = self.peer(at).is_up();
+        let limit = if is_up {
+            limit
+        } else {
+            self.calls_last_hosts = true;
+            limit.min(last_resort::CONNECT)
+        };
         let mut call = Call {
             at,
             share,
-            until: now + limit,
+            began: now.into_std(),
+            until: now + self.conf.peer_timeout,
+            connect_limit: limit,
             over_spare: false,
             speech: self.shared.speech(&self.table.conf, self.peer(at)),
             is_second: false,
             was_closed: false,
         };
         let (spares, request) = (&self.shared.spares, self.request);
-        match call::send_over_spare(spares, addr, request, &call.speech, STAGGER) {
+        let spare = if is_up {
+            call::send_over_spare(spares, addr, request, &call.speech, STAGGER)
+        } else {
+            // Those that are left are of the time before it was down.
+            OverSpare::None
+        };
+        match spare {
             OverSpare::Sent(connection) => {
                 self.peer(at).upstream.dial_from.note_made();
                 call.over_spare = true;
@@ -114,7 +134,8 @@ impl Race<'_> {
         let peer = Arc::clone(&self.table.peers.list()[call.at]);
         let options = call::options(&self.table.conf);
         self.calls.push(Box::pin(async move {
-            let limit = call.until.saturating_duration_since(Instant::now());
+            let left = call.until.saturating_duration_since(Instant::now());
+            let limit = left.min(call.connect_limit);
             match call::connect(&peer, options, limit).await {
                 Ok(connection) => Event::Connected(call, connection),
                 Err(error) => Event::NotConnected(call, error),
@@ -149,6 +170,7 @@ impl Race<'_> {
                 let peer = self.peer(call.at);
                 debug!(host = %peer.name, %error, "call");
                 self.shared.note_exhausted(&error);
+                peer.upstream.note_failed_dial(call.began);
                 if let Some(lives) = error.upstream_lives() {
                     note_host(peer, lives);
                 }
@@ -239,7 +261,11 @@ impl Race<'_> {
         let peer = self.peer(call.at);
         // Not the connection: the kernel of a frozen host makes that too.
         if matches!(said, Said::Reply(..) | Said::Closed | Said::Garbage) {
-            note_host(peer, true);
+            if note_host(peer, true) {
+                self.shared.answered.notify_waiters();
+            }
+        } else {
+            peer.upstream.note_failed_dial(call.began);
         }
         if call.speech.is_plain()
             && self.table.conf.peer_tls.is_some()

@@ -5,19 +5,18 @@
 //! is up to that group's host.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::conf::{Locality, PortConf};
 
 use super::balance::{self, Draw, weighted};
 use super::directory::view::Told;
+use super::last_resort::Turn;
 use super::load::Permit;
 use super::peers::{Answers, Peer, Peers, Share, Standing};
 use super::service::{Asker, Exhausted, Pod, Service, Tried};
 
-/// How long a host that failed once may still be tried where nobody else is left: it may just be slow.
-const DOUBT: Duration = Duration::from_secs(3);
-/// Most such hosts that one connection tries: each may cost it a wait.
+/// Most hosts that one connection tries although they are silent or down: each may cost it a wait.
 const MAX_DOUBTS: u8 = 3;
 
 /// One connection's way through the candidates.
@@ -40,8 +39,12 @@ pub struct Search<'t> {
     over: Over,
     /// Hosts of which nothing is known are worth a try: there was time to ask them.
     waited: bool,
-    /// Hosts that were asked although they are known to be away.
+    /// Hosts that were asked although they are silent or down.
     doubts: u8,
+    /// When no other candidate was left but those.
+    last_since: Option<Instant>,
+    /// The pods that are down were tried.
+    last_pods: bool,
     /// For show: takes no turns.
     is_dry: bool,
 }
@@ -55,6 +58,10 @@ pub enum Choice {
     Peer(usize),
     /// None before hosts have answered that were asked for their pods.
     Await,
+    /// The pods of this host that are down.
+    LastPods,
+    /// None before this instant, unless a host or pod is up earlier: other connections dial those that are down.
+    Hold(Instant),
     Over(Over),
 }
 
@@ -67,6 +74,10 @@ pub enum Step<'t> {
     Peer(usize, Share),
     /// Wait for what hosts answer that were asked for their pods.
     Await,
+    /// Dial the pods of this host that are down.
+    LastPods(Share),
+    /// Ask again at this instant, or as soon as a host or pod is up.
+    Hold(Instant),
     Over(Over),
 }
 
@@ -117,6 +128,8 @@ impl<'t> Search<'t> {
             over: Over::NotMapped,
             waited: false,
             doubts: 0,
+            last_since: None,
+            last_pods: false,
             is_dry: false,
         }
     }
@@ -179,6 +192,8 @@ impl<'t> Search<'t> {
                 (Choice::Pod(_), None) => Step::Over(self.over),
                 (Choice::Peer(peer), _) => Step::Peer(peer, self.answers.share(Some(peer))),
                 (Choice::Await, _) => Step::Await,
+                (Choice::LastPods, _) => Step::LastPods(self.answers.share(None)),
+                (Choice::Hold(until), _) => Step::Hold(until),
                 (Choice::Over(over), _) => Step::Over(over),
             };
         }
@@ -320,42 +335,90 @@ impl<'t> Search<'t> {
         Choice::Peer(peer)
     }
 
-    /// Some hosts that were slow, or failed but served the port, or failed only just now: the knowledge may be old.
+    /// What is silent or down is tried all the same, for what is remembered of it may be old.
     fn last_resort(&mut self, pods: bool, random: u64, now: Instant) -> Choice {
         if pods && let Some(pod) = self.pick_pod(random, now) {
             return Choice::Pod(pod);
         }
-        if self.doubts < MAX_DOUBTS {
-            let slow = |at: &usize| {
-                let is_silent = self.standing(*at, now) == Standing::Silent;
-                is_silent && self.peers.list()[*at].is_up()
-            };
-            let served = |at: &usize| {
-                let standing = self.standing(*at, now);
-                matches!(standing, Standing::Serves(_)) && !self.peers.list()[*at].is_up()
-            };
-            let new = |at: &usize| {
-                let health = self.peers.list()[*at].upstream.health();
-                health.failed_within(DOUBT, now) && !self.is_told(*at)
-            };
-            let hosts = (0..self.called.len()).filter(|at| !self.called[*at]);
-            let doubtful = hosts
-                .clone()
-                .find(slow)
-                .or_else(|| hosts.clone().find(served))
-                .or_else(|| hosts.clone().find(new));
-            if let Some(at) = doubtful {
-                self.doubts += 1;
-                return self.call(at);
-            }
+        let is_silent = |at: &usize| {
+            let is_silent = self.standing(*at, now) == Standing::Silent;
+            is_silent && self.peers.list()[*at].is_up() && !self.called[*at]
+        };
+        if self.doubts < MAX_DOUBTS
+            && let Some(at) = (0..self.called.len()).find(is_silent)
+        {
+            self.doubts += 1;
+            return self.call(at);
         }
-        // Whoever is away may have had it.
+        let came = *self.last_since.get_or_insert(now);
+        if pods && !self.last_pods && self.has_last_pods(random) {
+            self.last_pods = true;
+            return Choice::LastPods;
+        }
+        if let Some(choice) = self.last_host(random, came, now) {
+            return choice;
+        }
+        // A host that is away may have had it.
         let is_away = |(at, peer): (usize, &Arc<Peer>)| !peer.is_up() && !self.is_told(at);
         if self.peers.list().iter().enumerate().any(is_away) {
             self.note(Over::NoUpstream);
         }
         Choice::Over(self.over)
     }
+
+    fn has_last_pods(&self, random: u64) -> bool {
+        self.service.is_some_and(|service| {
+            service
+                .last_pods(first(random), &self.tried)
+                .next()
+                .is_some()
+        })
+    }
+
+    /// One of the hosts that are down, those first that served the port.
+    fn last_host(&mut self, random: u64, came: Instant, now: Instant) -> Option<Choice> {
+        let count = self.called.len();
+        let mut wait: Option<Instant> = None;
+        for served in [true, false] {
+            for step in 0..count {
+                if self.doubts >= MAX_DOUBTS {
+                    return None;
+                }
+                let at = (first(random) % count + step) % count;
+                let peer = &self.peers.list()[at];
+                let standing = self.standing(at, now);
+                let has_served = matches!(standing, Standing::Serves(_));
+                // Not what it answered: that was before it was down.
+                let is_no = standing == Standing::NotHere && self.is_told(at);
+                if has_served != served || is_no || peer.is_up() || self.called[at] {
+                    continue;
+                }
+                let turn = if self.is_dry {
+                    Turn::Dial
+                } else {
+                    peer.upstream.last_turn(came, now)
+                };
+                match turn {
+                    Turn::Dial => {
+                        self.doubts += 1;
+                        return Some(self.call(at));
+                    }
+                    Turn::Wait(until) => wait = Some(wait.map_or(until, |wait| wait.min(until))),
+                    Turn::Failed => {
+                        self.doubts += 1;
+                        self.called[at] = true;
+                        self.note(Over::NoUpstream);
+                    }
+                }
+            }
+        }
+        wait.map(Choice::Hold)
+    }
+}
+
+/// Where a look at what is down begins: not always at the same one.
+pub fn first(random: u64) -> usize {
+    usize::try_from(random >> 40).unwrap_or(0)
 }
 
 #[cfg(test)]

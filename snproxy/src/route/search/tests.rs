@@ -6,10 +6,11 @@ use crate::route::directory::Directory;
 use crate::route::directory::view::{Freshness, View};
 use crate::route::load::Load;
 use crate::route::peers::Answer;
-use crate::route::service::Upstream;
+use crate::route::service::{Socket, Upstream};
 use crate::wire::directory::{Key, Run, Serves, block_of, encode_block, encode_name};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 /// Pods here and other hosts, as one connection sees them.
 struct Cluster {
@@ -89,6 +90,11 @@ impl Cluster {
                     search.stop_waiting();
                     "wait".to_owned()
                 }
+                Step::LastPods(_) => "pods that are down".to_owned(),
+                Step::Hold(_) => {
+                    steps.push("hold".to_owned());
+                    return steps;
+                }
                 Step::Over(over) => {
                     steps.push(format!("{over:?}"));
                     return steps;
@@ -132,12 +138,61 @@ fn hosts_that_are_away_are_left_out_unless_they_may_be_the_only_ones() {
     cluster.down(0).down(2).note(2, Answer::NotHere);
     assert_eq!(cluster.all_steps(7), ["host 0", "host 2", "NoUpstream"]);
     let later = Cluster {
-        now: cluster.now + DOUBT + Duration::from_secs(3),
+        now: cluster.now + Duration::from_mins(1),
         ..cluster
     };
-    // Host 0 served it less than 30 s ago; of the others nothing is known that is worth a wait.
+    // Whatever is remembered of them; but not host 1, which is up and says no.
     later.note(1, Answer::NotHere);
-    assert_eq!(later.all_steps(7), ["host 0", "NoUpstream"]);
+    assert_eq!(later.all_steps(7), ["host 0", "host 2", "NoUpstream"]);
+}
+
+#[test]
+fn connections_that_have_no_other_candidate_share_dials_of_one_that_is_down() {
+    let cluster = Cluster::new(0, 0, 1);
+    cluster.down(0);
+    assert_eq!(cluster.all_steps(7), ["host 0", "NoUpstream"]);
+    assert_eq!(cluster.all_steps(7), ["hold"]);
+    let mut search = cluster.search();
+    let Step::Hold(until) = search.next(true, 7, cluster.now) else {
+        panic!("another connection dials it now");
+    };
+    assert!(matches!(search.next(true, 7, until), Step::Peer(0, _)));
+    // One that came before this dial began, which fails.
+    let mut other = cluster.search();
+    assert!(matches!(other.next(true, 7, cluster.now), Step::Hold(_)));
+    cluster.peers.list()[0].upstream.note_failed_dial(until);
+    assert!(matches!(
+        other.next(true, 7, until),
+        Step::Over(Over::NoUpstream)
+    ));
+    // Nor is it held once the host is up.
+    let mut third = cluster.search();
+    let later = until + Duration::from_millis(1);
+    assert!(matches!(third.next(true, 7, later), Step::Hold(_)));
+    cluster.peers.list()[0].upstream.report(true, later);
+    cluster.note(0, Answer::Took);
+    assert!(matches!(third.next(true, 7, later), Step::Peer(0, _)));
+}
+
+#[test]
+fn pods_that_are_down_come_before_hosts_that_are_down() {
+    let cluster = Cluster::new(2, 9, 1);
+    cluster.down(0);
+    for pod in &cluster.pods {
+        pod.upstream.report(false, cluster.now);
+    }
+    let steps = cluster.all_steps(7);
+    assert_eq!(steps, ["pods that are down", "host 0", "NoUpstream"]);
+    let socket = Socket::Missing;
+    for pod in &cluster.pods {
+        pod.upstream.set_refused(true);
+        pod.upstream.set_socket(socket);
+    }
+    assert_eq!(
+        cluster.all_steps(7),
+        ["hold"],
+        "no pod of this host listens"
+    );
 }
 
 #[test]
@@ -176,6 +231,9 @@ fn of_many_hosts_that_failed_just_now_few_are_tried() {
     cluster.note(80, Answer::Pods(1));
     let steps = cluster.all_steps(7);
     assert_eq!(steps, ["host 80", "host 0", "host 1", "NoUpstream"]);
+    // Others dial other ones.
+    let steps = cluster.all_steps(50 << 40);
+    assert_eq!(steps, ["host 50", "host 51", "host 52", "NoUpstream"]);
 }
 
 #[test]

@@ -104,6 +104,8 @@ fn a_port_whose_pods_are_down_is_refused_if_no_other_host_publishes_it() {
         let table = Table::build_among(conf, &hosts, Some(&with), Instant::now());
         assert!(Arc::ptr_eq(&with.peers, &table.peers));
         let (upstream, _) = &table.upstreams()[0];
+        upstream.set_refused(true);
+        upstream.set_socket(Socket::Missing);
         for _ in 0..upstream.check.fails {
             upstream.report(false, Instant::now());
         }
@@ -159,6 +161,8 @@ fn a_host_offers_what_its_pods_take() {
     assert_eq!(text(&mut fullness, later), all);
     for (upstream, _) in table.upstreams() {
         if upstream.addr.port() == 30000 {
+            upstream.set_refused(true);
+            upstream.set_socket(Socket::Missing);
             for _ in 0..upstream.check.fails {
                 upstream.report(false, now);
             }
