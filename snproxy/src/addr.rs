@@ -210,6 +210,20 @@ pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
+/// Whether an address is loopback, RFC 1918, RFC 6598, link-local or unique local (RFC 4193).
+///
+/// Layout: an address without its IPv6 wrapping, see [`canonical`].
+pub fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            let is_shared = first == 100 && second & 0xC0 == 64;
+            ip.is_loopback() || ip.is_private() || is_shared || ip.is_link_local()
+        }
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unique_local(),
+    }
+}
+
 /// The loopback address of the same family.
 pub fn loopback(like: IpAddr) -> IpAddr {
     match like {

@@ -22,6 +22,7 @@ mod ipv6;
 mod kernel_log;
 mod limits;
 mod log;
+mod mail;
 mod max_conn;
 mod metrics;
 mod names;

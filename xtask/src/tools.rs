@@ -43,6 +43,8 @@ pub(crate) const SCENARIOS: Needed = &[
     ("ssh", "openssh-client"),
     // Its programs are where PATH does not lead.
     ("/usr/share/doc/postgresql", "postgresql"),
+    ("/usr/lib/postfix/sbin/smtpd", "postfix"),
+    ("/usr/lib/dovecot/imap-login", "dovecot-imapd"),
     ("setcap", "libcap2-bin"),
     ("podman", "podman"),
     ("runc", "runc"),

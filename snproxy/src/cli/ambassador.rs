@@ -100,9 +100,15 @@ pub(super) struct Plain {
     #[arg(long, value_name = "VERSION")]
     send_proxy: Option<SendProxy>,
 
-    /// Clients begin with a PROXY header: those who do not are turned away
-    #[arg(long)]
-    accept_proxy: bool,
+    /// Require a PROXY header of each client; with NETWORKS, of these, and others cannot send one
+    #[arg(
+        long,
+        value_name = "NETWORKS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ""
+    )]
+    accept_proxy: Option<String>,
 
     #[command(flatten)]
     keys: Keys,
@@ -273,14 +279,16 @@ fn start(
         eprintln!("missing required flag --src");
         return Ok(FAILED);
     }
-    let mut builder = Builder::new(called).set(
-        "CLIENTPROXY",
-        if said.accept_proxy {
-            "require"
-        } else {
-            "never"
-        },
-    );
+    let client_proxy = match said.accept_proxy.as_deref().map(str::trim) {
+        None => "never".to_owned(),
+        Some("") if tls.as_ref().is_some_and(|(key, _)| *key == "CLIENTTLS") => bail!(
+            "--accept-proxy needs the networks of the proxies here, such as \
+             --accept-proxy=10.0.0.0/8: a header ahead of TLS is read from listed networks only"
+        ),
+        Some("") => "require".to_owned(),
+        Some(networks) => format!("require {networks}"),
+    };
+    let mut builder = Builder::new(called).set("CLIENTPROXY", client_proxy);
     for (key, value) in DEFAULTS {
         builder = builder.set(key, value);
     }

@@ -88,7 +88,7 @@ enum Command {
         steering: String,
     },
     #[command(flatten)]
-    Ambassador(ambassador::Command),
+    Ambassador(Box<ambassador::Command>),
     /// Check a configuration and say all that is wrong with it
     Check {
         /// Print every key with its value in effect, where that comes from and what it means

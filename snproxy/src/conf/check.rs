@@ -147,6 +147,7 @@ fn own_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
 /// Findings that take the whole configuration, and what follows from them.
 pub(super) fn across(conf: &mut Conf, world: &World<'_>, all: &mut All<'_>) {
     waits(conf, all);
+    unlisted(conf, all);
     apart(conf, all);
     if let Some(this) = conf.this_host.and_then(|at| conf.hosts.get(at))
         && this.port != conf.port
@@ -184,6 +185,31 @@ fn waits(conf: &Conf, all: &mut All<'_>) {
     at_fault("CLIENTPROXY", in_vain, message, conf, all);
 }
 
+/// Ports with CLIENTTLS whose clients must send a header that is read from listed networks only.
+fn unlisted(conf: &Conf, all: &mut All<'_>) {
+    let is_unlisted = |kind: &PortConf| {
+        let rule = &kind.client_proxy;
+        let is_asked = rule.mode == ProxyMode::Require && rule.networks.is_empty();
+        is_asked && kind.client_tls.is_some()
+    };
+    let message = "CLIENTPROXY require needs networks on a port with CLIENTTLS, such as \
+                   `require 10.0.0.0/8`: a header ahead of TLS is read from listed networks only";
+    at_fault("CLIENTPROXY", is_unlisted, message, conf, all);
+    let is_in_vain = |kind: &PortConf| {
+        let rule = &kind.client_proxy;
+        rule.mode == ProxyMode::Detect && rule.is_for_all() && kind.client_tls.is_some()
+    };
+    let message = "CLIENTPROXY detect reads no header on a port with CLIENTTLS: a header ahead of \
+                   TLS is read from listed networks only, such as `detect 10.0.0.0/8`";
+    find_at(
+        (Severity::Warning, "CLIENTPROXY"),
+        is_in_vain,
+        message,
+        conf,
+        all,
+    );
+}
+
 /// Ports of an address of their own, which only ordinary sockets can have: what is steered is of HOST.
 fn apart(conf: &Conf, all: &mut All<'_>) {
     if conf.steering == Steering::Listeners {
@@ -197,6 +223,17 @@ fn apart(conf: &Conf, all: &mut All<'_>) {
 /// An error at each place where `key` was said for a kind of ports with which something is wrong.
 fn at_fault(
     key: &str,
+    is_wrong: impl Fn(&PortConf) -> bool,
+    message: &str,
+    conf: &Conf,
+    all: &mut All<'_>,
+) {
+    find_at((Severity::Error, key), is_wrong, message, conf, all);
+}
+
+/// A finding at each of such places.
+fn find_at(
+    (severity, key): (Severity, &str),
     is_wrong: impl Fn(&PortConf) -> bool,
     message: &str,
     conf: &Conf,
@@ -224,7 +261,7 @@ fn at_fault(
             _ => (&mut all.proxy, line, 1),
         };
         if said.insert((is_proxy, line, col)) {
-            findings.at(Severity::Error, line, col, message);
+            findings.at(severity, line, col, message);
         }
     }
 }

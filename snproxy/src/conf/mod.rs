@@ -7,6 +7,7 @@
 mod admin;
 mod apps;
 mod check;
+mod client_proxy;
 mod cluster;
 mod etcd;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use text::Findings;
 pub use admin::{Admin, AdminSocket, says_socket};
 pub use apps::{App, MAX_FILE as MAX_APPS_FILE, MAX_NODES, PortRange, Srv, Target};
 pub use check::default_pod_host;
+pub use client_proxy::{ClientProxy, HeaderRule};
 pub use etcd::{Endpoint, Etcd, MAX_ENDPOINTS, NoEndpoint, parse_duration};
 pub use hosts::{MAX_FILE as MAX_HOSTS_FILE, MAX_HOSTS};
 pub use keys::{KeyDoc, explain, key_docs, markdown_table};
@@ -363,25 +365,6 @@ pub struct Peers {
     /// Everybody.
     pub any: bool,
     pub networks: Vec<IpNet>,
-}
-
-/// Whether PROXY headers of clients are read.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ClientProxy {
-    pub mode: ProxyMode,
-    /// Clients the mode applies to, all others being `Never`; empty: it applies to all.
-    pub networks: Vec<IpNet>,
-}
-
-impl ClientProxy {
-    /// The mode for one client.
-    pub fn mode_of(&self, client: IpAddr) -> ProxyMode {
-        if self.networks.is_empty() || self.networks.iter().any(|net| net.contains(&client)) {
-            self.mode
-        } else {
-            ProxyMode::Never
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::client_proxy::{client_proxy, show_client_proxy};
 use super::keys::{Key, Scope, Unset, set};
 use super::port_value::{
     balance, bind, check, count, fate, lifetime, limit, locality, over_limit, percent, persist,
@@ -9,9 +10,7 @@ use super::port_value::{
     show_port_rate, show_source_max_conn, show_source_rate, source_max_conn, source_rate,
 };
 use super::tls::{client_tls, show_client_tls, show_upstream_tls, upstream_tls};
-use super::value::{
-    client_proxy, duration, show_client_proxy, show_duration, some_duration, unless_off,
-};
+use super::value::{duration, show_duration, some_duration, unless_off};
 
 macro_rules! port_keys {
     ($($name:literal $default:literal $doc:literal $field:ident: $parse:expr, $show:expr;)+) => {
@@ -101,12 +100,12 @@ port_keys! {
     "longest wait for the proxy of another host: connection and answer together"
     peer_timeout: some_duration, |value: &_| show_duration(*value);
 
-    "CLIENTPROXY" "detect"
-    "PROXY headers of clients: `detect`, `require` or `never`, with an optional list of the networks it is for (other clients: never); the PROXY specification forbids guessing, `detect` is what Simplenetes does"
+    "CLIENTPROXY" "detect private"
+    "clients whose PROXY headers are read: `detect` (by the first bytes), `require` or `never`, then the sources: `private` (loopback, this host, RFC 1918, RFC 6598, link-local, unique local) and networks; none: all clients; what other clients send is payload; see [PROXY headers of clients](#proxy-headers-of-clients)"
     client_proxy: client_proxy, show_client_proxy;
 
-    "PROXYWAIT" "3s"
-    "how long a client may keep silent before a PROXY header is made for it; `0` waits not at all"
+    "PROXYWAIT" "1s"
+    "how long a client may keep silent before a PROXY header is made for it, where CLIENTPROXY lets it send one; `0` waits not at all"
     proxy_wait: duration, |value: &_| show_duration(*value);
 
     "FIRSTBYTETIMEOUT" "0"

@@ -325,6 +325,7 @@ fn stand_in() -> PortConf {
         peer_timeout: Duration::ZERO,
         client_proxy: ClientProxy {
             mode: ProxyMode::Never,
+            private: false,
             networks: Vec::new(),
         },
         proxy_wait: Duration::ZERO,

@@ -70,7 +70,7 @@ fn shorts(diagnostics: &[Diagnostic]) -> Vec<String> {
 }
 
 #[track_caller]
-fn good(proxy: &str) -> Conf {
+pub(super) fn good(proxy: &str) -> Conf {
     let parsed = parse(&sources(proxy, "", "10.0.0.1:32767\n"), &world());
     assert_eq!(shorts(&parsed.diagnostics), [""; 0]);
     parsed.value.unwrap()
@@ -157,14 +157,12 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(ports.connect_timeout, Duration::from_secs(3));
     assert_eq!(ports.peer_timeout, Duration::from_secs(3));
     assert!(conf.peers.hosts && !conf.peers.any && conf.peers.networks.is_empty());
-    assert_eq!(ports.proxy_wait, Duration::from_secs(3));
+    assert_eq!(ports.proxy_wait, Duration::from_secs(1));
     assert_eq!(ports.idle_timeout, None);
     assert_eq!(conf.drain_timeout, Duration::from_secs(30));
     assert_eq!(conf.keepalive, Some(Duration::from_mins(1)));
-    assert_eq!(
-        ports.client_proxy.mode_of("192.0.2.1".parse().unwrap()),
-        ProxyMode::Detect
-    );
+    assert_eq!(ports.client_proxy.mode, ProxyMode::Detect);
+    assert!(ports.client_proxy.private && ports.client_proxy.networks.is_empty());
     assert_eq!(conf.admin.socket, AdminSocket::OfPort);
     assert_eq!(
         (conf.log_level, conf.log_format),
@@ -189,7 +187,7 @@ fn what_explain_shows_can_be_written_back() {
          QUEUETIMEOUT 10s\nOVERLIMIT close\nSOURCEMAXCONN 100 /24\nSOURCERATE 50/s burst=100 /24 /64\n\
          PORTRATE 1000/s\nFIRSTBYTETIMEOUT 5s\nCLIENTIDLETIMEOUT 6s\nUPSTREAMIDLETIMEOUT 7s\nLINGERTIMEOUT 8s\n\
          MAXLIFETIME 1h 10%\nCONNECTTIMEOUT 1500ms\nPROXYWAIT 10ms\nIDLETIMEOUT 5m\n\
-         DRAINTIMEOUT 2h\nKEEPALIVE 0\nCLIENTPROXY require 10.0.0.0/8 fd00::/8,192.0.2.1\n\
+         DRAINTIMEOUT 2h\nKEEPALIVE 0\nCLIENTPROXY require 10.0.0.0/8 private fd00::/8,192.0.2.1\n\
          ADMIN unix:/run/x.sock\nLOGLEVEL trace\nLOGFORMAT json\nBPFLOG info\n",
     );
     let explained = explain(&conf).into_iter();

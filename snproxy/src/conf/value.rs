@@ -9,8 +9,8 @@ use ipnet::IpNet;
 
 use super::text::{Field, Findings, is_blank};
 use super::{
-    BpfLog, ClientProxy, Conflict, Family, Locality, LogFormat, LogLevel, Mechanism, OverLimit,
-    Peers, Policy, ProxyMode, SendProxy, Steering, Unmapped, Workers, World,
+    BpfLog, Conflict, Family, Locality, LogFormat, LogLevel, Mechanism, OverLimit, Peers, Policy,
+    ProxyMode, SendProxy, Steering, Unmapped, Workers, World,
 };
 use crate::addr::PortSet;
 
@@ -268,21 +268,6 @@ pub(super) fn show_duration(duration: Duration) -> String {
     }
 }
 
-/// A mode, and the networks of the clients it is for.
-pub(super) fn client_proxy(value: Field<'_>, findings: &mut Findings<'_>) -> Option<ClientProxy> {
-    let mut parts = value.split(|c| c == ',' || is_blank(c));
-    let mode = choice(parts.next()?, findings);
-    let networks = networks(parts, "a network such as 10.0.0.0/8", findings);
-    if mode == Some(ProxyMode::Never) && networks.as_ref().is_some_and(|all| !all.is_empty()) {
-        let message = "`never` is for all clients: the networks change nothing";
-        findings.warning(value.place, message);
-    }
-    Some(ClientProxy {
-        mode: mode?,
-        networks: networks?,
-    })
-}
-
 /// `hosts`, `any`, networks: those who may use PORT.
 pub(super) fn peers(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Peers> {
     let (mut hosts, mut any) = (false, false);
@@ -306,7 +291,7 @@ pub(super) fn peers(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Pee
 }
 
 /// The networks of a list; `None` where one of them is wrong.
-fn networks<'a>(
+pub(super) fn networks<'a>(
     parts: impl Iterator<Item = Field<'a>>,
     expected: &str,
     findings: &mut Findings<'_>,
@@ -344,15 +329,6 @@ fn network(text: &str) -> Option<IpNet> {
             .map(|ip| IpNet::from(ip.to_canonical()))
     };
     text.parse().ok().or_else(address)
-}
-
-pub(super) fn show_client_proxy(client_proxy: &ClientProxy) -> String {
-    let mut shown = client_proxy.mode.to_string();
-    for (at, network) in client_proxy.networks.iter().enumerate() {
-        shown.push_str(if at == 0 { " " } else { "," });
-        shown.push_str(&network.to_string());
-    }
-    shown
 }
 
 pub(super) fn show_peers(peers: &Peers) -> String {

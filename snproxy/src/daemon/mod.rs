@@ -68,6 +68,9 @@ use workers::Workers;
 /// known within a second, the probe included. The same tick retries what failed.
 const TICK: Duration = Duration::from_millis(500);
 
+/// Time between two looks at the addresses of this host.
+const OWN_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Changes the level of the log while it runs.
 pub type SetLogLevel = Box<dyn Fn(&Conf)>;
 
@@ -124,6 +127,8 @@ struct Daemon {
     tide: Tide,
     source_ports: Watched,
     directory: Directory,
+    /// Next look at the addresses of this host.
+    own_due: Instant,
 }
 
 /// Runs until it is told to end, and through the drain that follows.
@@ -265,7 +270,9 @@ impl Daemon {
             tide: Tide::default(),
             source_ports: Watched::default(),
             directory: Directory::default(),
+            own_due: Instant::now(),
         };
+        daemon.look_at_own_addresses(Instant::now());
         daemon.follow_services(&good.conf);
         Ok(daemon)
     }
@@ -307,8 +314,17 @@ impl Daemon {
         self.control.retry(&self.started_with);
         self.look_around();
         self.look_at_directory(Instant::now());
+        self.look_at_own_addresses(Instant::now());
         if self.tide.has_ebbed(self.shared.live.now()) {
             memory::trim();
+        }
+    }
+
+    /// Reads the addresses of this host now and then: interfaces come and go.
+    fn look_at_own_addresses(&mut self, now: Instant) {
+        if now >= self.own_due {
+            self.own_due = now + OWN_INTERVAL;
+            self.shared.own.refresh();
         }
     }
 

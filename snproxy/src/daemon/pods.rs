@@ -8,7 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, sleep_until};
@@ -22,7 +21,6 @@ use crate::net::own::is_own;
 use crate::route::Table;
 use crate::route::service::{Probe, Socket, Upstream};
 use crate::steering::conflict::{Listening, owner_of};
-use crate::wire::proxy;
 
 use super::TICK;
 
@@ -221,19 +219,9 @@ async fn make(shared: Arc<Shared>, due: Due, place: OwnedSemaphorePermit) {
         ..
     } = due;
     let how = &upstream.check;
-    let (mut preface, mut send) = (BytesMut::new(), BytesMut::new());
-    if let Some(version) = header::version(send_proxy) {
-        let first = if upstream.tls.is_some() {
-            &mut preface
-        } else {
-            &mut send
-        };
-        proxy::encode_unknown(version, first);
-    }
-    send.extend_from_slice(&how.send);
     let question = Question {
-        preface: &preface,
-        send: &send,
+        header: header::version(send_proxy),
+        send: &how.send,
         expect: &how.expect,
     };
     // Where its source ports have run out, from where clients reach it.

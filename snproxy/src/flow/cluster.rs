@@ -54,7 +54,7 @@ async fn search(shared: &Arc<Shared>, client: &mut Client) -> Result<Found, End>
         () = client.stream.broken() => return Err(End::Client),
     };
     let conf = Arc::clone(shared.table.load().conf.of_port(port.get()));
-    let opening = Opening::new(&conf, addr, asked, client.id);
+    let opening = Opening::new(shared, &conf, client);
     let mut looked = opening.required(&client.stream).await?;
     if let Some(tls) = &conf.client_tls {
         // Boxed: most ports are plain.
@@ -69,6 +69,7 @@ async fn search(shared: &Arc<Shared>, client: &mut Client) -> Result<Found, End>
     let preface = if wants_preface(&table, port) {
         let looking = opening.look(stream, looked, opening.wait());
         let seen = Box::pin(looking).await?;
+        opening.note_delay(shared, &seen);
         let preface = opening.preface(&seen);
         looked = Some(seen);
         Some(Box::new(preface))

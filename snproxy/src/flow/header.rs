@@ -1,10 +1,17 @@
 //! Expect, strip, pass on or make a PROXY header: the only place that decides.
 //!
 //! The PROXY specification (2020/03/05, section 2) forbids a receiver to guess whether a header is
-//! there. `CLIENTPROXY detect` guesses all the same, as users of this configuration are used to;
-//! `require` and `never` do not. The guess ends with the first byte that cannot belong to a header.
+//! there. `CLIENTPROXY detect` guesses all the same, as users of this configuration are used to, for
+//! clients of the sources that it names; `require` and `never` do not. The guess ends with the first
+//! byte that cannot belong to a header.
 
-use std::net::{SocketAddr, SocketAddrV4};
+mod delays;
+mod preface;
+mod relay;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -12,35 +19,41 @@ use tokio::io;
 use tokio::time::{Instant, timeout_at};
 
 use crate::addr::ClusterPort;
-use crate::conf::{PortConf, ProxyMode, SendProxy};
+use crate::conf::{HeaderRule, PortConf, ProxyMode, SendProxy};
 use crate::pump::First;
 use crate::sys::stream::Stream;
 use crate::wire::Decoded;
 use crate::wire::proxy::{self, ProxyHeader, Version};
-use crate::wire::proxy_v2::{Tlvs, UniqueId};
+use crate::wire::proxy_v2::{self, Tlvs, UniqueId};
 
 use super::end::End;
+use super::{Client, Shared};
+
+pub use delays::HeaderDelays;
+pub(super) use preface::{EarlyHeader, Preface};
+pub(super) use relay::Relay;
 
 /// Room for the first read: the longest header and some payload behind it.
 const FIRST_READ: usize = 4096;
 const _: () = assert!(FIRST_READ > proxy::MAX_HEADER);
-
-/// How a v1 header starts, and no v2 header does.
-const V1_START: &[u8] = b"P";
 
 /// A client's first bytes, and what they turned out to be.
 #[derive(Debug)]
 pub(super) struct Looked {
     seen: Seen,
     bytes: BytesMut,
+    /// Bytes of the client's header that are not in `bytes`: it may not say them.
+    stripped: usize,
 }
 
 #[derive(Debug)]
 enum Seen {
     /// A header of this many bytes.
     Header(usize),
-    /// Payload, or nothing yet.
+    /// Payload, or no more bytes.
     None,
+    /// No byte in time.
+    Silent,
     Reset,
 }
 
@@ -49,19 +62,21 @@ enum Seen {
 pub(super) struct Opening {
     client: SocketAddr,
     asked: SocketAddr,
-    mode: ProxyMode,
+    rule: HeaderRule,
     wait: Duration,
     id: u64,
 }
 
 impl Opening {
-    pub(super) fn new(conf: &PortConf, client: SocketAddr, asked: SocketAddr, id: u64) -> Self {
+    pub(super) fn new(shared: &Shared, conf: &PortConf, client: &Client) -> Self {
+        // Who opens an address of this host from the same one is this host.
+        let is_own = |ip| ip == client.asked.ip() || shared.own.contains(ip);
         Self {
-            client,
-            asked,
-            mode: conf.client_proxy.mode_of(client.ip()),
+            client: client.addr,
+            asked: client.asked,
+            rule: conf.header_rule(client.addr.ip(), is_own),
             wait: conf.proxy_wait,
-            id,
+            id: client.id,
         }
     }
 
@@ -69,15 +84,14 @@ impl Opening {
     ///
     /// Errors: how the connection ends, for there is no header.
     pub(super) async fn required(&self, client: &Stream) -> Result<Option<Looked>, End> {
-        if self.mode != ProxyMode::Require {
+        if self.rule.mode != ProxyMode::Require {
             return Ok(None);
         }
-        let looked = look(client, BytesMut::new(), Some(self.wait), self.wait);
         // Boxed: few clients have to.
-        let looked = Box::pin(looked).await;
+        let looked = Box::pin(self.read_header(client, Some(self.wait))).await;
         match looked.seen {
             Seen::Header(_) => Ok(Some(looked)),
-            Seen::None => Err(End::Header),
+            Seen::None | Seen::Silent => Err(End::Header),
             Seen::Reset => Err(End::Client),
         }
     }
@@ -91,13 +105,9 @@ impl Opening {
         looked: Option<Looked>,
         silence: Duration,
     ) -> Result<Looked, End> {
-        let looked = match (looked, self.mode) {
-            (Some(looked), _) => looked,
-            (None, ProxyMode::Never) => Looked {
-                seen: Seen::None,
-                bytes: BytesMut::new(),
-            },
-            (None, _) => look(client, BytesMut::new(), Some(silence), self.wait).await,
+        let looked = match looked {
+            Some(looked) => looked,
+            None => self.read_header(client, Some(silence)).await,
         };
         match looked.seen {
             Seen::Reset => Err(End::Client),
@@ -112,48 +122,73 @@ impl Opening {
 
     /// What pods hear ahead of TLS.
     pub(super) fn preface(&self, looked: &Looked) -> Preface {
-        let header = match looked.seen {
-            Seen::Header(header) => looked.bytes.get(..header).map(BytesMut::from),
-            Seen::None | Seen::Reset => None,
-        };
-        Preface {
-            header,
-            ends: Some((self.client, self.asked)),
-            cluster_port: ClusterPort::new(self.asked.port()),
-            id: self.id,
+        Preface::of_client(self, looked)
+    }
+
+    /// Notes that the header of a silent client had to wait, if it had to.
+    pub(super) fn note_delay(&self, shared: &Shared, looked: &Looked) {
+        if matches!(looked.seen, Seen::Silent) && !self.wait.is_zero() {
+            let port = self.asked.port();
+            shared.header_delays.note(self.client, port, self.wait);
         }
+    }
+
+    /// Reads the client's header, if it may send one.
+    async fn read_header(&self, client: &Stream, silence: Option<Duration>) -> Looked {
+        if self.rule.mode == ProxyMode::Never {
+            return Looked {
+                seen: Seen::None,
+                bytes: BytesMut::new(),
+                stripped: 0,
+            };
+        }
+        let mut looked = look(client, BytesMut::new(), silence, self.wait).await;
+        if !self.rule.is_listed {
+            looked.strip_identity();
+        }
+        looked
     }
 
     /// Decides what a pod that wants `send` gets before the client's bytes.
     pub(super) async fn decide(
         self,
+        shared: &Shared,
         client: &Stream,
         looked: Option<Looked>,
         send: SendProxy,
     ) -> First {
         let wanted = version(send);
-        let Looked { seen, mut bytes } = match (looked, self.mode) {
-            (Some(looked), _) => looked,
-            (None, ProxyMode::Never) => Looked {
-                seen: Seen::None,
-                bytes: BytesMut::new(),
-            },
+        let looked = if let Some(looked) = looked {
+            looked
+        } else {
             // With nothing to send first, a silent client is waited for: nothing is held up by it.
-            (None, _) => {
-                let silence = wanted.map(|_| self.wait);
-                look(client, BytesMut::new(), silence, self.wait).await
-            }
+            let silence = wanted.map(|_| self.wait);
+            let looked = self.read_header(client, silence).await;
+            self.note_delay(shared, &looked);
+            looked
         };
-        let read = bytes.len();
+        let Looked {
+            seen,
+            mut bytes,
+            stripped,
+        } = looked;
+        let read = bytes.len() + stripped;
         match (seen, wanted) {
             (Seen::Reset, _) => First::Reset,
-            // Forwarded as it came, whichever version the pod asked for.
-            (Seen::Header(header), Some(_)) => First::Bytes {
-                bytes,
-                read,
-                header,
-            },
-            (Seen::None, None) => First::Bytes {
+            (Seen::Header(header), Some(version)) => {
+                let port = ClusterPort::new(self.asked.port());
+                let own = bytes.get(..header).unwrap_or_default();
+                if let Some(mut other) = reencode(own, version, port, self.id) {
+                    other.extend_from_slice(&bytes.split_off(header));
+                    bytes = other;
+                }
+                First::Bytes {
+                    bytes,
+                    read,
+                    header: header + stripped,
+                }
+            }
+            (Seen::None | Seen::Silent, None) => First::Bytes {
                 bytes,
                 read,
                 header: 0,
@@ -161,9 +196,9 @@ impl Opening {
             (Seen::Header(header), None) => First::Bytes {
                 bytes: bytes.split_off(header),
                 read,
-                header,
+                header: header + stripped,
             },
-            (Seen::None, Some(version)) => {
+            (Seen::None | Seen::Silent, Some(version)) => {
                 let mut out = BytesMut::new();
                 self.synthesize(version, &mut out);
                 out.extend_from_slice(&bytes);
@@ -189,135 +224,50 @@ impl Looked {
     pub(super) fn split_payload(&mut self) -> BytesMut {
         let header = match self.seen {
             Seen::Header(header) => header,
-            Seen::None | Seen::Reset => 0,
+            Seen::None | Seen::Silent | Seen::Reset => 0,
         };
         self.bytes.split_off(header.min(self.bytes.len()))
     }
+
+    /// Takes out of a header what only a listed sender may say.
+    fn strip_identity(&mut self) {
+        let Seen::Header(header) = self.seen else {
+            return;
+        };
+        let own = self.bytes.get(..header).unwrap_or_default();
+        let Some(mut kept) = proxy::strip_identity(own) else {
+            return;
+        };
+        self.seen = Seen::Header(kept.len());
+        self.stripped = header - kept.len();
+        kept.extend_from_slice(&self.bytes.split_off(header));
+        self.bytes = kept;
+    }
 }
 
-/// What a pod hears ahead of the TLS handshake: the header cannot wait for whoever is asked for it later.
-#[derive(Debug)]
-pub(super) struct Preface {
-    /// The client's own.
-    header: Option<BytesMut>,
-    /// Client and the address that it opened; `None`: nobody said.
-    ends: Option<(SocketAddr, SocketAddr)>,
+/// Returns a header that came in the form that the pod wants, or `None` where it stays as it came.
+///
+/// v1 becomes v2, which can say all of it. v2 stays v2 for a v1 pod: v1 has no room for its TLVs,
+/// Simplenetes passes it on unchanged, and receivers tell the two forms apart.
+fn reencode(
+    header: &[u8],
+    version: Version,
     cluster_port: Option<ClusterPort>,
     id: u64,
-}
-
-impl Preface {
-    /// For a connection that a peer brought: what its line said.
-    pub(super) fn of_peer(
-        ends: Option<(SocketAddrV4, SocketAddrV4)>,
-        cluster_port: ClusterPort,
-        id: u64,
-    ) -> Self {
-        Self {
-            header: None,
-            ends: ends.map(|(client, asked)| (client.into(), asked.into())),
-            cluster_port: Some(cluster_port),
-            id,
-        }
+) -> Option<BytesMut> {
+    if version == Version::V1 || !proxy::is_v1(header) {
+        return None;
     }
-
-    /// Client and the address that it opened, as pods hear of them.
-    pub(super) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
-        let header = self.header.as_deref().map(proxy::decode);
-        match header {
-            Some(Ok(Decoded::Done {
-                value: Some(header),
-                ..
-            })) => Some((header.source, header.destination)),
-            // It names nobody: those of the connection are the true ones.
-            _ => self.ends,
-        }
+    let mut out = BytesMut::new();
+    match proxy::decode(header) {
+        Ok(Decoded::Done {
+            value: Some(header),
+            ..
+        }) => encode(version, &header, cluster_port, id, &mut out),
+        // UNKNOWN.
+        _ => proxy_v2::encode_local(&mut out),
     }
-
-    /// Whether the client sent a header of its own.
-    pub(super) fn is_of_the_client(&self) -> bool {
-        self.header.is_some()
-    }
-
-    /// `None` for a pod that wants none.
-    pub(super) fn header(&self, send: SendProxy) -> Option<BytesMut> {
-        let version = version(send)?;
-        if let Some(header) = &self.header {
-            return Some(header.clone());
-        }
-        let mut out = BytesMut::new();
-        match self.ends {
-            Some((client, asked)) => {
-                let header = ProxyHeader::new(client, asked);
-                encode(version, &header, self.cluster_port, self.id, &mut out);
-            }
-            None => proxy::encode_unknown(version, &mut out),
-        }
-        Some(out)
-    }
-}
-
-/// The same for a connection that a peer brought: the peer made, passed on or stripped the header already.
-///
-/// The wire between proxies says only whether there is one, so that a peer sends v1 where the pod wants v2.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Relay {
-    pub(super) cluster_port: ClusterPort,
-    pub(super) id: u64,
-    pub(super) wait: Duration,
-    pub(super) send: SendProxy,
-    /// Whether it has to be told where the header ends.
-    pub(super) tell_header: bool,
-}
-
-impl Relay {
-    /// Decides what the pod gets first; `bytes` came behind the peer's request.
-    pub(super) async fn decide(self, peer: &Stream, bytes: BytesMut) -> First {
-        let wanted = version(self.send);
-        if wanted.is_none() || wanted == Some(Version::V1) && !self.tell_header {
-            return First::Bytes {
-                read: bytes.len(),
-                bytes,
-                header: 0,
-            };
-        }
-        // A silent peer holds nothing up: the pod's bytes flow meanwhile.
-        let Looked { seen, mut bytes } = look(peer, bytes, None, self.wait).await;
-        let read = bytes.len();
-        match seen {
-            Seen::Reset => First::Reset,
-            Seen::Header(used) if wanted == Some(Version::V2) && bytes.starts_with(V1_START) => {
-                let mut out = BytesMut::new();
-                if let Ok(Decoded::Done {
-                    value: Some(header),
-                    ..
-                }) = proxy::decode(&bytes)
-                {
-                    let cluster_port = Some(self.cluster_port);
-                    encode(Version::V2, &header, cluster_port, self.id, &mut out);
-                } else {
-                    // It names nobody.
-                    proxy::encode_unknown(Version::V2, &mut out);
-                }
-                out.extend_from_slice(&bytes.split_off(used));
-                First::Bytes {
-                    bytes: out,
-                    read,
-                    header: used,
-                }
-            }
-            Seen::Header(header) => First::Bytes {
-                bytes,
-                read,
-                header,
-            },
-            Seen::None => First::Bytes {
-                bytes,
-                read,
-                header: 0,
-            },
-        }
-    }
+    Some(out)
 }
 
 fn encode(
@@ -357,14 +307,19 @@ async fn look(
             Err(_) => break Seen::None,
         }
         match read(client, &mut bytes, deadline).await {
-            // A pod is told of no header too where the client is silent or done.
+            None if bytes.is_empty() => break Seen::Silent,
+            // A pod is told of no header too where the client is done, or stops within one.
             None | Some(Ok(0)) => break Seen::None,
             Some(Err(_)) => break Seen::Reset,
             Some(Ok(got)) if got == bytes.len() => deadline = Some(Instant::now() + wait),
             Some(Ok(_)) => {}
         }
     };
-    Looked { seen, bytes }
+    Looked {
+        seen,
+        bytes,
+        stripped: 0,
+    }
 }
 
 /// One read that appends to `bytes`; `None` at the deadline.
@@ -398,6 +353,3 @@ pub fn version(send: SendProxy) -> Option<Version> {
         SendProxy::V2 => Some(Version::V2),
     }
 }
-
-#[cfg(test)]
-mod tests;

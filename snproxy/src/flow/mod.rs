@@ -38,6 +38,7 @@ use crate::addr::{ClusterPort, canonical};
 use crate::conf::SendProxy;
 use crate::net::check::CheckError;
 use crate::net::dial::DialError;
+use crate::net::own::OwnAddrs;
 use crate::net::tls::Configs;
 use crate::pump::{self, First, Meter, Rule, Side, Stop, Timeout};
 use crate::route::Table;
@@ -47,7 +48,7 @@ use crate::route::service::Upstream;
 use crate::sys::stream::Stream;
 
 use end::{End, Ends};
-use header::{Looked, Opening, Relay};
+use header::{HeaderDelays, Looked, Opening, Relay};
 use limits::{Limits, Places};
 use live::{Alive, Live};
 use peer_tls::PeerSpeech;
@@ -89,6 +90,9 @@ pub struct Shared {
     /// For the TLS of the table in force.
     pub tls: ArcSwap<Configs>,
     pub kept: Kept,
+    /// Addresses of this host that are not private, for CLIENTPROXY.
+    pub own: OwnAddrs,
+    pub header_delays: HeaderDelays,
 }
 
 impl Shared {
@@ -115,6 +119,8 @@ impl Shared {
             limits: Arc::new(Limits::new(std::time::Instant::now())),
             tls: ArcSwap::default(),
             kept: Kept::default(),
+            own: OwnAddrs::default(),
+            header_delays: HeaderDelays::default(),
         }
     }
 
@@ -390,9 +396,15 @@ enum Opens {
 }
 
 impl Opens {
-    fn decide(self, from: &Stream) -> Pin<Box<dyn Future<Output = First> + Send + '_>> {
+    fn decide<'s>(
+        self,
+        shared: &'s Shared,
+        from: &'s Stream,
+    ) -> Pin<Box<dyn Future<Output = First> + Send + 's>> {
         match self {
-            Self::Client(opening, looked, send) => Box::pin(opening.decide(from, looked, send)),
+            Self::Client(opening, looked, send) => {
+                Box::pin(opening.decide(shared, from, looked, send))
+            }
             Self::Peer(relay, bytes) => Box::pin(relay.decide(from, bytes)),
         }
     }
@@ -444,7 +456,7 @@ async fn carry_to_end(
         Ok(found) => found,
         Err(closed) => return closed,
     };
-    let first = opens.decide(&client.stream);
+    let first = opens.decide(shared, &client.stream);
     let early = mem::take(&mut way.reached.early);
     let upstream = &way.reached.upstream;
     let cut = pin!(shared.live.cut_turn(Some(&way.reached.held), random));

@@ -1,9 +1,9 @@
 //! Dials of pods and targets; those of this host from further source addresses once source ports run out.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::task::yield_now;
 use tracing::debug;
 
@@ -17,7 +17,7 @@ use crate::route::service::{Pod, Secured, Upstream};
 use crate::sys::stream::Stream;
 
 use super::Shared;
-use super::header::Preface;
+use super::header::{EarlyHeader, Preface};
 
 /// How pods are dialled.
 pub(super) fn to_pod(conf: &Conf) -> Options {
@@ -33,7 +33,7 @@ pub(super) struct Greeting {
     pub(super) connect_limit: Duration,
     pub(super) tls_limit: Duration,
     /// Goes ahead of a TLS handshake.
-    pub(super) preface: Option<BytesMut>,
+    pub(super) preface: Option<EarlyHeader>,
     /// The pod wants a header ahead of TLS since a reload, and the client was not looked at for one.
     lacks_preface: bool,
 }
@@ -89,8 +89,8 @@ pub(super) async fn dial_pod(
     let dialled = match (dialled, &upstream.tls) {
         // Boxed: most pods are plain.
         (Ok(stream), Some(tls)) => {
-            let secured = Box::pin(secure(shared, tls, stream, greeting)).await;
             let addr = upstream.addr;
+            let secured = Box::pin(secure(shared, tls, addr, stream, greeting)).await;
             secured.map_err(|source| DialError::Tls { addr, source })
         }
         (dialled, _) => dialled,
@@ -110,12 +110,15 @@ pub(super) async fn dial_pod(
 async fn secure(
     shared: &Shared,
     tls: &Secured,
+    addr: SocketAddr,
     mut stream: Stream,
     greeting: Greeting,
 ) -> Result<Stream, HandshakeError> {
     let config = shared.tls.load().upstreams.get(&tls.how).cloned();
     let config = config.ok_or(HandshakeError::Unconfigured)?;
     if let Some(header) = greeting.preface {
+        let local = stream.local_addr().map_err(HandshakeError::Refused)?;
+        let header = header.for_ends(local, addr);
         // Less than any empty send buffer holds.
         let sent = stream.try_write(&header).map_err(HandshakeError::Refused)?;
         if sent < header.len() {

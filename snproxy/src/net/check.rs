@@ -6,10 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rustls_pki_types::ServerName;
 use tokio::time::{Instant, timeout_at};
 
+use crate::addr::canonical;
 use crate::sys::stream::Stream;
+use crate::wire::proxy::{self, Version};
 
 use super::dial::{DialError, Options, dial};
 use super::tls::{self, ClientConfig, HandshakeError};
@@ -23,8 +26,8 @@ const SHOWN: usize = 48;
 /// What a check says, and how the answer must begin.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Question<'q> {
-    /// Goes ahead of a TLS handshake.
-    pub preface: &'q [u8],
+    /// The PROXY header that comes first, ahead of a TLS handshake too: for the check's connection.
+    pub header: Option<Version>,
     pub send: &'q [u8],
     /// Empty: none is waited for.
     pub expect: &'q [u8],
@@ -87,25 +90,33 @@ pub async fn check(
 ) -> Result<(), CheckError> {
     let until = Instant::now() + limit;
     let mut stream = dial(addr, options, limit).await?;
+    let mut first = BytesMut::new();
+    if let Some(version) = question.header {
+        let lost = |source| CheckError::Lost { addr, source };
+        let local = canonical(stream.local_addr().map_err(lost)?);
+        proxy::encode_local(version, local, addr, &mut first);
+    }
     if let Some((config, name)) = secure {
         let left = until.saturating_duration_since(Instant::now());
         let shaken = async {
             // What is not sent now is missed by the handshake.
-            let _ = timeout_at(until, send(&stream, question.preface)).await;
+            let _ = timeout_at(until, send(&stream, &first)).await;
+            first.clear();
             tls::connect(&mut stream, &config, name, left).await
         };
         // Boxed: most upstreams are plain.
         let shaken = Box::pin(shaken).await;
         shaken.map_err(|source| CheckError::Tls { addr, source })?;
     }
+    first.extend_from_slice(question.send);
     if question.expect.is_empty() {
         // The connection was the answer: one that cuts short what it is told is up all the same.
-        let _ = timeout_at(until, send(&stream, question.send)).await;
+        let _ = timeout_at(until, send(&stream, &first)).await;
         return Ok(());
     }
     let mut got = Vec::new();
     let talk = async {
-        send(&stream, question.send).await?;
+        send(&stream, &first).await?;
         answer(&stream, question.expect, &mut got).await
     };
     let talked = timeout_at(until, talk).await;

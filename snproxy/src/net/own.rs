@@ -3,6 +3,35 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
+use arc_swap::ArcSwap;
+use tracing::debug;
+
+use crate::addr::is_private;
+use crate::sys;
+
+/// The addresses of this host that are not private, as last read.
+///
+/// A connection may ask this, where [`is_own`] costs four system calls.
+#[derive(Debug, Default)]
+pub struct OwnAddrs(ArcSwap<Box<[IpAddr]>>);
+
+impl OwnAddrs {
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.0.load().contains(&ip)
+    }
+
+    /// Reads them from the kernel. If that fails, the last ones stay.
+    pub fn refresh(&self) {
+        match sys::interfaces::addresses() {
+            Ok(mut all) => {
+                all.retain(|ip| !is_private(*ip));
+                self.0.store(all.into_boxed_slice().into());
+            }
+            Err(error) => debug!(%error, "failed to list the addresses of this host"),
+        }
+    }
+}
+
 /// Whether an address is one of this host. Nothing is sent.
 ///
 /// A bind alone says yes to every address under `ip_nonlocal_bind`.

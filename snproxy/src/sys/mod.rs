@@ -2,6 +2,7 @@
 //! The only unsafe code in user space.
 
 pub mod bpf;
+pub mod interfaces;
 pub mod kernel;
 pub mod lease;
 pub mod memory;

@@ -1,6 +1,6 @@
 //! PROXY headers: who really opened a connection, said in front of its payload.
 //!
-//! [`decode`] reads both versions, [`encode`] and [`encode_unknown`] write the one asked for.
+//! [`decode`] reads both versions, [`encode`] and [`encode_local`] write the one asked for.
 //! Whether a header is expected, believed, stripped or made is not decided here.
 //! Source: PROXY protocol (2020/03/05).
 
@@ -89,13 +89,27 @@ pub fn encode(version: Version, header: &ProxyHeader, tlvs: &Tlvs<'_>, out: &mut
     }
 }
 
-/// Appends the header of a connection made on nobody's behalf, such as a probe.
+/// Appends the header of a connection of the proxy's own, such as a check, from `local` to `remote`.
 ///
-/// §2.1 warns that some v1 receivers refuse UNKNOWN: to them a probe is better sent as [`encode`] of
-/// its own two addresses. Every v2 receiver must accept LOCAL.
-pub fn encode_unknown(version: Version, out: &mut BytesMut) {
+/// Layout: v1 has the ends of the connection itself, as HAProxy sends for its checks: receivers such
+/// as Postfix, Varnish and Apache refuse UNKNOWN, of which §2.1 warns. v2 is LOCAL, which every
+/// receiver must accept.
+pub fn encode_local(version: Version, local: SocketAddr, remote: SocketAddr, out: &mut BytesMut) {
     match version {
-        Version::V1 => proxy_v1::encode_unknown(out),
+        Version::V1 => proxy_v1::encode(&ProxyHeader::new(local, remote), out),
         Version::V2 => proxy_v2::encode_local(out),
     }
+}
+
+/// Returns a whole header without the TLVs that assert identity, or `None` if it has no such TLV.
+pub fn strip_identity(header: &[u8]) -> Option<BytesMut> {
+    if is_v1(header) {
+        return None;
+    }
+    proxy_v2::strip_identity(header)
+}
+
+/// Whether a header is v1, by its first byte.
+pub fn is_v1(header: &[u8]) -> bool {
+    header.first() == Some(&b'P')
 }

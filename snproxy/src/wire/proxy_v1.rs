@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::{self, FromStr};
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
 use super::proxy::{HEADER, ProxyHeader};
 use super::reader::{self, Reader, Stop};
@@ -15,8 +15,6 @@ mod tests;
 
 /// Longest line, CRLF included. Source: PROXY protocol §2.1, "worst case".
 pub const MAX_LINE: usize = 107;
-
-const UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
 
 /// Longest text that `std` reads as an address: six groups and a dotted quad.
 const MAX_IP: usize = "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len();
@@ -67,11 +65,6 @@ pub fn encode(header: &ProxyHeader, out: &mut BytesMut) {
         destination.port(),
     );
     debug_assert!(written.is_ok(), "BytesMut grows");
-}
-
-/// Appends the line that names no addresses to `out`.
-pub fn encode_unknown(out: &mut BytesMut) {
-    out.put_slice(UNKNOWN);
 }
 
 fn read_line(reader: &mut Reader<'_>) -> Result<Option<ProxyHeader>, Stop> {

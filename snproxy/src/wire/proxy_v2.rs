@@ -10,8 +10,11 @@ use super::reader::{self, Reader, Stop};
 use super::{Decoded, Invalid};
 use crate::addr::ClusterPort;
 
+mod identity;
 #[cfg(test)]
 mod tests;
+
+pub use identity::strip_identity;
 
 /// Signature, version and command, family, length.
 pub const FIXED: usize = 16;

@@ -2,6 +2,7 @@
 
 use super::fixture::Launch;
 use snproxy_tests::{Ended, Net, Pod};
+use std::time::Duration;
 
 #[test]
 fn nginx_learns_who_the_client_is() {
@@ -35,6 +36,28 @@ fn a_client_that_must_say_who_it_is_speaks_for_others() {
     conn.send(b"GET / HTTP/1.0\r\n\r\n");
     assert_ne!(conn.ended(), Ended::Open);
     assert!(ambassador.log().contains("ready"));
+}
+
+#[test]
+fn accept_proxy_reads_headers_of_its_networks_only() {
+    let net = Net::hosts(["a", "b"]);
+    let (a, b) = (net.host("a"), net.host("b"));
+    let _nginx = b.nginx(6001, "proxy_protocol", "$proxy_protocol_addr");
+    let words = |networks: &str| {
+        format!("ambassador --src :5000 --dst 10.77.0.2:6001 --send-proxy v1 {networks}")
+    };
+    let _haproxy = net.client().haproxy(7000, a.port(5000), "send-proxy");
+    let ambassador = Launch::on(a).start(&words("--accept-proxy=10.77.0.101/32"));
+    let told = net.client().curl(&["http://127.0.0.1:7000/"]);
+    assert_eq!(told.trim(), "127.0.0.1");
+    drop(ambassador);
+    let _ambassador = Launch::on(a).start(&words("--accept-proxy=192.0.2.0/24"));
+    let conn = a.open(5000);
+    conn.send(b"PROXY TCP4 127.0.0.1 127.0.0.1 5 6\r\n\r\n");
+    let (answer, _) = conn.rest(Duration::from_secs(10));
+    // The header of the client is a line of HTTP to nginx.
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.contains("400 Bad Request"), "{answer}");
 }
 
 #[test]

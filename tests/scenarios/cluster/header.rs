@@ -101,7 +101,7 @@ fn a_header_of_the_clients_own_is_forwarded_or_stripped() {
         let heard = sends(&a.open(TOLD), &pods[0], header, turn);
         let forwarded = [&header[..], b"payload"].concat();
         assert_eq!(heard, forwarded, "{}", heard.escape_ascii());
-        // The host of a pod that wants v2 cannot tell a line of the caller from one of the client: both become v2.
+        // As on one host: v1 becomes v2.
         let heard = sends(&a.open(TOLD_V2), &pods[2], header, turn);
         assert!(heard.starts_with(SIGNATURE), "{}", heard.escape_ascii());
         assert_eq!(decode(&heard), decode(&forwarded));

@@ -92,7 +92,17 @@ fn a_pod_that_expects_a_header_gets_one_before_the_question() {
         .mappings("1024:30000:9:v1 1025:30001:9:v2\n")
         .start();
     assert_eq!(first.visit(2).wait_for_end(), Ended::Eof);
-    assert_eq!(first.visit(0).first_bytes(), b"PROXY UNKNOWN\r\nPING\r\n");
+    let check = first.visit(0);
+    let (from, to) = (check.peer(), check.local());
+    // Of the check's own connection: servers refuse UNKNOWN.
+    let line = format!(
+        "PROXY TCP4 {} {} {} {}\r\nPING\r\n",
+        from.ip(),
+        to.ip(),
+        from.port(),
+        to.port()
+    );
+    assert_eq!(String::from_utf8_lossy(&check.first_bytes()), line);
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0PING\r\n";
     assert_eq!(second.visit(0).first_bytes(), local);
     assert!(is_up(host, 30000) && is_up(host, 30001));

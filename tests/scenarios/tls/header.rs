@@ -7,7 +7,11 @@ use std::{sync::mpsc, time::Duration};
 #[test]
 fn a_header_ahead_of_a_clients_tls_reaches_the_pod() {
     let ground = Ground::terminating("", Pod::echo());
-    ground.host().mappings("1024:30000:900:true\n").start();
+    ground
+        .host()
+        .conf("CLIENTPROXY", "detect 10.77.0.101")
+        .mappings("1024:30000:900:true\n")
+        .start();
     let header = "PROXY TCP4 192.0.2.1 192.0.2.2 1111 1024\r\n";
     let conn = ground.host().open(PORT);
     conn.send(header);
@@ -23,6 +27,39 @@ fn a_header_ahead_of_a_clients_tls_reaches_the_pod() {
         ground.host().v4()
     );
     assert_eq!(tls.send("hello").read(said.len()), said.as_bytes());
+}
+
+#[test]
+fn header_of_an_unlisted_client_ahead_of_tls_is_not_read() {
+    let ground = Ground::terminating("", Pod::echo());
+    let host = ground.host();
+    host.mappings("1024:30000:900:true\n").start();
+    for (turn, sources) in ["private", "private,10.77.0.102"].into_iter().enumerate() {
+        if turn > 0 {
+            let value = format!("detect {sources}");
+            host.reloaded_after(|host| host.conf("CLIENTPROXY", &value));
+        }
+        let conn = host.open(PORT);
+        conn.send("PROXY TCP4 127.0.0.1 192.0.2.2 1111 1024\r\n");
+        // The line is no TLS, whoever holds which certificate.
+        assert!(TlsConn::connect(conn, ground.issued.client(), NAME).is_err());
+        eventually(SOON, "it ended so", || {
+            host.ends("tls_client") == turn as u64 + 1
+        });
+        let tls = ground.tls();
+        let (client, port) = (ground.net.client().v4(), tls.conn().local().port());
+        let said = format!("PROXY TCP4 {client} {} {port} 1024\r\nhello", host.v4());
+        assert_eq!(tls.send("hello").read(said.len()), said.as_bytes());
+    }
+    // A word that requires a header must say of whom.
+    host.conf("CLIENTPROXY", "require private");
+    let checked = host.run(&["check"]);
+    let error = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(!checked.status.success());
+    assert!(
+        error.contains("CLIENTPROXY require needs networks"),
+        "{error}"
+    );
 }
 
 /// A pod that tells what it heard before TLS.

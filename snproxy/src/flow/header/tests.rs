@@ -74,7 +74,7 @@ async fn a_v1_header_becomes_v2_for_a_pod_that_wants_that_wherever_it_is_cut() {
 #[tokio::test]
 async fn whatever_else_a_peer_sends_reaches_the_pod_as_it_came() {
     let mut v2 = BytesMut::new();
-    proxy::encode_unknown(Version::V2, &mut v2);
+    proxy_v2::encode_local(&mut v2);
     for (send, sent) in [
         (SendProxy::V2, &v2[..]),
         (SendProxy::V2, b"PROX"),

@@ -7,7 +7,7 @@ use super::*;
 const LIMIT: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
 const PING: Question<'_> = Question {
-    preface: b"",
+    header: None,
     send: b"PING\r\n",
     expect: b"+PONG",
 };
@@ -47,7 +47,7 @@ fn an_answer_that_begins_as_expected_is_enough() {
     assert!(checked(PING, LIMIT, answering(b"+PONG")).is_ok());
     let long = vec![b'+'; 4 * MAX_ANSWER];
     let plus = Question {
-        preface: b"",
+        header: None,
         send: b"",
         expect: b"++",
     };
@@ -104,7 +104,7 @@ fn silence_ends_at_the_limit_though_the_kernel_accepts() {
 #[test]
 fn a_connection_is_all_that_a_plain_check_asks_for() {
     let plain = Question {
-        preface: b"",
+        header: None,
         send: b"PROXY UNKNOWN\r\n",
         expect: b"",
     };

@@ -103,11 +103,22 @@ fn what_was_encoded_is_decoded() {
 }
 
 #[test]
-fn a_header_on_nobodys_behalf_has_no_addresses() {
-    for version in [Version::V1, Version::V2] {
+fn header_of_an_own_connection_has_its_ends_or_is_local() {
+    for (local, remote, line) in [
+        (
+            "192.0.2.1:1",
+            "192.0.2.2:2",
+            "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
+        ),
+        ("[::1]:1", "[::1]:2", "PROXY TCP6 ::1 ::1 1 2\r\n"),
+    ] {
         let mut out = BytesMut::new();
-        encode_unknown(version, &mut out);
+        encode_local(Version::V1, end(local), end(remote), &mut out);
+        assert_eq!(out, line.as_bytes());
+        let mut out = BytesMut::new();
+        encode_local(Version::V2, end(local), end(remote), &mut out);
         let used = out.len();
+        assert_eq!(used, proxy_v2::FIXED);
         assert_eq!(decode(&out), Ok(Decoded::Done { value: None, used }));
     }
 }

@@ -93,7 +93,8 @@ impl Seeded {
         let mut out = BytesMut::new();
         let version = self.version();
         match self.below(12) {
-            0 => encode_unknown(version, &mut out),
+            0 if version == Version::V1 => out.extend_from_slice(b"PROXY UNKNOWN\r\n"),
+            0 => proxy_v2::encode_local(&mut out),
             1 => {
                 let len = self.below(30);
                 let text = self.bytes(len).escape_ascii().to_string();
