@@ -35,7 +35,7 @@ impl Texts<'_> {
         };
         let world = World {
             resolve: &|name| Err(io::Error::other(format!("{name} is no address"))),
-            resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
+            resolve_all: &|names, _| names.iter().map(|_| Ok(Vec::new())).collect(),
             discovered: &|_, keys| vec![Err(String::new()); keys.len()],
             is_local: &|ip| ip == IpAddr::V4(OWN),
             ephemeral: None,

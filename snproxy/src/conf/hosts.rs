@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::text::{Field, Findings, Lines, MAX_LINE, is_text, uncomment, without_comma};
-use super::value::{addresses, host_name, number};
-use super::{HostAddr, World};
+use super::value::{NO_ADDRESS, host_name, kept, number};
+use super::{Family, HostAddr, World};
 use crate::diag::{Severity, Source};
 
 /// Largest hosts.conf, in bytes.
@@ -29,6 +29,7 @@ pub(super) fn read(
         return Vec::new();
     }
     let mut hosts: Vec<HostAddr> = Vec::new();
+    let mut fields = Vec::new();
     let mut known = HashMap::new();
     let mut lines = Lines::new(source, MAX_LINE);
     while let Some(line) = lines.next(findings) {
@@ -39,7 +40,6 @@ pub(super) fn read(
         let Some((host, port)) = endpoint(line, findings) else {
             continue;
         };
-        let name = line.part(0, line.text.rfind(':').unwrap_or(0));
         match known.entry((host.to_ascii_lowercase(), port)) {
             Entry::Occupied(before) => {
                 let message = format_args!("{line} is already in line {}", before.get());
@@ -52,25 +52,56 @@ pub(super) fn read(
             findings.error(line.place, format_args!("more than {MAX_HOSTS} hosts"));
             break;
         }
-        let addrs = addresses(host, world).unwrap_or_else(|why| {
-            findings.warning(name.place, format_args!("{name} {why}"));
-            Box::default()
-        });
-        let ip = addrs.first().copied();
-        if !hosts.is_empty() && ip.is_some_and(|ip| ip.is_unspecified()) {
-            let message = format_args!("{name} is no address of another host");
-            findings.warning(name.place, message);
-        }
+        fields.push(line.part(0, line.text.rfind(':').unwrap_or(0)));
         hosts.push(HostAddr {
             name: host.into(),
-            addrs,
-            is_local: ip.is_some_and(|ip| world.owns(ip)),
+            addrs: Box::default(),
+            is_local: false,
             port,
             line: line.place.line,
             col: line.place.col,
         });
     }
+    resolve(&mut hosts, &fields, world, findings);
     hosts
+}
+
+/// Finds the addresses of all hosts. One without any is a warning: it may get one later.
+fn resolve(
+    hosts: &mut [HostAddr],
+    fields: &[Field<'_>],
+    world: &World<'_>,
+    findings: &mut Findings<'_>,
+) {
+    let names = hosts.iter().filter(|host| host.is_name());
+    let mut names: Vec<Box<str>> = names.map(|host| host.name.clone()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let asked: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let answers = (world.resolve_all)(&asked, Family::Any);
+    let answers: HashMap<&str, _> = asked.into_iter().zip(answers).collect();
+    for (at, (host, field)) in hosts.iter_mut().zip(fields).enumerate() {
+        let why = match answers.get(&*host.name) {
+            Some(Ok(found)) => {
+                host.addrs = kept(found);
+                NO_ADDRESS.to_owned()
+            }
+            Some(Err(error)) => format!("does not resolve: {error}"),
+            None => {
+                let ip = host.name.parse::<IpAddr>().ok();
+                host.addrs = ip.iter().map(IpAddr::to_canonical).collect();
+                NO_ADDRESS.to_owned()
+            }
+        };
+        let mut warn = |why: &str| findings.warning(field.place, format_args!("{field} {why}"));
+        match host.addrs.first() {
+            None => warn(&why),
+            Some(ip) if at > 0 && ip.is_unspecified() => warn("is no address of another host"),
+            Some(_) => {}
+        }
+        let ip = host.addrs.first().copied();
+        host.is_local = ip.is_some_and(|ip| world.owns(ip));
+    }
 }
 
 /// `host:port`: a name, an IPv4 address or one of IPv6 in brackets; what is wrong with it is a finding.

@@ -72,6 +72,9 @@ pub struct Sources {
 /// The addresses of a name, or why there are none.
 pub type Answer = io::Result<Vec<IpAddr>>;
 
+/// Finds the addresses of many names.
+pub type ResolveAll<'a> = dyn Fn(&[&str], Family) -> Vec<Answer> + 'a;
+
 /// The nodes of a service, in the order of their keys; `Err`: why nobody knows yet.
 pub type Nodes = Result<Arc<[SocketAddr]>, String>;
 
@@ -82,8 +85,8 @@ pub type Discovered<'a> = dyn Fn(&Etcd, &[&str]) -> Vec<Nodes> + 'a;
 pub struct World<'a> {
     /// Addresses of a name, in order of preference. May block: parse outside the runtime.
     pub resolve: &'a dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
-    /// Addresses of the names of targets, in the same order: all at once, for there may be thousands.
-    pub resolve_targets: &'a dyn Fn(&[&str]) -> Vec<Answer>,
+    /// Addresses of many names in the families that are used, in the same order: all at once, for there may be thousands.
+    pub resolve_all: &'a ResolveAll<'a>,
     /// The nodes of services, by their keys in etcd and in the same order. May block.
     pub discovered: &'a Discovered<'a>,
     /// Whether an address belongs to this host; asked of no wildcard and no loopback address.

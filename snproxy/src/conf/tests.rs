@@ -44,7 +44,7 @@ const DISCOVERED: fn(&Etcd, &[&str]) -> Vec<Nodes> = |_, keys| {
 fn world() -> World<'static> {
     World {
         resolve: &RESOLVE,
-        resolve_targets: &|names| names.iter().copied().map(RESOLVE).collect(),
+        resolve_all: &|names, _| names.iter().copied().map(RESOLVE).collect(),
         discovered: &DISCOVERED,
         is_local: &IS_LOCAL,
         ephemeral: Some((32768, 60999)),

@@ -177,7 +177,7 @@ fn judge_once(
         let gone = Diagnostic::of_file(&files.mappings, Severity::Error, gone);
         return bad(vec![gone], None);
     }
-    match parse(Arc::new(sources), seen, names, certs, super::parse) {
+    match parse(Arc::new(sources), seen, names, certs) {
         Ok(mut good) => {
             good.beside = in_force.map(|conf| {
                 let (beside, _) =
@@ -200,12 +200,11 @@ pub(super) fn parse(
     seen: impl Fn(&Certs) -> u64,
     names: &Names,
     before: &Certs,
-    parse: fn(&Sources, &Names) -> Parsed<Option<Conf>>,
 ) -> Result<Box<Good>, Wrong> {
     let Parsed {
         value,
         mut diagnostics,
-    } = parse(&sources, names);
+    } = super::parse(&sources, names);
     let Some(conf) = value.filter(|_| !has_errors(&diagnostics)) else {
         return Err((diagnostics, None));
     };

@@ -1,5 +1,6 @@
 //! The running proxy: owns everything, and reacts to one event after the other.
 
+mod addresses;
 mod aside;
 mod certs;
 mod crowd;
@@ -20,7 +21,6 @@ mod services;
 mod source_ports;
 mod start;
 mod steer;
-mod targets;
 mod threads;
 mod tide;
 mod workers;
@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
@@ -60,7 +60,6 @@ use reload::{Loaded, Why};
 use services::Followed;
 use source_ports::Watched;
 use steer::Steerer;
-use targets::Renewal;
 use tide::Tide;
 use workers::Workers;
 
@@ -119,7 +118,8 @@ struct Daemon {
     loaded: Loaded,
     control: Control,
     watch: Watch,
-    renewal: Renewal,
+    /// Bounds the look-ups of names under way.
+    look_ups: Arc<Semaphore>,
     cert_times: CertTimes,
     followed: Followed,
     set_log_level: SetLogLevel,
@@ -173,7 +173,6 @@ pub async fn serve(
             () = daemon.watch.changed() => daemon.reload(Why::Changed),
             looked = daemon.loaded.looked() => daemon.loaded(looked),
             () = daemon.followed.changed() => daemon.reload(Why::Nodes),
-            changed = daemon.renewal.done() => daemon.targets_renewed(changed),
             is_news = daemon.cert_times.renewed() => daemon.certs_renewed(is_news),
             () = shared.health_changed.notified() => daemon.health_changed(),
             told = daemon.directory.told() => daemon.directory_told(told),
@@ -262,7 +261,7 @@ impl Daemon {
             loaded: Loaded::new(&good),
             control,
             watch,
-            renewal: Renewal::default(),
+            look_ups: addresses::places(),
             cert_times: CertTimes::default(),
             followed: Followed::default(),
             set_log_level,
@@ -309,7 +308,6 @@ impl Daemon {
     fn tick(&mut self) {
         self.retry_reload();
         self.renew_names(Instant::now());
-        self.renew_targets(Instant::now());
         self.look_at_certs(Instant::now());
         self.control.retry(&self.started_with);
         self.look_around();

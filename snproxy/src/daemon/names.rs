@@ -1,30 +1,12 @@
-//! Names of hosts.conf are asked for their addresses again and again: hosts move, the file stays.
+//! The names of a configuration, and what the log says of them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
 use crate::conf::{Conf, HostAddr, Target};
 
-use super::Daemon;
-use super::reload::Why;
-
-/// Time after which the names of hosts.conf are resolved again.
-const NAMES_AGE: Duration = Duration::from_mins(1);
-
 /// Names with changed addresses that one line of the log lists.
 const MAX_SAID: usize = 8;
-
-impl Daemon {
-    /// Begins a look at the names of the configuration in force, once a minute.
-    pub(super) fn renew_names(&mut self, now: Instant) {
-        let conf = &self.shared.table.load().conf;
-        let resolved = self.loaded.resolved();
-        if resolved.is_some_and(|resolved| are_due(conf, resolved, now)) {
-            self.reload(Why::Names);
-        }
-    }
-}
 
 /// Whether a host or a target is written as a name, or targets are those of a service.
 pub(super) fn has_names(conf: &Conf) -> bool {
@@ -34,9 +16,17 @@ pub(super) fn has_names(conf: &Conf) -> bool {
         || targets.any(Target::is_name)
 }
 
-/// Whether the names of `conf` are to be resolved again.
-fn are_due(conf: &Conf, resolved: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(resolved) >= NAMES_AGE && conf.hosts.iter().any(HostAddr::is_name)
+/// Names of hosts.conf; some may come more than once.
+pub(super) fn host_names(conf: &Conf) -> impl Iterator<Item = &str> {
+    let hosts = conf.hosts.iter().filter(|host| host.is_name());
+    hosts.map(|host| &*host.name)
+}
+
+/// Names of targets; some may come more than once.
+pub(super) fn target_names(conf: &Conf) -> impl Iterator<Item = &str> {
+    let targets = conf.apps.iter().flat_map(|app| &app.targets);
+    let targets = targets.filter(|target| target.is_name());
+    targets.map(|target| &*target.host)
 }
 
 /// Names, of hosts and of targets, that have other addresses than before, for the log; `None` where there are none.
@@ -99,29 +89,14 @@ mod tests {
             addrs => Ok(addrs.iter().map(|ip| ip.parse().unwrap()).collect()),
         };
         let world = World {
-            resolve: &resolve,
-            resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
+            resolve: &|_| Err(io::Error::other("no such name")),
+            resolve_all: &|names, _| names.iter().copied().map(resolve).collect(),
             discovered: &|_, keys| vec![Err(String::new()); keys.len()],
             is_local: &|_| false,
             ephemeral: None,
             reserved: PortSet::new(),
         };
         conf::parse(&sources, &world).value.unwrap()
-    }
-
-    #[test]
-    fn names_are_due_after_a_minute_and_addresses_never() {
-        let (named, plain) = (
-            conf("b.example:1\n", &[]),
-            conf("10.0.0.2:1\n[::2]:1\n", &[]),
-        );
-        let start = Instant::now();
-        let later = |seconds| start + Duration::from_secs(seconds);
-        assert!(!are_due(&named, start, later(59)));
-        assert!(are_due(&named, start, later(60)));
-        assert!(!are_due(&plain, start, later(3600)));
-        // A clock that is read before the answer came.
-        assert!(!are_due(&named, later(1), start));
     }
 
     #[test]

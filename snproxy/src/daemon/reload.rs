@@ -22,7 +22,6 @@ use super::doubt::MappingsFile;
 use super::look::{Before, Found, Good, judge, parse};
 use super::names::changed_names;
 use super::steer::{Foreign, chain, max_listeners, wanted_listeners};
-use super::world::parse_again;
 
 /// Why the configuration is looked at; the last one comes first where several wait.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -68,8 +67,6 @@ pub(super) struct Loaded {
     looking: Option<(Why, JoinHandle<Found>)>,
     /// Other looks that were asked for meanwhile.
     again: BTreeSet<Why>,
-    /// When names were last asked for their addresses.
-    resolved: Instant,
     /// Callers that wait for the outcome.
     callers: Vec<oneshot::Sender<api::Reload>>,
 }
@@ -90,18 +87,12 @@ impl Loaded {
             late: None,
             looking: None,
             again: BTreeSet::new(),
-            resolved: Instant::now(),
             callers: Vec::new(),
         }
     }
 
     pub(super) fn certs(&self) -> &Arc<Certs> {
         &self.certs
-    }
-
-    /// When names were last asked for their addresses; `None` while a look is under way.
-    pub(super) fn resolved(&self) -> Option<Instant> {
-        self.looking.is_none().then_some(self.resolved)
     }
 
     pub(super) fn refusals(&self) -> u64 {
@@ -149,6 +140,7 @@ impl Daemon {
                 // Who asks does not want to wait for its time to come.
                 if why == Why::Asked {
                     certs.renew(&names.certs);
+                    names.addresses.expire();
                 }
                 let before = Before {
                     last,
@@ -163,14 +155,10 @@ impl Daemon {
                 return;
             };
             let seen = self.loaded.in_force;
-            let look = match why {
-                Why::Nodes => parse_again,
-                _ => super::parse,
-            };
             // A set that was good and is not any more stays as it was.
             let certs = Arc::clone(&self.loaded.certs);
             Box::new(move || {
-                parse(sources, |_| seen, &names, &certs, look).map_or(Found::Same, Found::Good)
+                parse(sources, |_| seen, &names, &certs).map_or(Found::Same, Found::Good)
             })
         };
         let look = move || {
@@ -192,14 +180,6 @@ impl Daemon {
     pub(super) fn loaded(&mut self, Looked(why, found): Looked) {
         if why.is_of_files() {
             self.loaded.unreadable = matches!(found, Found::Unreadable(_));
-        }
-        let asked_for_names = match why {
-            Why::Nodes => false,
-            Why::Names | Why::Asked => true,
-            Why::Changed => !matches!(found, Found::Same),
-        };
-        if asked_for_names {
-            self.loaded.resolved = Instant::now();
         }
         match found {
             Found::Same => {}
@@ -378,7 +358,7 @@ impl Daemon {
         }
         self.steerer.keep_alive(keepalive);
         if !self.loaded.waits() {
-            self.names.targets.keep(&table.conf);
+            self.names.addresses.keep(&table.conf);
         }
         self.follow_services(&table.conf);
         let table = Arc::new(table);

@@ -1,37 +1,27 @@
 //! What a parse asks of the host: names, own addresses, the kernel's port ranges.
 
-use std::collections::HashMap;
 use std::fs;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
 
 use crate::addr::PortSet;
-use crate::conf::{self, Conf, Sources, World};
+use crate::conf::{self, Conf, Family, Sources, World};
 use crate::diag::{Parsed, Source};
 use crate::discovery::Writers;
 use crate::discovery::certs::Store;
+use crate::net::dns::Families;
 use crate::net::own::is_own;
-use crate::sys::privileges;
 
+use super::addresses::Addresses;
 use super::control_socket;
 use super::services::Services;
-use super::targets::Targets;
 
-/// Longest wait for the addresses of one name.
-const NAME_LIMIT: Duration = Duration::from_secs(2);
-/// How long the name service is not asked again after it did not answer: hosts.conf may hold thousands of names.
-const NAME_REST: Duration = Duration::from_secs(10);
-
-/// Addresses of names as they last resolved: while the name service is away, what was known stays true.
+/// What is known of things that the files only name: while their source is away, what was known stays true.
 #[derive(Debug, Default)]
 pub struct Names {
-    /// Of proxy.conf and hosts.conf.
-    hosts: Mutex<Known>,
-    /// Of the apps file.
-    pub(super) targets: Targets,
+    /// Of all names.
+    pub(super) addresses: Addresses,
     /// Certificates as they last were where they come from.
     pub(super) certs: Store,
     /// The services of the apps file.
@@ -40,97 +30,12 @@ pub struct Names {
     pub(super) writers: OnceLock<Writers>,
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    addrs: HashMap<String, Vec<IpAddr>>,
-    /// When the name service last failed to answer in time.
-    silent: Option<Instant>,
-}
-
-impl Names {
-    /// The addresses that a name last had, asked for only where there were none.
-    fn known(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let known = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(addrs) = known.addrs.get(name) {
-            return Ok(addrs.clone());
-        }
-        drop(known);
-        self.resolve(name)
-    }
-
-    fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let mut known = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let resting = known.silent.is_some_and(|at| at.elapsed() < NAME_REST);
-        let answer = if resting {
-            Err(io::ErrorKind::TimedOut.into())
-        } else {
-            ask(name)
-        };
-        match answer {
-            Ok(addrs) => {
-                known.silent = None;
-                let kept = known.addrs.entry(name.to_owned()).or_default();
-                if !same_addresses(kept, &addrs) {
-                    *kept = addrs;
-                }
-                Ok(kept.clone())
-            }
-            Err(error) => {
-                if error.kind() == io::ErrorKind::TimedOut && !resting {
-                    known.silent = Some(Instant::now());
-                }
-                known.addrs.get(name).cloned().ok_or(error)
-            }
-        }
-    }
-}
-
-/// Whether two answers differ in their order at most: name services turn it with each answer.
-pub(super) fn same_addresses(before: &[IpAddr], now: &[IpAddr]) -> bool {
-    let sorted = |addrs: &[IpAddr]| {
-        let mut addrs = addrs.to_vec();
-        addrs.sort_unstable();
-        addrs.dedup();
-        addrs
-    };
-    sorted(before) == sorted(now)
-}
-
-/// Asks the name service. The call itself knows no limit, so it is left behind on a thread of its own.
-fn ask(name: &str) -> io::Result<Vec<IpAddr>> {
-    let (reply, answer) = mpsc::channel();
-    let asked = name.to_owned();
-    std::thread::Builder::new().spawn(move || {
-        // At the start this thread has what the process was started with, and may outlast the giving up.
-        let _ = privileges::drop_all(&[]);
-        let addrs = (asked.as_str(), 0).to_socket_addrs();
-        // Nobody waits any more where it took too long.
-        let _ = reply.send(addrs.map(|addrs| addrs.map(|addr| addr.ip().to_canonical()).collect()));
-    })?;
-    answer
-        .recv_timeout(NAME_LIMIT)
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
 /// Parses a set of files as this host sees it. May block on name resolution.
 pub fn parse(sources: &Sources, names: &Names) -> Parsed<Option<Conf>> {
-    parse_with(sources, names, &|name| names.resolve(name))
-}
-
-/// The same with the addresses that names of hosts had before: nodes of services come and go many times a second.
-pub(super) fn parse_again(sources: &Sources, names: &Names) -> Parsed<Option<Conf>> {
-    parse_with(sources, names, &|name| names.known(name))
-}
-
-fn parse_with(
-    sources: &Sources,
-    names: &Names,
-    resolve: &dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
-) -> Parsed<Option<Conf>> {
     let sysctl = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
     let world = World {
-        resolve,
-        resolve_targets: &|asked| names.targets.resolve(asked),
+        resolve: &|name| names.addresses.resolve_pinned(name),
+        resolve_all: &|asked, family| names.addresses.resolve(asked, families(family)),
         discovered: &|etcd, keys| names.services.nodes(etcd, keys, &names.certs),
         is_local: &is_own,
         ephemeral: sysctl("ip_local_port_range").and_then(|text| pair(&text)),
@@ -143,7 +48,7 @@ fn parse_with(
 pub fn control_socket_of(proxy: &Source) -> Option<PathBuf> {
     let world = World {
         resolve: &|_| Ok(vec![Ipv4Addr::LOCALHOST.into()]),
-        resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
+        resolve_all: &|names, _| names.iter().map(|_| Ok(Vec::new())).collect(),
         discovered: &|_, keys| vec![Err(String::new()); keys.len()],
         is_local: &|_| true,
         ephemeral: None,
@@ -162,6 +67,14 @@ pub fn control_socket_of(proxy: &Source) -> Option<PathBuf> {
     conf::parse(&sources, &world)
         .value
         .and_then(|conf| control_socket(&conf))
+}
+
+/// The questions that FAMILY leaves.
+fn families(family: Family) -> Families {
+    Families {
+        v4: family != Family::V6,
+        v6: family != Family::V4,
+    }
 }
 
 fn pair(text: &str) -> Option<(u16, u16)> {

@@ -111,7 +111,12 @@ impl fmt::Display for Target {
 }
 
 /// Finds the addresses of all targets that are written as names. One without any is a warning: the others serve.
-pub(super) fn resolve(apps: &mut [App], world: &World<'_>, findings: &mut Findings<'_>) {
+pub(super) fn resolve(
+    apps: &mut [App],
+    family: Family,
+    world: &World<'_>,
+    findings: &mut Findings<'_>,
+) {
     let targets = apps.iter().flat_map(|app| &app.targets);
     let mut names: Vec<Box<str>> = targets
         .filter(|target| target.is_name())
@@ -123,7 +128,7 @@ pub(super) fn resolve(apps: &mut [App], world: &World<'_>, findings: &mut Findin
         return;
     }
     let asked: Vec<&str> = names.iter().map(|name| &**name).collect();
-    let answers = (world.resolve_targets)(&asked);
+    let answers = (world.resolve_all)(&asked, family);
     let answers: HashMap<&str, _> = asked.into_iter().zip(answers).collect();
     for target in apps.iter_mut().flat_map(|app| &mut app.targets) {
         let Some(answer) = answers.get(&*target.host) else {

@@ -36,7 +36,7 @@ fn addresses_of_a_name_are_bounded() {
         Ok(all.collect())
     };
     let world = World {
-        resolve: &many,
+        resolve_all: &|names, _| names.iter().copied().map(many).collect(),
         ..world()
     };
     let sources = sources("HOST 10.0.0.1", "", "many.example:32767\n");

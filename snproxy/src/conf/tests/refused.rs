@@ -44,7 +44,7 @@ fn a_name_of_a_target_loses_the_addresses_that_nobody_may_dial() {
         Ok(known.iter().map(|ip| ip.parse().unwrap()).collect())
     };
     let world = World {
-        resolve_targets: &|names| names.iter().map(answer).collect(),
+        resolve_all: &|names, _| names.iter().map(answer).collect(),
         ..world()
     };
     let parsed = parse(&sources, &world);

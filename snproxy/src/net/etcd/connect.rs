@@ -17,11 +17,17 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::conf::Endpoint;
-use crate::net::dns::look_up;
+use crate::net::dns;
 use crate::net::tls::ClientConfig;
 
 /// Longest wait for one address of a member.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// Longest wait for name servers while the last addresses are known.
+const NAME_LIMIT: Duration = Duration::from_millis(500);
+
+/// How long the other family of addresses may take once one is known.
+const GRACE: Duration = Duration::from_millis(300);
 
 /// Silence before the kernel asks whether the other side is still there, and between its questions.
 const KEEPALIVE: Duration = Duration::from_secs(5);
@@ -36,6 +42,7 @@ pub(super) struct Member {
     idle: Mutex<Option<Sender>>,
     /// When it last answered.
     answered: Mutex<Option<Instant>>,
+    name: Arc<MemberName>,
 }
 
 impl Member {
@@ -44,6 +51,7 @@ impl Member {
             endpoint,
             idle: Mutex::new(None),
             answered: Mutex::new(None),
+            name: Arc::default(),
         }
     }
 
@@ -111,9 +119,49 @@ impl Member {
         if let Ok(ip) = host.parse() {
             return Ok(vec![ip]);
         }
-        let mut found = look_up(&[host], super::CALL_LIMIT).await;
-        let found = found.pop().unwrap_or(Err(io::ErrorKind::NotFound.into()));
-        found.map(|found| found.addrs)
+        let (name, asked) = (Arc::clone(&self.name), host.to_owned());
+        // A task of its own: an answer that comes after this call has ended serves the next one.
+        let look_up = tokio::spawn(async move { name.look_up(&asked).await });
+        let last = self.name.last();
+        if last.is_empty() {
+            return look_up.await.map_err(io::Error::other)?;
+        }
+        // No name server may answer, while etcd does.
+        Ok(match timeout(NAME_LIMIT, look_up).await {
+            Ok(Ok(Ok(addrs))) => addrs,
+            _ => last,
+        })
+    }
+}
+
+/// The name of a member, and the addresses that it last had.
+#[derive(Default)]
+struct MemberName {
+    last: Mutex<Vec<IpAddr>>,
+    /// Held while name servers are asked: calls that end early must not leave many look-ups behind.
+    asking: tokio::sync::Mutex<()>,
+}
+
+impl MemberName {
+    fn last(&self) -> Vec<IpAddr> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clone()
+    }
+
+    async fn look_up(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let Ok(_asking) = self.asking.try_lock() else {
+            // Another call has asked already.
+            drop(self.asking.lock().await);
+            let last = self.last();
+            let is_known = !last.is_empty();
+            return is_known
+                .then_some(last)
+                .ok_or(io::ErrorKind::TimedOut.into());
+        };
+        let addrs = dns::addresses(name, GRACE).await?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clone_from(&addrs);
+        Ok(addrs)
     }
 }
 
