@@ -109,19 +109,19 @@ impl Name {
     fn take(&mut self, name: &str, version: IpVersion, answer: Answer, now: Instant) -> bool {
         let family = self.family(version);
         let had_failed = family.failed.is_some();
+        let is_reported = had_failed && !family.is_empty();
         match answer {
             Answer::Addresses { addrs, ttl } => {
-                let is_changed = family.take(&addrs, ttl, now);
-                if had_failed && !is_changed {
-                    info!(name, family = shown(version), "name resolves again");
+                if is_reported {
+                    info!(name, family = shown(version), "the name resolves again");
                 }
-                is_changed
+                family.take(&addrs, ttl, now)
             }
             Answer::Empty => family.take(&[], Duration::ZERO, now),
             Answer::Failed(error) => {
                 if !had_failed && !family.is_empty() {
                     let family = shown(version);
-                    warn!(name, family, %error, "name does not resolve, its last addresses stay");
+                    warn!(name, family, %error, "the name does not resolve: its last addresses stay");
                 }
                 family.failed = Some(error);
                 false

@@ -25,7 +25,7 @@ pub(crate) fn table(keys: &str, mappings: &str) -> Table {
     };
     let world = World {
         resolve: &|name| Err(io::Error::other(format!("{name} is no address"))),
-        resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
+        resolve_all: &|names, _| names.iter().map(|_| Ok(Vec::new())).collect(),
         discovered: &|_, keys| vec![Err(String::new()); keys.len()],
         is_local: &|ip| ip == IpAddr::from([127, 0, 0, 1]),
         ephemeral: None,

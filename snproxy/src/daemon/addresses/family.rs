@@ -16,15 +16,18 @@ const MAX_MEMORY: Duration = Duration::from_mins(10);
 
 /// Addresses of one family of a name.
 ///
-/// Some name servers answer with a few of many addresses, others each time. Once an address comes back soon after it
-/// left, the set is known to turn: from then on addresses stay for a while after the last answer that had them.
+/// Some name servers answer with a few of many addresses, others each time. An address that replaces another one and
+/// was there shortly before is a turn; one may be a failback, two mean that the set turns. From then on addresses stay
+/// for a while after the last answer that had them.
 #[derive(Debug, Default)]
 pub(super) struct FamilyAddrs {
     /// In the order in which they came, so that those that stay keep their places.
     kept: Vec<Seen>,
     left: Vec<Seen>,
-    /// When an address last came back.
-    turned: Option<Instant>,
+    /// When an answer came before this one.
+    last: Option<Instant>,
+    /// When the set turned last, and the time before.
+    turns: [Option<Instant>; 2],
     /// Whether there was an answer, an empty one among them.
     pub(super) is_answered: bool,
     /// Why the last question failed.
@@ -55,19 +58,25 @@ impl FamilyAddrs {
         let is_remembered = |at: Instant| now.saturating_duration_since(at) < memory;
         self.left.retain(|seen| is_remembered(seen.at));
         let before: Vec<IpAddr> = self.addrs().collect();
+        let was_answer = |seen: &Seen| self.last == Some(seen.at);
+        let is_missing = |seen: &Seen| was_answer(seen) && !answer.contains(&seen.ip);
+        let is_back =
+            |seen: &Seen| !was_answer(seen) && is_remembered(seen.at) && answer.contains(&seen.ip);
+        let mut known = self.kept.iter().chain(&self.left);
+        if self.kept.iter().any(is_missing) && known.any(is_back) {
+            self.turns = [Some(now), self.turns[0]];
+        }
         for ip in answer {
             if let Some(seen) = self.kept.iter_mut().find(|seen| seen.ip == *ip) {
                 seen.at = now;
-                continue;
+            } else {
+                self.left.retain(|seen| seen.ip != *ip);
+                self.kept.push(Seen { ip: *ip, at: now });
             }
-            if let Some(at) = self.left.iter().position(|seen| seen.ip == *ip) {
-                self.left.swap_remove(at);
-                self.turned = Some(now);
-            }
-            self.kept.push(Seen { ip: *ip, at: now });
         }
-        let turns = self.turned.is_some_and(is_remembered);
-        let stays = |seen: &Seen| seen.at == now || (turns && is_remembered(seen.at));
+        self.last = Some(now);
+        let is_turning = self.turns[1].is_some_and(is_remembered);
+        let stays = |seen: &Seen| seen.at == now || (is_turning && is_remembered(seen.at));
         let gone = self.kept.extract_if(.., |seen| !stays(seen));
         self.left.extend(gone);
         self.cut(now);
@@ -76,7 +85,7 @@ impl FamilyAddrs {
 
     /// Takes addresses of a source that has all of them each time.
     pub(super) fn replace(&mut self, addrs: &[IpAddr], now: Instant) -> bool {
-        self.turned = None;
+        self.turns = [None, None];
         self.left.clear();
         self.take(addrs, Duration::ZERO, now)
     }
@@ -139,19 +148,34 @@ mod tests {
     }
 
     #[test]
+    fn failback_leaves_the_other_address_at_once() {
+        let mut name = Name::new();
+        name.take(0, &[1]);
+        assert_eq!(name.take(5, &[2]), [2]);
+        assert_eq!(name.take(10, &[1]), [1]);
+        assert_eq!(name.take(15, &[1, 2]), [1, 2], "none is missing");
+        assert_eq!(name.take(20, &[2]), [2]);
+    }
+
+    #[test]
     fn turning_set_keeps_all_of_its_addresses() {
         let mut name = Name::new();
         name.take(0, &[1, 2]);
         name.take(5, &[3, 4]);
         name.take(10, &[5, 6]);
-        assert_eq!(name.take(15, &[2, 1]), [5, 6, 2, 1]);
-        assert_eq!(name.take(20, &[4, 3]), [5, 6, 2, 1, 4, 3]);
-        assert_eq!(name.take(25, &[6, 5]), [5, 6, 2, 1, 4, 3]);
+        assert_eq!(name.take(15, &[2, 1]), [2, 1]);
+        assert_eq!(name.take(20, &[4, 3]), [2, 1, 4, 3]);
+        assert_eq!(name.take(25, &[6, 5]), [2, 1, 4, 3, 6, 5]);
+        for second in (30..330).step_by(15) {
+            name.take(second, &[1, 2]);
+            name.take(second + 5, &[3, 4]);
+            assert_eq!(name.take(second + 10, &[5, 6]), [2, 1, 4, 3, 6, 5]);
+        }
         // Twenty TTLs later those that were in no answer leave; those in answers stay in their places.
-        for second in (30..130).step_by(5) {
+        for second in (330..430).step_by(5) {
             name.take(second, &[1, 4]);
         }
-        assert_eq!(name.take(130, &[1, 4]), [1, 4]);
+        assert_eq!(name.take(430, &[1, 4]), [1, 4]);
     }
 
     #[test]
