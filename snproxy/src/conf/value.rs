@@ -420,8 +420,10 @@ pub(super) fn addresses(name: &str, world: &World<'_>) -> Result<Box<[IpAddr]>, 
 pub(super) fn kept(found: &[IpAddr]) -> Box<[IpAddr]> {
     let mut kept: Vec<IpAddr> = Vec::new();
     for family in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
+        // Each has room of its own: what comes and goes in one family must not touch the other.
+        let most = kept.len() + MAX_ADDRS;
         for ip in found.iter().map(IpAddr::to_canonical).filter(family) {
-            if kept.len() < MAX_ADDRS && !kept.contains(&ip) {
+            if kept.len() < most && !kept.contains(&ip) {
                 kept.push(ip);
             }
         }

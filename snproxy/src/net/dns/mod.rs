@@ -81,7 +81,10 @@ pub enum Answer {
 
 /// Version of the files that names depend on.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Stamp([Option<(u64, u64, i64, i64, u64)>; 2]);
+pub struct Stamp([Option<FileStamp>; 2]);
+
+/// Device, inode, time in seconds and nanoseconds, size.
+type FileStamp = (u64, u64, i64, i64, u64);
 
 impl Stamp {
     pub fn now() -> Self {
@@ -89,7 +92,7 @@ impl Stamp {
     }
 }
 
-fn stamp(path: &str) -> Option<(u64, u64, i64, i64, u64)> {
+fn stamp(path: &str) -> Option<FileStamp> {
     let file = fs::metadata(path).ok()?;
     let (dev, ino) = (file.dev(), file.ino());
     Some((dev, ino, file.mtime(), file.mtime_nsec(), file.size()))

@@ -105,7 +105,7 @@ impl Resolver {
         }
     }
 
-    /// The names that may be meant, in order. Source: resolv.conf(5), `search` and `ndots`; glibc, res_query.c.
+    /// The names that may be meant, in order. Source: resolv.conf(5), `search` and `ndots`; `res_query.c` of glibc.
     pub(super) fn candidates(&self, name: &str) -> Vec<String> {
         if name.ends_with('.') {
             return vec![name.to_owned()];
