@@ -50,6 +50,9 @@ pub struct Status {
     pub services: Vec<Service>,
     /// Those in which somebody waits.
     pub queues: Vec<Queue>,
+    /// Ports whose silent clients wait for PROXYWAIT, and PROXY headers delayed by that so far.
+    #[serde(default)]
+    pub header_delays: BTreeMap<u16, u64>,
     #[serde(default)]
     pub limits: Limits,
 }
@@ -317,6 +320,9 @@ pub struct Explain {
     /// The order is one of several that chance may give.
     pub by_chance: bool,
     pub limits: Vec<String>,
+    /// What holds for PROXY headers of the client, in words.
+    #[serde(default)]
+    pub headers: Vec<String>,
     /// Those that would be tried, in order, then the others.
     pub candidates: Vec<Candidate>,
     /// How it would end if all of them failed.

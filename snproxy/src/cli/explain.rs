@@ -45,6 +45,9 @@ fn print(explain: &Explain) {
     for limit in &explain.limits {
         println!("limit   {limit}");
     }
+    for header in &explain.headers {
+        println!("header  {header}");
+    }
     if explain.by_chance {
         println!("One of many possible orders, for this policy draws:");
     }

@@ -9,6 +9,8 @@ use super::{DONE, client, health, routes};
 
 /// Pods shown as text; JSON has all.
 const MOST_PODS: usize = 50;
+/// Ports with delayed PROXY headers that are shown as text.
+const MOST_DELAYS: usize = 10;
 
 pub(super) fn status(root: &Root, json: bool) -> anyhow::Result<u8> {
     let answer = client::ask(root, &Method::GET, "/status")?;
@@ -66,6 +68,7 @@ fn print(status: &Status) {
             queue.what
         );
     }
+    print_header_delays(status);
     let verdict = if status.reload.ok {
         "in force"
     } else {
@@ -120,6 +123,24 @@ fn print(status: &Status) {
     if !status.apps.is_empty() {
         println!();
         routes::print_apps(&status.apps);
+    }
+}
+
+fn print_header_delays(status: &Status) {
+    let ports = status.header_delays.iter().take(MOST_DELAYS);
+    let ports: Vec<_> = ports
+        .map(|(port, count)| format!("{port} ({count})"))
+        .collect();
+    if !ports.is_empty() {
+        let more = match status.header_delays.len().saturating_sub(MOST_DELAYS) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        println!(
+            "header       PROXYWAIT delays PROXY headers of silent clients of port {}{more}; \
+             if clients send none, set CLIENTPROXY PORT never",
+            ports.join(", ")
+        );
     }
 }
 

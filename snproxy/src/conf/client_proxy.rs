@@ -1,5 +1,6 @@
 //! CLIENTPROXY: from which clients a PROXY header is read, and how much of it is passed on.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -94,15 +95,17 @@ pub(super) fn client_proxy(value: Field<'_>, findings: &mut Findings<'_>) -> Opt
     })
 }
 
-pub(super) fn show_client_proxy(client_proxy: &ClientProxy) -> String {
-    let private = client_proxy.private.then(|| PRIVATE.to_owned());
-    let networks = client_proxy.networks.iter().map(ToString::to_string);
-    let sources: Vec<_> = private.into_iter().chain(networks).collect();
-    let mode = client_proxy.mode;
-    if sources.is_empty() {
-        mode.to_string()
-    } else {
-        format!("{mode} {}", sources.join(","))
+/// The value as proxy.conf takes it.
+impl fmt::Display for ClientProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let private = self.private.then(|| PRIVATE.to_owned());
+        let networks = self.networks.iter().map(ToString::to_string);
+        let sources: Vec<_> = private.into_iter().chain(networks).collect();
+        write!(f, "{}", self.mode)?;
+        if !sources.is_empty() {
+            write!(f, " {}", sources.join(","))?;
+        }
+        Ok(())
     }
 }
 

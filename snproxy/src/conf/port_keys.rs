@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::client_proxy::{client_proxy, show_client_proxy};
+use super::client_proxy::client_proxy;
 use super::keys::{Key, Scope, Unset, set};
 use super::port_value::{
     balance, bind, check, count, fate, lifetime, limit, locality, over_limit, percent, persist,
@@ -102,7 +102,7 @@ port_keys! {
 
     "CLIENTPROXY" "detect private"
     "clients whose PROXY headers are read: `detect` (by the first bytes), `require` or `never`, then the sources: `private` (loopback, this host, RFC 1918, RFC 6598, link-local, unique local) and networks; none: all clients; what other clients send is payload; see [PROXY headers of clients](#proxy-headers-of-clients)"
-    client_proxy: client_proxy, show_client_proxy;
+    client_proxy: client_proxy, ToString::to_string;
 
     "PROXYWAIT" "1s"
     "how long a client may keep silent before a PROXY header is made for it, where CLIENTPROXY lets it send one; `0` waits not at all"

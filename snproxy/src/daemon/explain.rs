@@ -63,6 +63,7 @@ impl Daemon {
             balance: conf.balance.to_string(),
             by_chance: conf.balance.policy.is_by_chance(),
             limits: self.limits(&table, port),
+            headers: self.headers(&table, port, from),
             candidates,
             verdict,
         }

@@ -9,6 +9,7 @@ mod doubt;
 mod drain;
 mod explain;
 mod gone;
+mod headers;
 mod hosts;
 mod look;
 mod names;

@@ -88,6 +88,7 @@ impl Daemon {
             certificate_sources: self.certificate_sources(),
             services: self.names.services.status(),
             queues: self.queues(),
+            header_delays: self.header_delays(&table),
             limits: api::Limits {
                 connections: table.conf.max_conn,
                 descriptors_open: descriptors_open(),

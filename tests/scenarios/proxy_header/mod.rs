@@ -1,6 +1,7 @@
 //! What a pod hears before its client: every row of the decision table, at the socket.
 
 mod client_proxy;
+mod delays;
 mod sources;
 
 use snproxy_tests::{Conn, Ended, Figure, Host, Net, Pod, check, print_figure};

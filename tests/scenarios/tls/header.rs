@@ -1,7 +1,7 @@
 //! PROXY headers beside TLS: they come and go in plain, ahead of the handshake.
 
 use super::{Ground, NAME, POD, PORT, SOON, greeting};
-use snproxy_tests::{Conn, Ended, Net, Pod, TlsConn, eventually};
+use snproxy_tests::{Conn, Ended, Net, PROXY_PORT, Pod, TlsConn, eventually};
 use std::{sync::mpsc, time::Duration};
 
 #[test]
@@ -139,6 +139,29 @@ fn a_pod_of_another_host_hears_of_the_client_ahead_of_tls() {
         "{log}"
     );
     assert!(told.recv_timeout(Duration::from_millis(100)).is_err());
+}
+
+#[test]
+fn header_for_an_unknown_client_has_the_ends_of_the_connection() {
+    let ground = Ground::securing("");
+    let (pod, told) = telling(&ground);
+    let host = ground.host();
+    let pod = host.pod(POD, pod);
+    host.mappings("1024:30000:900:true\n")
+        .conf("HEALTH", "passive")
+        .conf("PEERS", "any")
+        .start();
+    // As the first proxies call, who name no client.
+    let conn = host.open(PROXY_PORT);
+    conn.send("PROXY TCP4 1.2.3.4 1.2.3.4 123 1024\r\n");
+    // The header goes out ahead of TLS, not through the peer's payload.
+    assert_eq!(conn.line(), "SENDPROXY=false");
+    assert_eq!(conn.read(8), b"after it");
+    let visit = pod.visit(0);
+    let (from, to) = (visit.peer(), visit.local());
+    let (from_ip, to_ip) = (from.ip(), to.ip());
+    let own = format!("PROXY TCP4 {from_ip} {to_ip} {} {POD}\r\n", from.port());
+    assert_eq!(told.recv_timeout(SOON).unwrap(), own);
 }
 
 #[test]
