@@ -13,6 +13,12 @@ const SAID: &[(&str, i32, &str)] = &[
     ),
     ("tls-client --src :5000", 1, "No certificate specified"),
     ("tls-server --src :5000", 1, "No certificate specified"),
+    (
+        "tls-server --src :5000 --dst 10.0.0.1:1 --tlscertpath /nowhere --accept-proxy",
+        1,
+        "snproxy: --accept-proxy needs the networks of the proxies here, such as --accept-proxy=10.0.0.0/8: \
+         a header ahead of TLS is read from listed networks only",
+    ),
     // As go-proxy looks at them in this order.
     ("tls-server", 1, "No certificate specified"),
     (

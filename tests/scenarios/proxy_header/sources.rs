@@ -81,6 +81,33 @@ fn public_client_cannot_name_its_address() {
 }
 
 #[test]
+fn app_takes_headers_of_the_sources_that_it_lists() {
+    const FILE: &str = r#"{"Apps":[
+      {"Name":"all","Ports":[1024],"Targets":[{"Addr":"127.0.0.1:30000","SendProxy":"v1"}]},
+      {"Name":"some","Ports":[1025],"ClientProxy":"detect 198.51.100.0/24",
+       "Targets":[{"Addr":"127.0.0.1:30001","SendProxy":"v1"}]}]}"#;
+    let net = net_with_public(&["host"]);
+    let host = net.host("host");
+    let [private, public] = [30000, 30001].map(|port| host.pod(port, Pod::recording()));
+    host.conf("APPSCONF", "config.json")
+        .replace("config.json", FILE)
+        .start();
+    let header = &headers()[0];
+    for (port, pod, is_public) in [(1024, &private, false), (1025, &public, true)] {
+        let conns = [host.open(port), open_public(&net, host.port(port))];
+        for (visit, conn) in conns.into_iter().enumerate() {
+            let is_read = is_public == (visit == 1);
+            let made = made(&conn, host, port);
+            let got = heard(&conn, pod, visit, header);
+            check(
+                &got,
+                &[if is_read { &[] } else { &made[..] }, header].concat(),
+            );
+        }
+    }
+}
+
+#[test]
 fn public_client_is_not_waited_for() {
     let net = net_with_public(&["host"]);
     let host = net.host("host");

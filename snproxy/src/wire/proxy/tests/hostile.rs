@@ -48,6 +48,33 @@ fn a_million_damaged_headers_are_answered_once_and_for_all() {
 }
 
 #[test]
+fn stripped_header_has_the_same_ends_and_no_identity() {
+    let mut seeded = Seeded::new(11);
+    let mut stripped = 0;
+    for _ in 0..20_000 {
+        let mut bytes = seeded.header();
+        if seeded.below(2) == 0 {
+            seeded.damage(&mut bytes);
+        }
+        let Ok(Decoded::Done { value, used }) = decode(&bytes) else {
+            continue;
+        };
+        let header = &bytes[..used];
+        let Some(kept) = strip_identity(header) else {
+            continue;
+        };
+        stripped += 1;
+        let text = header.escape_ascii();
+        let used = kept.len();
+        assert!(used < header.len(), "{text}");
+        assert_eq!(decode(&kept), Ok(Decoded::Done { value, used }), "{text}");
+        assert_eq!(strip_identity(&kept), None, "{text}");
+    }
+    // The cluster port of our own headers, and blocks of LOCAL.
+    assert!(stripped > 1000, "{stripped}");
+}
+
+#[test]
 fn every_cut_of_a_damaged_header_is_answered_alike() {
     let mut seeded = Seeded::new(3);
     for _ in 0..5_000 {
