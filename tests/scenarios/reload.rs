@@ -93,6 +93,8 @@ fn an_added_port_works_a_removed_one_is_refused_and_its_connection_goes_on() {
     let added = eventually(SOON, "the added port works", || {
         host.attempt(1025).connected().is_some()
     });
+    let changes = r#"added="ports 1025" removed="ports 1024""#;
+    eventually(SOON, "the log names both", || host.log().contains(changes));
     let removed = added
         + eventually(SOON, "the removed port is refused", || {
             host.is_refused(1024)

@@ -155,6 +155,9 @@ pub struct PortCounts {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct HostCounts {
     pub up: usize,
+    /// They said that they are about to end: they get no new connections.
+    #[serde(default)]
+    pub draining: usize,
     pub down: usize,
 }
 
@@ -365,6 +368,8 @@ pub struct Host {
     pub name: String,
     pub address: String,
     pub up: bool,
+    #[serde(default)]
+    pub draining: bool,
     /// Of one that is down: time until it is tried again.
     pub retry_ms: Option<u64>,
     /// Whether it says how many pods it has; one that does not counts as one pod.

@@ -82,6 +82,7 @@ fn print_hosts(routes: &Routes) {
     println!("{:<24} {:<24} STATE", "HOST", "ADDRESS");
     for host in &routes.hosts {
         let state = match host.retry_ms {
+            _ if host.draining => "drains, gets no new connections".to_owned(),
             Some(retry) => format!("down, tried again in {:.1} s", seconds(retry)),
             None if host.published => "up, in the cluster directory".to_owned(),
             None if host.counts_pods => "up".to_owned(),

@@ -24,10 +24,15 @@ pub(super) fn status(root: &Root, json: bool) -> anyhow::Result<u8> {
 
 fn print(status: &Status) {
     print_head(status);
-    if status.hosts.up + status.hosts.down > 0 {
+    let hosts = &status.hosts;
+    if hosts.up + hosts.draining + hosts.down > 0 {
+        let draining = match hosts.draining {
+            0 => String::new(),
+            draining => format!(", {draining} draining"),
+        };
         println!(
-            "other hosts  {} up, {} down",
-            status.hosts.up, status.hosts.down
+            "other hosts  {} up{draining}, {} down",
+            hosts.up, hosts.down
         );
     }
     if let Some(directory) = &status.directory {

@@ -1,5 +1,6 @@
 //! Stop accepting, let connections end, cut what is left at the deadline.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::admin::Asked;
+use crate::flow::drain_notice;
 use crate::net::listener;
 
 use super::{Command, Daemon};
@@ -31,6 +33,7 @@ impl Daemon {
         self.answer_callers();
         let conf = Arc::clone(&self.shared.table.load().conf);
         self.leave_directory().await;
+        self.announce_drain(commands, asked).await;
         // New connections are refused from here on; those already queued would be reset by closing the
         // listener, so they are accepted first.
         self.steerer.detach();
@@ -85,6 +88,33 @@ impl Daemon {
             }
         }
         info!("stopped");
+    }
+
+    /// Tells other hosts before anything is refused: their clients go to others from then on.
+    async fn announce_drain(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        asked: &mut mpsc::Receiver<Asked>,
+    ) {
+        let shared = Arc::clone(&self.shared);
+        let mut notice = pin!(drain_notice::send(&shared));
+        loop {
+            tokio::select! {
+                // An end at once closes the channel.
+                _ = async {}, if commands.is_closed() => return,
+                hosts = &mut notice => {
+                    if hosts > 0 {
+                        info!(hosts, "other hosts know of the drain");
+                    }
+                    return;
+                }
+                command = commands.recv() => match command {
+                    Some(Command::End) | None => commands.close(),
+                    Some(command) => self.execute(command),
+                },
+                Some(question) = asked.recv() => self.answer(question),
+            }
+        }
     }
 
     /// Accepts until the queue is empty: on a busy machine it may outlast the grace.

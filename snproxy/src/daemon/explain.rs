@@ -275,7 +275,9 @@ impl Look<'_> {
         if self.asker.kept == Some(peer.addr()) {
             why.push("PERSIST: the client's network was here last".to_owned());
         }
-        if !peer.is_up() {
+        if peer.drains(self.now) {
+            why.push("it drains".to_owned());
+        } else if !peer.is_up() {
             why.push("its proxy is not reached".to_owned());
         }
         if let Some(answers) = &self.answers {

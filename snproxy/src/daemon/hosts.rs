@@ -13,10 +13,11 @@ pub(super) fn greet(shared: &Arc<Shared>, table: &Table) {
     }
 }
 
-/// Asks those of the other hosts that are away and due.
+/// Asks those of the other hosts that are away and due, and those that drain: whether they have ended.
 pub(super) fn probe(shared: &Arc<Shared>, table: &Table, now: Instant) {
     for (at, peer) in table.peers.list().iter().enumerate() {
-        if peer.upstream.health().due(now) {
+        let drains = peer.is_draining() && peer.upstream.is_up();
+        if drains || peer.upstream.health().due(now) {
             questions::probe(shared, &table.peers, at, table.conf.dial_from);
         }
     }

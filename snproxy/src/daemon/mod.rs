@@ -3,6 +3,7 @@
 mod addresses;
 mod aside;
 mod certs;
+mod changes;
 mod crowd;
 mod directory;
 mod doubt;

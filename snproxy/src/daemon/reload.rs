@@ -18,6 +18,7 @@ use crate::sys::memory;
 
 use super::Daemon;
 use super::certs::Certs;
+use super::changes::Changes;
 use super::doubt::MappingsFile;
 use super::look::{Before, Found, Good, judge, parse};
 use super::names::changed_names;
@@ -352,6 +353,10 @@ impl Daemon {
         self.steerer.note_foreign(&table, foreign);
         let (generation, mappings) = (table.generation, table.conf.mappings.len());
         let addresses = changed_names(&old.conf, &table.conf);
+        let changes = match why {
+            Why::Nodes | Why::Names => Changes::default(),
+            Why::Changed | Why::Asked => Changes::between(&old.conf, &table.conf),
+        };
         let keepalive = table.conf.keepalive;
         if let Some(listener) = &self.listener {
             tune_anew(listener, keepalive);
@@ -383,11 +388,19 @@ impl Daemon {
         if why == Why::Nodes {
             debug!(generation, "nodes in force");
         } else {
+            let Changes {
+                added,
+                changed,
+                removed,
+            } = changes;
             info!(
                 generation,
                 mappings,
                 steered = ports.steer,
                 refused = ports.refuse,
+                added,
+                changed,
+                removed,
                 addresses,
                 "configuration in force"
             );

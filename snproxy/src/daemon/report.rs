@@ -45,6 +45,7 @@ impl Daemon {
         let waiting = shared.live.waiting();
         let others = table.peers.list();
         let up = others.iter().filter(|peer| peer.is_up()).count();
+        let draining = others.iter().filter(|peer| peer.drains(now)).count();
         api::Status {
             state: if self.draining { "draining" } else { "running" }.to_owned(),
             pid: std::process::id(),
@@ -57,7 +58,8 @@ impl Daemon {
             ports: self.steerer.port_counts(),
             hosts: api::HostCounts {
                 up,
-                down: others.len() - up,
+                draining,
+                down: others.len() - up - draining,
             },
             directory: self.directory.state(&table),
             connections: api::Connections {
@@ -202,6 +204,7 @@ impl Daemon {
             name: peer.name.to_string(),
             address: peer.addr().to_string(),
             up: peer.is_up(),
+            draining: peer.drains(now),
             retry_ms: peer
                 .upstream
                 .health()

@@ -2,6 +2,7 @@
 
 mod call;
 pub mod cluster;
+pub mod drain_notice;
 pub mod end;
 pub mod header;
 pub mod limits;
@@ -22,6 +23,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::pin::{Pin, pin};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -34,7 +36,7 @@ use tokio::time::Instant;
 use tracing::field::display;
 use tracing::{debug, info, warn};
 
-use crate::addr::{ClusterPort, canonical};
+use crate::addr::{ClusterPort, PortSet, canonical};
 use crate::conf::SendProxy;
 use crate::net::check::CheckError;
 use crate::net::dial::DialError;
@@ -44,7 +46,7 @@ use crate::pump::{self, First, Meter, Rule, Side, Stop, Timeout};
 use crate::route::Table;
 use crate::route::health::Event;
 use crate::route::persist::Kept;
-use crate::route::service::Upstream;
+use crate::route::service::{Service, Upstream};
 use crate::sys::stream::Stream;
 
 use end::{End, Ends};
@@ -70,6 +72,8 @@ pub struct Shared {
     pub ends: Ends,
     /// Where peers wait that have not asked for anything yet.
     pub waiting: peer::Room,
+    /// Peers get no new connections to pods of this host, which is about to end.
+    pub draining: AtomicBool,
     strangers: Seldom,
     exhausted: Seldom,
     portless: Seldom,
@@ -103,6 +107,7 @@ impl Shared {
             live: Live::new(workers),
             ends: Ends::default(),
             waiting: peer::Room::default(),
+            draining: AtomicBool::new(false),
             strangers: Seldom::default(),
             exhausted: Seldom::default(),
             portless: Seldom::default(),
@@ -223,11 +228,38 @@ impl Shared {
             None if event == Event::Served => "it answered a client".to_owned(),
             None => "it took a client's connection".to_owned(),
         };
-        let state = if upstream.is_up() { "up" } else { "down" };
-        info!(upstream = %upstream.addr, reason, "pod is {state}");
+        let (addr, ports) = (upstream.addr, self.ports_of(upstream));
+        if upstream.is_up() {
+            info!(event = "upstream_up", upstream = %addr, ports, reason, "pod is up");
+        } else {
+            warn!(event = "upstream_down", upstream = %addr, ports, reason, "pod is down");
+        }
         self.health_changed.notify_one();
         // Connections that found all down may wait for it.
         self.answered.notify_waiters();
+    }
+
+    /// The ports that an upstream serves, for the log: the first few, and a count.
+    fn ports_of(&self, upstream: &Upstream) -> String {
+        const MAX_NAMED: usize = 8;
+        let table = self.table.load();
+        let serves = |service: &Service<'_>| {
+            let mut pods = service.pods.iter();
+            pods.any(|pod| ptr::eq(&*pod.upstream, upstream))
+        };
+        let mut ports = PortSet::new();
+        let mut more = 0;
+        for service in table.services().filter(serves) {
+            if ports.len() < MAX_NAMED {
+                ports.insert(service.port.get());
+            } else {
+                more += 1;
+            }
+        }
+        match more {
+            0 => ports.to_string(),
+            more => format!("{ports} and {more} more"),
+        }
     }
 }
 

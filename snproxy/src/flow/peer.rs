@@ -11,6 +11,7 @@ mod tests;
 
 use std::net::{Shutdown, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -32,7 +33,8 @@ use super::live::Waiting;
 use super::reach::{asker, connect, keep};
 use super::reached::Reached;
 use super::timeouts::{Sees, timeouts};
-use super::{Client, Closed, Found, Opens, Shared, Stated, Way, header, questions, random};
+use super::{Client, Closed, Found, Opens, Shared, Stated, Way};
+use super::{drain_notice, header, questions, random};
 
 use greet::{greet, may_be_plain};
 
@@ -132,10 +134,28 @@ impl Caller<'_> {
                     return Box::pin(self.connect(table, cluster_port, ends, id)).await;
                 }
                 Request::Count { cluster_port } => {
-                    self.say(Reply::Pods(pods(&table, cluster_port))).await?;
+                    self.say(self.count(&table, cluster_port)).await?;
+                    self.has_answered = true;
+                }
+                Request::Drain { proxy_port } => {
+                    let source = self.addr.ip();
+                    drain_notice::verify(self.shared, &table, source, proxy_port).await;
+                    self.say(Reply::Drains).await?;
                     self.has_answered = true;
                 }
             }
+        }
+    }
+
+    /// A host that drains has no pods for others, and says so where it is probed: by its own port.
+    fn count(&self, table: &Table, cluster_port: ClusterPort) -> Reply {
+        if !self.shared.draining.load(Relaxed) {
+            return Reply::Pods(pods(table, cluster_port));
+        }
+        if cluster_port.get() == table.conf.port {
+            Reply::Drains
+        } else {
+            Reply::Pods(0)
         }
     }
 

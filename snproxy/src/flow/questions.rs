@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::addr::ClusterPort;
 use crate::net::dial::Options;
@@ -27,7 +27,7 @@ use super::peer_tls::{Limits, Opened, Plain, may_be_plain, open};
 const CONNECT_LIMIT: Duration = Duration::from_millis(900);
 /// A host that says nothing for this long is away, or too busy to be of use.
 pub(super) const SILENCE: Duration = Duration::from_millis(750);
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     connect: CONNECT_LIMIT,
     greet: SILENCE,
 };
@@ -67,6 +67,23 @@ impl Default for Questions {
             stays: Semaphore::new(MAX_STAYS),
         }
     }
+}
+
+impl Questions {
+    /// The right to connect, for as long as it is held.
+    pub(super) async fn connects(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.connects.acquire().await.ok()
+    }
+}
+
+/// What a probe finds out of a host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum HostState {
+    Up,
+    Down,
+    /// It serves on, and takes no new connections of others.
+    Drains,
 }
 
 /// How many pods serve this port?
@@ -167,8 +184,7 @@ enum Stopped {
 
 async fn questions_over(asked: &Asked, questions: &mut mpsc::Receiver<Question>) -> Stopped {
     let pool = &asked.shared.questions;
-    // Nobody closes the semaphore.
-    let connecting = pool.connects.acquire().await.ok();
+    let connecting = pool.connects().await;
     let (shared, peer) = (&asked.shared, asked.peer());
     let opened = open(shared, peer, options(asked.from), LIMITS).await;
     let Opened { connection, plain } = match opened {
@@ -269,10 +285,10 @@ pub fn probe(shared: &Arc<Shared>, peers: &Arc<Peers>, at: usize, from: Option<I
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let probing = shared.questions.probes.acquire().await.ok();
-        let lives = lives(&shared, &peer, from).await;
+        let state = lives(&shared, &peer, from).await;
         drop(probing);
-        if let Some(lives) = lives {
-            note_host(&peer, lives);
+        if let Some(state) = state {
+            note_state(&peer, state);
         }
         drop(turn);
         shared.answered.notify_waiters();
@@ -289,21 +305,26 @@ pub(super) fn heard_from(shared: &Arc<Shared>, table: &Table, source: IpAddr) {
 }
 
 /// Without keepalive: no such connection waits for long.
-fn options(from: Option<IpAddr>) -> Options {
+pub(super) fn options(from: Option<IpAddr>) -> Options {
     Options {
         from,
         ..Options::default()
     }
 }
 
-/// What a probe says: that the host lives, that it does not, or nothing.
-async fn lives(shared: &Shared, peer: &Peer, from: Option<IpAddr>) -> Option<bool> {
+/// The state of a host, by a connection to it; `None` where it says nothing of the host.
+pub(super) async fn lives(shared: &Shared, peer: &Peer, from: Option<IpAddr>) -> Option<HostState> {
     let opened = open(shared, peer, options(from), LIMITS).await;
     let Opened { connection, plain } = match opened {
         Ok(opened) => opened,
         Err(error) => {
             debug!(host = %peer.name, %error, "probe");
-            return error.upstream_lives();
+            let lives = error.upstream_lives()?;
+            return Some(if lives {
+                HostState::Up
+            } else {
+                HostState::Down
+            });
         }
     };
     // Whatever it is: a port that exists, of which this host needs not have a pod.
@@ -314,13 +335,40 @@ async fn lives(shared: &Shared, peer: &Peer, from: Option<IpAddr>) -> Option<boo
     if plain == Plain::Remembered && matches!(said, Said::Closed | Said::Lost(_)) {
         shared.peer_speech.forget_plain(peer.addr());
     }
-    match said {
+    Some(match said {
+        Said::Reply(Reply::Drains, _) => HostState::Drains,
         // A close is what a proxy says that knows no such question.
-        Said::Reply(..) | Said::Closed | Said::Garbage => Some(true),
-        Said::Silent | Said::Lost(_) => Some(false),
+        Said::Reply(..) | Said::Closed | Said::Garbage => HostState::Up,
+        Said::Silent | Said::Lost(_) => HostState::Down,
         Said::NotGreeted(error) => {
             shared.peer_speech.say_untrusted(peer, &error);
-            Some(false)
+            HostState::Down
+        }
+    })
+}
+
+/// Notes what a probe found out.
+pub(super) fn note_state(peer: &Peer, state: HostState) {
+    let addr = peer.addr();
+    match state {
+        HostState::Down => {
+            note_host(peer, false);
+        }
+        HostState::Drains => {
+            peer.upstream.report(true, std::time::Instant::now());
+            if peer.set_draining(true) {
+                info!(
+                    event = "host_drains", host = %peer.name, %addr,
+                    "host drains, it gets no new connections"
+                );
+            }
+        }
+        HostState::Up => {
+            let has_drained = peer.set_draining(false);
+            let was_down = peer.upstream.report(true, std::time::Instant::now());
+            if has_drained || was_down {
+                info!(event = "host_up", host = %peer.name, %addr, "host is up");
+            }
         }
     }
 }
@@ -328,9 +376,17 @@ async fn lives(shared: &Shared, peer: &Peer, from: Option<IpAddr>) -> Option<boo
 /// Notes whether another host's proxy was reached; true when it went up or down by it.
 pub(super) fn note_host(peer: &Peer, reached: bool) -> bool {
     let is_news = peer.upstream.report(reached, std::time::Instant::now());
-    if is_news {
-        let state = if reached { "up" } else { "down" };
-        info!(host = %peer.name, addr = %peer.addr(), "host is {state}");
+    if !is_news {
+        return false;
+    }
+    let addr = peer.addr();
+    if peer.is_draining() {
+        // That it accepts no more was announced.
+        debug!(host = %peer.name, %addr, reached, "host drains");
+    } else if reached {
+        info!(event = "host_up", host = %peer.name, %addr, "host is up");
+    } else {
+        warn!(event = "host_down", host = %peer.name, %addr, "host is down");
     }
     is_news
 }

@@ -1,10 +1,11 @@
 //! What proxies say to each other on PORT: one line asks, one line answers, and payload follows.
 //!
-//! Spoken since the first Simplenetes proxies, byte for byte; [`Request::Count`] and [`Reply::Pods`] are
-//! ours, in lines that the others answer with a close.
+//! Spoken since the first Simplenetes proxies, byte for byte; [`Request::Count`], [`Request::Drain`],
+//! [`Reply::Pods`] and [`Reply::Drains`] are ours, in lines that the others answer with a close.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::num::NonZero;
 use std::str::{self, FromStr};
 
 use bytes::{BufMut, BytesMut};
@@ -29,6 +30,8 @@ pub const MAX_REPLY: usize = "SENDPROXY=false\r\n".len();
 const NOBODY: &[u8] = b"1.2.3.4";
 /// The source port that goes with it.
 const NOBODY_PORT: u16 = 123;
+/// The second address of a [`Request::Drain`].
+const DRAINING: &[u8] = b"0.0.0.0";
 
 pub(super) const REQUEST: &str = "peer request";
 pub(super) const FIELD: &str = "peer request field";
@@ -47,7 +50,12 @@ pub enum Request {
     },
     /// How many pods serve this port?
     Count { cluster_port: ClusterPort },
+    /// The host that sends this, whose proxy port this is, drains.
+    Drain { proxy_port: ProxyPort },
 }
+
+/// Where a proxy is reached; never 0.
+pub type ProxyPort = NonZero<u16>;
 
 /// What the other one answers; a close without a byte is a no.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,6 +66,8 @@ pub enum Reply {
     Busy,
     /// So many pods take connections to the port.
     Pods(u32),
+    /// This host drains; or that another one does is noted.
+    Drains,
 }
 
 impl Request {
@@ -87,6 +97,7 @@ impl Request {
                 (client, asked, port, cluster_port.get())
             }
             Self::Count { cluster_port } => (nobody, nobody, cluster_port.get(), 0),
+            Self::Drain { proxy_port } => (nobody, Ipv4Addr::UNSPECIFIED, proxy_port.get(), 0),
         };
         let written = write!(out, "PROXY TCP4 {client} {asked} {port} {cluster_port}\r\n");
         debug_assert!(written.is_ok(), "BytesMut grows");
@@ -104,6 +115,7 @@ impl Reply {
                 let written = write!(out, "PODS={}\r\n", pods.min(u32::from(u16::MAX)));
                 debug_assert!(written.is_ok(), "BytesMut grows");
             }
+            Self::Drains => out.put_slice(b"DRAINS\r\n"),
         }
     }
 }
@@ -113,7 +125,8 @@ impl Reply {
 /// Shape: `PROXY TCP4 <client> <asked> <client port> <cluster port>\r\n`, one space between fields, at most
 /// [`MAX_LINE`] bytes. Any bytes but space, CR and LF fill the middle three; only two IPv4 addresses and a
 /// port name a client, and the constants `1.2.3.4 1.2.3.4 123` name none. The cluster port has no sign and
-/// no leading zero. `PROXY TCP4 1.2.3.4 1.2.3.4 <cluster port> 0\r\n` is a [`Request::Count`].
+/// no leading zero. `PROXY TCP4 1.2.3.4 1.2.3.4 <cluster port> 0\r\n` is a [`Request::Count`], and
+/// `PROXY TCP4 1.2.3.4 0.0.0.0 <proxy port> 0\r\n` a [`Request::Drain`].
 /// Errors: [`Invalid`] names the first part that breaks the shape, without waiting for the line's end;
 /// close the connection without a byte.
 pub fn decode_request(bytes: &[u8]) -> Result<Decoded<Request>, Invalid> {
@@ -126,7 +139,7 @@ pub fn decode_request(bytes: &[u8]) -> Result<Decoded<Request>, Invalid> {
 
 /// Reads an answer from the start of what a peer sent.
 ///
-/// Shape: `SENDPROXY=true\r\n`, `SENDPROXY=false\r\n`, `BUSY\r\n`, or `PODS=<0-65535>\r\n`.
+/// Shape: `SENDPROXY=true\r\n`, `SENDPROXY=false\r\n`, `BUSY\r\n`, `PODS=<0-65535>\r\n`, or `DRAINS\r\n`.
 /// Errors: [`Invalid`] on the first byte that no answer has in its place.
 pub fn decode_reply(bytes: &[u8]) -> Result<Decoded<Reply>, Invalid> {
     reader::decode(bytes, |reader| match reader.byte()? {
@@ -150,6 +163,10 @@ pub fn decode_reply(bytes: &[u8]) -> Result<Decoded<Reply>, Invalid> {
             reader.literal(b"\n", REPLY)?;
             Ok(Reply::Pods(pods.into()))
         }
+        b'D' => {
+            reader.literal(b"RAINS\r\n", REPLY)?;
+            Ok(Reply::Drains)
+        }
         _ => Err(Invalid(REPLY).into()),
     })
 }
@@ -160,10 +177,19 @@ fn read_request(reader: &mut Reader<'_>) -> Result<Request, Stop> {
     let asked = field(reader)?;
     let client_port = field(reader)?;
     if reader.rest().first() == Some(&b'0') {
-        let counted = parse(client_port).filter(|_| client == NOBODY && asked == NOBODY);
-        let cluster_port = counted.and_then(ClusterPort::new).ok_or(Invalid(PORT))?;
+        let port = parse(client_port).filter(|_| client == NOBODY);
+        let request = match asked {
+            NOBODY => port
+                .and_then(ClusterPort::new)
+                .map(|cluster_port| Request::Count { cluster_port }),
+            DRAINING => port
+                .and_then(ProxyPort::new)
+                .map(|proxy_port| Request::Drain { proxy_port }),
+            _ => None,
+        };
+        let request = request.ok_or(Invalid(PORT))?;
         reader.literal(b"0\r\n", PORT)?;
-        return Ok(Request::Count { cluster_port });
+        return Ok(request);
     }
     let cluster_port = ClusterPort::new(reader.decimal(b'\r', PORT)?).ok_or(Invalid(PORT))?;
     reader.literal(b"\n", LINE_END)?;

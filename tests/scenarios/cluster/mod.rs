@@ -1,6 +1,7 @@
 //! Several hosts, each with its snproxy: any client reaches any cluster port, on whichever host serves it.
 
 mod balance;
+mod drain;
 mod failover;
 mod header;
 mod hosts;

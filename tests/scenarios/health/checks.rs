@@ -72,6 +72,11 @@ fn a_port_whose_pods_all_hang_says_so_refuses_and_comes_back() {
     let log = host.log();
     assert_eq!(count_in(&log, "all pods are down"), 1, "{log}");
     assert_eq!(count_in(&log, "pod is down"), 1, "{log}");
+    let mut lines = log.lines();
+    let line = lines.find(|line| line.contains("upstream_down"));
+    let line = line.expect("the event of the pod");
+    assert!(line.contains(" WARN pod is down"), "{line}");
+    assert!(line.contains(r#"ports="1024-1025""#), "{line}");
 
     nginx.thaw();
     eventually(SOON, "the port is steered", || host.action(1024) == "steer");

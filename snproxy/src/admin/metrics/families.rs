@@ -180,7 +180,12 @@ pub(super) const FAMILIES: &[Family] = &[
         labels: &["state"],
         help: "The other hosts, by whether their proxies are reached",
         read: |status| {
-            let states = [("up", status.hosts.up), ("down", status.hosts.down)];
+            let hosts = &status.hosts;
+            let states = [
+                ("up", hosts.up),
+                ("draining", hosts.draining),
+                ("down", hosts.down),
+            ];
             states
                 .map(|(state, hosts)| one([state], Count(count(hosts))))
                 .into()

@@ -304,7 +304,7 @@ impl Race<'_> {
                 self.shared.peer_speech.note_plain(peer.addr());
                 Answer::NotHere
             }
-            Said::Reply(Reply::Pods(_), _) | Said::Garbage => {
+            Said::Reply(Reply::Pods(_) | Reply::Drains, _) | Said::Garbage => {
                 search.note(Over::NoUpstream);
                 debug!(host = %peer.name, addr = %peer.addr(), "the answer is none of the protocol");
                 Answer::NotHere

@@ -7,7 +7,7 @@ mod answers;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -21,6 +21,8 @@ pub use answers::{Answer, Answers, Remembered, Share, Standing};
 
 /// How long a proxy that does not count its pods is not asked to.
 const PLAIN_FOR: Duration = Duration::from_mins(1);
+/// How long a host that drained and does not come back is shown as one that drains.
+const DRAIN_SHOWN: Duration = Duration::from_mins(5);
 /// Answers that are remembered (24 bytes each): 65,536 ports of four other hosts, or 2,600 ports of a hundred.
 const MAX_CELLS: usize = 1 << 18;
 
@@ -32,6 +34,8 @@ pub struct Peer {
     pub upstream: Arc<Upstream>,
     /// Until when it is not asked for its pods, in milliseconds of [`Peers`]: it does not count them.
     plain_until: AtomicU64,
+    /// It drains: it gets no new connections. As long-lived as `upstream`.
+    draining: Arc<AtomicBool>,
 }
 
 /// The other hosts in the order of hosts.conf, and their answers.
@@ -70,13 +74,17 @@ impl Peers {
         let list: Box<[_]> = list
             .iter()
             .map(|(name, addr)| {
+                // Whether a host is reached, and drains, stays known: that is not in the file.
+                let known = known.get(addr);
                 Arc::new(Peer {
                     name: (*name).into(),
-                    // Whether a host is reached stays known: that is not in the file.
-                    upstream: known.get(addr).map_or_else(
+                    upstream: known.map_or_else(
                         || Arc::new(Upstream::new(*addr)),
                         |peer| Arc::clone(&peer.upstream),
                     ),
+                    draining: known
+                        .map(|peer| Arc::clone(&peer.draining))
+                        .unwrap_or_default(),
                     plain_until: AtomicU64::new(0),
                 })
             })
@@ -228,8 +236,27 @@ impl Peer {
         self.upstream.addr
     }
 
+    /// Whether it gets new connections: its proxy answers, and does not drain.
     pub fn is_up(&self) -> bool {
-        self.upstream.is_up()
+        self.upstream.is_up() && !self.is_draining()
+    }
+
+    /// Whether its last notice is of a drain; it may have ended by now.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Whether it counts as a host that drains, not as one that is down: for some minutes after it
+    /// stopped accepting.
+    pub fn drains(&self, now: Instant) -> bool {
+        let stopped = || self.upstream.health().since();
+        let is_new = |since| now.saturating_duration_since(since) < DRAIN_SHOWN;
+        self.is_draining() && (self.upstream.is_up() || stopped().is_none_or(is_new))
+    }
+
+    /// Notes whether it drains; returns whether that is news.
+    pub fn set_draining(&self, draining: bool) -> bool {
+        self.draining.swap(draining, Relaxed) != draining
     }
 }
 

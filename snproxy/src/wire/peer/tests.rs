@@ -85,6 +85,20 @@ fn any_text_fills_the_middle_fields_and_names_nobody() {
 }
 
 #[test]
+fn notice_of_a_drain_names_the_proxy_port() {
+    let proxy_port = ProxyPort::new(32767).unwrap();
+    let line = b"PROXY TCP4 1.2.3.4 0.0.0.0 32767 0\r\n";
+    check(line, Request::Drain { proxy_port });
+    for line in [
+        &b"PROXY TCP4 1.2.3.4 0.0.0.0 0 0"[..],
+        b"PROXY TCP4 1.2.3.4 0.0.0.0 x 0",
+        b"PROXY TCP4 1.2.3.5 0.0.0.0 32767 0",
+    ] {
+        check_refused(line, PORT);
+    }
+}
+
+#[test]
 fn a_count_is_the_one_form_that_asks_for_port_0() {
     let count = |of| Request::Count {
         cluster_port: port(of),
@@ -166,6 +180,9 @@ fn what_we_send_is_read_back_and_fits_the_shortest_limit() {
         Request::Count {
             cluster_port: port(65535),
         },
+        Request::Drain {
+            proxy_port: ProxyPort::new(65535).unwrap(),
+        },
     ] {
         let line = encoded(request);
         assert!(line.len() <= MAX_SENT, "{}", line.escape_ascii());
@@ -183,6 +200,7 @@ fn answers_are_read_as_they_are_written_and_payload_is_left_alone() {
         (Reply::Pods(0), "PODS=0\r\n"),
         (Reply::Pods(12), "PODS=12\r\n"),
         (Reply::Pods(65535), "PODS=65535\r\n"),
+        (Reply::Drains, "DRAINS\r\n"),
     ] {
         let mut out = BytesMut::new();
         reply.encode(&mut out);
