@@ -172,10 +172,6 @@ fn rewrite_under_load(net: &Net, rewrites: u32) {
     });
     let served: u32 = results.iter().map(|(served, _)| served).sum();
     let lost: Vec<_> = results.iter().flat_map(|(_, lost)| lost).collect();
-    println!(
-        "{served} connections, {} generations",
-        host.count("/generation")
-    );
     assert!(
         lost.is_empty(),
         "of {served} lost: {lost:?}\n{}",
@@ -262,13 +258,8 @@ fn file_without_its_eof_line_waits_for_a_second() {
     let warning = "portmappings.conf: warning: lost its last line `### EOF`";
     assert!(host.log().contains(warning), "{}", host.log());
     // From here on the file ends as it likes.
-    let start = Instant::now();
     host.mappings("1024:30000:900:false\n");
     eventually(SOON, "the next one is in force", || is_served(host, 1024));
-    println!(
-        "a file without the line, after one without it: {:?}",
-        start.elapsed()
-    );
 }
 
 #[test]
@@ -344,8 +335,8 @@ fn key_and_certificate_are_replaced_one_after_the_other() {
     };
     let mut random = fastrand::Rng::with_seed(7);
     for round in 0..10 {
-        let (next, before) = (ca.issue(&names), shown());
-        let files = [("key.pem", &next.key), ("cert.pem", &next.cert)];
+        let (pair, before) = (ca.issue(&names), shown());
+        let files = [("key.pem", &pair.key), ("cert.pem", &pair.cert)];
         for (file, text) in files {
             let mut writer = File::create(folder.join(file)).expect("a file");
             let (one, two) = text.as_bytes().split_at(random.usize(..text.len()));

@@ -364,6 +364,7 @@ pub struct Upstream {
 
 /// Another host's proxy.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the fields of a JSON object")]
 pub struct Host {
     pub name: String,
     pub address: String,

@@ -2,8 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use tracing::{debug, info};
+
 use crate::addr::PortSet;
+use crate::admin::api;
 use crate::conf::{App, Conf, HostAddr, Mapping, explain};
+use crate::route::Table;
+
+use super::names::changed_names;
+use super::reload::Why;
 
 /// Items of one kind that are named; ranges of ports count as one.
 const MAX_NAMED: usize = 8;
@@ -14,6 +21,8 @@ pub(super) struct Changes {
     pub added: Option<String>,
     pub changed: Option<String>,
     pub removed: Option<String>,
+    /// Names that have other addresses.
+    pub addresses: Option<String>,
 }
 
 /// One kind of items.
@@ -25,7 +34,39 @@ struct Kind<T> {
 }
 
 impl Changes {
-    pub(super) fn between(old: &Conf, new: &Conf) -> Self {
+    /// What a look at the files changed, or one at names only.
+    pub(super) fn of(why: Why, old: &Conf, new: &Conf) -> Self {
+        let changes = match why {
+            Why::Nodes | Why::Names => Self::default(),
+            Why::Changed | Why::Asked => Self::between(old, new),
+        };
+        Self {
+            addresses: changed_names(old, new),
+            ..changes
+        }
+    }
+
+    /// The line of a configuration that came into force.
+    pub(super) fn log(self, why: Why, table: &Table, ports: &api::PortCounts) {
+        let generation = table.generation;
+        if why == Why::Nodes {
+            debug!(generation, "nodes in force");
+            return;
+        }
+        info!(
+            generation,
+            mappings = table.conf.mappings.len(),
+            steered = ports.steer,
+            refused = ports.refuse,
+            added = self.added,
+            changed = self.changed,
+            removed = self.removed,
+            addresses = self.addresses,
+            "configuration in force"
+        );
+    }
+
+    fn between(old: &Conf, new: &Conf) -> Self {
         let ports = if old.mappings == new.mappings {
             Kind::default()
         } else {
@@ -73,7 +114,9 @@ impl<T: Ord> Kind<T> {
 
 fn ranges(ports: Vec<u16>) -> Option<String> {
     let mut set = PortSet::new();
-    ports.into_iter().for_each(|port| set.insert(port));
+    for port in ports {
+        set.insert(port);
+    }
     let ranges = set.ranges().into_iter().map(|(first, last)| match last {
         _ if first == last => first.to_string(),
         last => format!("{first}-{last}"),
@@ -129,12 +172,17 @@ fn apps(conf: &Conf) -> BTreeMap<String, String> {
     apps.map(|app| (app.name.to_string(), text(app))).collect()
 }
 
-fn hosts(conf: &Conf) -> BTreeMap<String, ()> {
-    let name = |host: &HostAddr| match host.name.contains(':') {
-        true => format!("[{}]:{}", host.name, host.port),
-        false => format!("{}:{}", host.name, host.port),
+/// By name and port; there is nothing else to change.
+fn hosts(conf: &Conf) -> BTreeMap<String, u16> {
+    let name = |host: &HostAddr| {
+        if host.name.contains(':') {
+            format!("[{}]:{}", host.name, host.port)
+        } else {
+            format!("{}:{}", host.name, host.port)
+        }
     };
-    conf.hosts.iter().map(|host| (name(host), ())).collect()
+    let hosts = conf.hosts.iter();
+    hosts.map(|host| (name(host), host.port)).collect()
 }
 
 /// Keys that are not at their default, with all that was set.
@@ -170,7 +218,7 @@ mod tests {
         };
         let world = World {
             resolve: &|_| Ok(vec!["10.0.0.9".parse().unwrap()]),
-            resolve_targets: &|names| names.iter().map(|_| Ok(Vec::new())).collect(),
+            resolve_all: &|names, _| names.iter().map(|_| Ok(Vec::new())).collect(),
             discovered: &|_, keys| vec![Err(String::new()); keys.len()],
             is_local: &|ip| ip == "10.0.0.1".parse::<std::net::IpAddr>().unwrap(),
             ephemeral: None,
@@ -203,6 +251,7 @@ mod tests {
             added: text("ports 1026-1027; apps c; hosts 10.0.0.3:1; keys IDLETIMEOUT"),
             changed: text("ports 1025; apps a; keys BALANCE"),
             removed: text("ports 1030; apps b; hosts 10.0.0.2:1; keys MAXCONN"),
+            addresses: None,
         };
         assert_eq!(Changes::between(&old, &new), changes);
         assert_eq!(Changes::between(&new, &new), Changes::default());

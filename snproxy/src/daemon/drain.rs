@@ -101,7 +101,7 @@ impl Daemon {
         loop {
             tokio::select! {
                 // An end at once closes the channel.
-                _ = async {}, if commands.is_closed() => return,
+                () = async {}, if commands.is_closed() => return,
                 hosts = &mut notice => {
                     if hosts > 0 {
                         info!(hosts, "other hosts know of the drain");

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tracing::{debug, error, info, warn};
+use tracing::{error, warn};
 
 use crate::admin::api;
 use crate::conf::{Conf, PortConf, Sources, default_pod_host};
@@ -21,7 +21,6 @@ use super::certs::Certs;
 use super::changes::Changes;
 use super::doubt::MappingsFile;
 use super::look::{Before, Found, Good, judge, parse};
-use super::names::changed_names;
 use super::steer::{Foreign, chain, max_listeners, wanted_listeners};
 
 /// Why the configuration is looked at; the last one comes first where several wait.
@@ -351,12 +350,7 @@ impl Daemon {
         } = *good;
         (self.set_log_level)(&table.conf);
         self.steerer.note_foreign(&table, foreign);
-        let (generation, mappings) = (table.generation, table.conf.mappings.len());
-        let addresses = changed_names(&old.conf, &table.conf);
-        let changes = match why {
-            Why::Nodes | Why::Names => Changes::default(),
-            Why::Changed | Why::Asked => Changes::between(&old.conf, &table.conf),
-        };
+        let changes = Changes::of(why, &old.conf, &table.conf);
         let keepalive = table.conf.keepalive;
         if let Some(listener) = &self.listener {
             tune_anew(listener, keepalive);
@@ -385,26 +379,7 @@ impl Daemon {
             }
         }
         let ports = self.steerer.port_counts();
-        if why == Why::Nodes {
-            debug!(generation, "nodes in force");
-        } else {
-            let Changes {
-                added,
-                changed,
-                removed,
-            } = changes;
-            info!(
-                generation,
-                mappings,
-                steered = ports.steer,
-                refused = ports.refuse,
-                added,
-                changed,
-                removed,
-                addresses,
-                "configuration in force"
-            );
-        }
+        changes.log(why, &self.shared.table.load(), &ports);
         self.loaded.in_force = seen;
         self.loaded.named = named;
         self.loaded.mappings = mappings_file;

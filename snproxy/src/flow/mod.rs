@@ -245,7 +245,7 @@ impl Shared {
         let table = self.table.load();
         let serves = |service: &Service<'_>| {
             let mut pods = service.pods.iter();
-            pods.any(|pod| ptr::eq(&*pod.upstream, upstream))
+            pods.any(|pod| ptr::eq(Arc::as_ptr(&pod.upstream), upstream))
         };
         let mut ports = PortSet::new();
         let mut more = 0;
