@@ -189,11 +189,12 @@ fn waits(conf: &Conf, all: &mut All<'_>) {
 fn unlisted(conf: &Conf, all: &mut All<'_>) {
     let is_unlisted = |kind: &PortConf| {
         let rule = &kind.client_proxy;
-        let is_asked = rule.mode == ProxyMode::Require && rule.networks.is_empty();
-        is_asked && kind.client_tls.is_some()
+        let is_listed = !rule.private && !rule.networks.is_empty();
+        rule.mode == ProxyMode::Require && !is_listed && kind.client_tls.is_some()
     };
-    let message = "CLIENTPROXY require needs networks on a port with CLIENTTLS, such as \
-                   `require 10.0.0.0/8`: a header ahead of TLS is read from listed networks only";
+    let message = "CLIENTPROXY require needs networks, without `private`, on a port with \
+                   CLIENTTLS, such as `require 10.0.0.0/8`: a header ahead of TLS is read from \
+                   listed networks only";
     at_fault("CLIENTPROXY", is_unlisted, message, conf, all);
     let is_in_vain = |kind: &PortConf| {
         let rule = &kind.client_proxy;
