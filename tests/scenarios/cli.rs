@@ -109,15 +109,17 @@ fn check_says_what_is_wrong_with_the_line_shown() {
         "2 |   1025:3000x:9:true\n",
         "|        ^^^^^\n",
         "error: expected p2c, rr, wrr, random, ordered, lc, wlc, sed, nq, fo, ovf, twos, sh or mh, found `best`\n",
-        "warning: unknown key `CLUSTERPROTS` ignored: did you mean `CLUSTERPORTS`?\n",
-        "2 error(s), 1 warning(s)\n",
+        "error: unknown key `CLUSTERPROTS`: did you mean `CLUSTERPORTS`?\n",
+        "3 error(s), 0 warning(s)\n",
     ] {
         assert!(told.contains(part), "no `{part}` in:\n{told}");
     }
     assert_eq!(text(&wrong.stdout), "");
 
     // Warnings alone are fine.
-    host.mappings("1024:30000:0:false\n").without("BALANCE");
+    host.mappings("1024:30000:0:false\n")
+        .without("BALANCE")
+        .without("CLUSTERPROTS");
     let warned = host.run(&["check"]);
     assert_eq!(warned.status.code(), Some(0));
     assert!(text(&warned.stderr).contains("warning: maxConn 0 allows no connection: always busy"));
@@ -250,6 +252,8 @@ fn exit_codes_tell_bad_usage_from_bad_files_and_from_nobody_there() {
         &["--conf"],
         &["check", "--json"],
         &["proxy.conf", "--conf", "proxy.conf"],
+        &["check", "proxy.conf", "--conf", "proxy.conf"],
+        &["status", "--check=nonsense"],
     ] {
         let output = run(host, words);
         assert_eq!(

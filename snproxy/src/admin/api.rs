@@ -4,6 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// `GET /configuration`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Configuration {
+    /// The proxy.conf or apps file that the process runs with, absolute; none without a file.
+    pub file: Option<String>,
+}
+
 /// `GET /status`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Status {

@@ -36,6 +36,7 @@ use tracing::{debug, warn};
 
 /// What a command asks of the daemon; the answer goes back through the sender.
 pub enum Asked {
+    Configuration(oneshot::Sender<api::Configuration>),
     Status(oneshot::Sender<api::Status>),
     Ports(oneshot::Sender<api::Ports>),
     Routes(oneshot::Sender<api::Routes>),
@@ -54,8 +55,21 @@ const MAX_CALLERS: usize = 32;
 /// The bound control socket; dropping it removes the file.
 pub struct Socket {
     listener: std::os::unix::net::UnixListener,
+    file: SocketFile,
+}
+
+/// The file of a bound control socket.
+#[derive(Clone, Debug)]
+pub struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Whether the file is still there, and not another one in its place.
+    pub fn is_in_place(&self) -> bool {
+        identity(&self.path).is_ok_and(|now| now == self.identity)
+    }
 }
 
 /// Device and inode of what stands at `path`.
@@ -102,9 +116,16 @@ impl Socket {
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener,
-            path: path.to_owned(),
-            identity: identity(path)?,
+            file: SocketFile {
+                path: path.to_owned(),
+                identity: identity(path)?,
+            },
         })
+    }
+
+    /// The file that clients connect to.
+    pub fn file(&self) -> &SocketFile {
+        &self.file
     }
 
     /// Answers callers until dropped.
@@ -149,8 +170,8 @@ async fn serve<S, F>(
 impl Drop for Socket {
     fn drop(&mut self) {
         // It may be gone, with its folder, at the end of a container, or be a successor's: then it is not ours to remove.
-        if identity(&self.path).is_ok_and(|now| now == self.identity) {
-            let _ = fs::remove_file(&self.path);
+        if self.file.is_in_place() {
+            let _ = fs::remove_file(&self.file.path);
         }
     }
 }
@@ -199,6 +220,7 @@ fn may_ask(uid: u32) -> bool {
 
 async fn answer(request: Request<Incoming>, asked: mpsc::Sender<Asked>) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
+        (&Method::GET, "/configuration") => ask(&asked, Asked::Configuration).await,
         (&Method::GET, "/status") => ask(&asked, Asked::Status).await,
         (&Method::GET, "/ports") => ask(&asked, Asked::Ports).await,
         (&Method::GET, "/routes") => ask(&asked, Asked::Routes).await,
@@ -213,7 +235,7 @@ async fn answer(request: Request<Incoming>, asked: mpsc::Sender<Asked>) -> Respo
         (&Method::POST, "/reload") => ask(&asked, Asked::Reload).await,
         _ => text(
             StatusCode::NOT_FOUND,
-            "GET /status, GET /ports, GET /routes, GET /explain?port=N, GET /metrics, POST /reload\n",
+            "GET /configuration, GET /status, GET /ports, GET /routes, GET /explain?port=N, GET /metrics, POST /reload\n",
         ),
     }
 }

@@ -12,6 +12,8 @@ use crate::proxy::{Builder, Service, Upstream, every_address, is_word};
 
 use super::FAILED;
 use super::keys::{DEFAULTS, Keys};
+use super::log;
+use super::output::err;
 use super::run::{Options, run as run_proxy};
 
 /// Go's names of address families.
@@ -92,8 +94,8 @@ pub(super) struct Plain {
     #[arg(long, conflicts_with = "BALANCE")]
     lb: bool,
 
-    /// What is logged: debug, info, warn, error
-    #[arg(long, value_name = "LEVEL", env = "LOG_LEVEL")]
+    /// What is logged: debug, info, warn, error [default: the variable LOG_LEVEL, else info]
+    #[arg(long, value_name = "LEVEL", value_parser = log::level_option)]
     loglevel: Option<String>,
 
     /// Tell the servers who the client is, by a PROXY header
@@ -195,7 +197,7 @@ fn tls_server(said: &Tls, admin: Option<&str>, set: &[String]) -> anyhow::Result
 
 /// As go-proxy says it.
 fn no_certificate() -> u8 {
-    eprintln!("No certificate specified");
+    err!("No certificate specified");
     FAILED
 }
 
@@ -213,7 +215,7 @@ fn certificates(said: &Tls) -> anyhow::Result<Option<String>> {
             .iter()
             .filter(|(_, file)| file.as_ref().is_some_and(|it| is_said(&it)))
         {
-            eprintln!(
+            err!(
                 "snproxy: warning: {option} is not used: --tlscertpath (GO_PROXY_CERTPATH) {path} has all three"
             );
         }
@@ -276,7 +278,7 @@ fn start(
     tls: Option<(&str, String)>,
 ) -> anyhow::Result<u8> {
     if said.src.is_empty() {
-        eprintln!("missing required flag --src");
+        err!("missing required flag --src");
         return Ok(FAILED);
     }
     let client_proxy = match said.accept_proxy.as_deref().map(str::trim) {
@@ -337,6 +339,7 @@ fn start(
         log_level: said.loglevel.clone(),
         // No files that could be bad, and go-proxy has no other code.
         refused: FAILED,
+        ignore_unknown: false,
     };
     run_proxy(root, &options)
 }

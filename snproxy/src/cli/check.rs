@@ -4,11 +4,24 @@ use crate::conf;
 use crate::daemon;
 use crate::discovery::Root;
 
+use super::output::{err, out};
 use super::{BAD_CONFIGURATION, DONE, show};
 
-pub(super) fn check(root: &Root, explain: bool) -> u8 {
+/// How a configuration is checked.
+pub(super) struct Options {
+    /// Print each key.
+    pub(super) explain: bool,
+    /// Warnings fail.
+    pub(super) strict: bool,
+    pub(super) ignore_unknown: bool,
+}
+
+pub(super) fn check(root: &Root, options: &Options) -> u8 {
     let mut parsed = match root.read(None) {
-        Ok(sources) => daemon::parse(&sources, &daemon::Names::default()),
+        Ok(sources) => {
+            let names = daemon::Names::new(options.ignore_unknown);
+            daemon::parse_to_check(&sources, &names)
+        }
         Err(diagnostics) => {
             show(&diagnostics);
             return BAD_CONFIGURATION;
@@ -17,9 +30,13 @@ pub(super) fn check(root: &Root, explain: bool) -> u8 {
     if let Some(conf) = &parsed.value {
         parsed.diagnostics.extend(daemon::check_certs(conf));
     }
-    let wrong = show(&parsed.diagnostics);
+    let (errors, warnings) = show(&parsed.diagnostics);
+    let wrong = errors > 0 || options.strict && warnings > 0;
+    if wrong && errors == 0 {
+        err!("warnings fail with --strict");
+    }
     if let Some(conf) = &parsed.value {
-        if explain {
+        if options.explain {
             print_explained(conf);
         }
         if !wrong {
@@ -27,7 +44,7 @@ pub(super) fn check(root: &Root, explain: bool) -> u8 {
                 0 => String::new(),
                 apps => format!("{apps} apps, "),
             };
-            println!(
+            out!(
                 "{}: fine: {} mappings, {apps}{} cluster ports, {} hosts",
                 root,
                 conf.mappings.len(),
@@ -41,7 +58,7 @@ pub(super) fn check(root: &Root, explain: bool) -> u8 {
 
 fn print_explained(conf: &conf::Conf) {
     for line in conf::explain(conf) {
-        println!("{:<15} {:<28} {}", line.key, line.value, line.origin);
-        println!("                {}", line.doc);
+        out!("{:<15} {:<28} {}", line.key, line.value, line.origin);
+        out!("                {}", line.doc);
     }
 }

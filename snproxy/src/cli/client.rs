@@ -1,26 +1,27 @@
 //! Asks the running proxy over its control socket.
 
-use std::fs::File;
-use std::io::Read;
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
+use crate::admin::api::Configuration;
 use crate::conf::says_socket;
 use crate::daemon;
-use crate::diag::Source;
+use crate::diag::{Source, printable};
 use crate::discovery::Root;
+
+use super::output::err;
+use super::show;
 
 /// Longest answer that is read: the status of 100,000 pods fits.
 const MAX_ANSWER: usize = 64 << 20;
-/// Most of a proxy.conf that is read.
-const MAX_CONF: u64 = 1 << 20;
 /// Longest wait for an answer; a reload may have to resolve names.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -42,26 +43,81 @@ pub(super) fn root_at(admin: &str) -> anyhow::Result<Root> {
 /// The JSON answer of the proxy that runs with this configuration.
 pub(super) fn ask(root: &Root, method: &Method, path: &str) -> anyhow::Result<Bytes> {
     // Only this file says where: the others may be what is wrong.
-    let said = match root {
-        Root::Apps(said) | Root::Said { conf: said, .. } => said.clone(),
-        Root::Conf(conf) => {
-            let mut text = Vec::new();
-            let file = File::open(conf).with_context(|| conf.display().to_string())?;
-            file.take(MAX_CONF).read_to_end(&mut text)?;
-            Source::decode(conf, text)
+    let conf = root
+        .conf(None)
+        .map_err(|found| anyhow::anyhow!("{found}"))?;
+    let socket = match daemon::control_socket_of(&conf) {
+        Ok(socket) => socket.with_context(|| format!("{root}: ADMIN is none"))?,
+        Err(wrong) => {
+            show(&wrong);
+            bail!("{root}: unknown control socket; correct the line above, or set --admin");
         }
     };
-    let socket = daemon::control_socket_of(&said)
-        .with_context(|| format!("{root}: no usable ADMIN or PORT, or ADMIN is none"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let answer = async {
+        if let Some(ours) = root.file() {
+            check_configuration(&socket, &ours, method).await?;
+        }
+        exchange(&socket, method, path).await?.success()
+    };
     runtime
-        .block_on(async { tokio::time::timeout(LIMIT, exchange(&socket, method, path)).await })
+        .block_on(async { tokio::time::timeout(LIMIT, answer).await })
         .with_context(|| format!("no answer from {}", socket.display()))?
 }
 
-async fn exchange(socket: &Path, method: &Method, path: &str) -> anyhow::Result<Bytes> {
+/// Reports a process that runs with another configuration: two may name the same socket.
+///
+/// # Errors
+/// Fails if the process must not be changed for that reason.
+async fn check_configuration(socket: &Path, ours: &Path, method: &Method) -> anyhow::Result<()> {
+    let Answer { status, body } = exchange(socket, &Method::GET, "/configuration").await?;
+    // Older versions do not report it.
+    let Ok(theirs) = serde_json::from_slice::<Configuration>(&body) else {
+        return Ok(());
+    };
+    let shown = match &theirs.file {
+        Some(file) if !status.is_success() || is_same(ours, Path::new(file)) => return Ok(()),
+        Some(file) => printable(file).into_owned(),
+        None => "no file".to_owned(),
+    };
+    let message = format!(
+        "the process at {} runs with {shown}, not with {}",
+        socket.display(),
+        ours.display()
+    );
+    if *method != Method::GET {
+        let socket = socket.display();
+        bail!("{message}: nothing was done; --admin unix:{socket} addresses it all the same");
+    }
+    err!("snproxy: warning: {message}");
+    Ok(())
+}
+
+/// Whether two paths lead to the same file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    one == other || real(one).is_some_and(|one| Some(one) == real(other))
+}
+
+/// What a process has answered.
+struct Answer {
+    status: StatusCode,
+    body: Bytes,
+}
+
+impl Answer {
+    fn success(self) -> anyhow::Result<Bytes> {
+        let Self { status, body } = self;
+        if !status.is_success() {
+            bail!("{status}: {}", String::from_utf8_lossy(&body).trim_end());
+        }
+        Ok(body)
+    }
+}
+
+async fn exchange(socket: &Path, method: &Method, path: &str) -> anyhow::Result<Answer> {
     let stream = UnixStream::connect(socket).await.with_context(|| {
         format!(
             "connect {}: does snproxy run with this configuration? (a changed PORT or ADMIN is in force after a restart)",
@@ -89,8 +145,5 @@ async fn exchange(socket: &Path, method: &Method, path: &str) -> anyhow::Result<
     let body = body
         .map_err(|error| anyhow::anyhow!("read the answer: {error}"))?
         .to_bytes();
-    if !status.is_success() {
-        bail!("{status}: {}", String::from_utf8_lossy(&body).trim_end());
-    }
-    Ok(body)
+    Ok(Answer { status, body })
 }

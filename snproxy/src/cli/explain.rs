@@ -8,13 +8,20 @@ use crate::addr::canonical;
 use crate::admin::api::Explain;
 use crate::discovery::Root;
 
+use super::output::out;
 use super::{DONE, client};
 
 /// An address, with or without a port, as logs show clients.
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {
     let with_port = || text.parse().map(|addr| canonical(addr).ip());
-    let address = text.parse::<IpAddr>().map(|ip| ip.to_canonical());
+    // `[::1]` as well as `::1`.
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .filter(|inner| inner.contains(':'));
+    let address = inner.unwrap_or(text).parse::<IpAddr>();
     address
+        .map(|ip| ip.to_canonical())
         .or_else(|_| with_port())
         .map_err(|_| "expected an address such as 10.0.0.7".to_owned())
 }
@@ -29,7 +36,7 @@ pub(super) fn explain(
     let path = format!("/explain?port={port}{from}");
     let answer = client::ask(root, &Method::GET, &path)?;
     if json {
-        println!("{}", String::from_utf8_lossy(&answer));
+        out!("{}", String::from_utf8_lossy(&answer));
     } else {
         print(&serde_json::from_slice(&answer)?);
     }
@@ -38,29 +45,34 @@ pub(super) fn explain(
 
 fn print(explain: &Explain) {
     let from = explain.from.as_deref().unwrap_or("anywhere");
-    println!(
+    out!(
         "port {} from {from}: {} ({}), BALANCE {}",
-        explain.port, explain.action, explain.reason, explain.balance
+        explain.port,
+        explain.action,
+        explain.reason,
+        explain.balance
     );
     for limit in &explain.limits {
-        println!("limit   {limit}");
+        out!("limit   {limit}");
     }
     for header in &explain.headers {
-        println!("header  {header}");
+        out!("header  {header}");
     }
     if explain.by_chance {
-        println!("One of many possible orders, for this policy draws:");
+        out!("One of many possible orders, for this policy draws:");
     }
     for candidate in &explain.candidates {
         let place = candidate
             .place
             .map_or_else(|| "-".to_owned(), |place| place.to_string());
-        println!(
+        out!(
             "{place:>5}   {:<5} {:<32} {}",
-            candidate.kind, candidate.address, candidate.why
+            candidate.kind,
+            candidate.address,
+            candidate.why
         );
     }
-    println!("{}", explain.verdict);
+    out!("{}", explain.verdict);
 }
 
 #[cfg(test)]
@@ -74,6 +86,7 @@ mod tests {
             "10.0.0.7:5555",
             "::ffff:10.0.0.7",
             "[::ffff:10.0.0.7]:5",
+            "[::ffff:10.0.0.7]",
         ] {
             assert_eq!(address(text).unwrap().to_string(), "10.0.0.7", "{text}");
         }

@@ -10,7 +10,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, reload};
 
-use crate::conf::{Conf, LogFormat, LogLevel};
+use super::output::err;
+use crate::conf::{self, Conf, LogFormat, LogLevel};
 use crate::daemon::SetLogLevel;
 
 /// Lines that wait for a slow reader; their places are made at the start (32 bytes each).
@@ -69,7 +70,7 @@ pub(super) fn start(log_level: LogLevel, log_format: LogFormat, said: Option<&st
     let format = fmt::layer().with_writer(Writer(Arc::clone(&background)));
     let format = match log_format {
         LogFormat::Text => {
-            let colour = io::IsTerminal::is_terminal(&io::stderr());
+            let colour = io::IsTerminal::is_terminal(&io::stderr()) && may_color();
             format.with_ansi(colour).with_target(false).boxed()
         }
         LogFormat::Json => format.json().flatten_event(true).boxed(),
@@ -95,6 +96,13 @@ fn is_ours(event: &Metadata<'_>) -> bool {
     !is_chatter
 }
 
+/// Whether the environment allows colors: NO_COLOR (no-color.org) and TERM=dumb do not.
+fn may_color() -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    !no_color && !is_dumb
+}
+
 fn level(level: LogLevel) -> LevelFilter {
     match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -111,18 +119,39 @@ fn from_environment() -> Option<LevelFilter> {
     fixed("LOG_LEVEL=", &text)
 }
 
-/// A level, also by the names that other loggers have; anything else is said and left.
+/// A level of the environment, which may be meant for other programs: one that is unknown is reported and left.
 fn fixed(place: &str, text: &str) -> Option<LevelFilter> {
-    let level = match text.to_ascii_lowercase().as_str() {
-        "" => return None,
+    match parse_level(text) {
+        Ok(level) => level,
+        Err(why) => {
+            err!("snproxy: {place}{text}: {why}: not used");
+            None
+        }
+    }
+}
+
+/// A level, also by the names that other loggers have; `None`: nothing is said.
+///
+/// # Errors
+/// Returns what was expected.
+fn parse_level(text: &str) -> Result<Option<LevelFilter>, String> {
+    Ok(match text.to_ascii_lowercase().as_str() {
+        "" => None,
         "warning" => Some(LevelFilter::WARN),
         "fatal" | "panic" => Some(LevelFilter::ERROR),
-        level => level.parse().ok(),
-    };
-    if level.is_none() {
-        eprintln!(
-            "snproxy: {place}{text}: not a level (error, warn, info, debug, trace): not used"
-        );
-    }
-    level
+        level => Some(level.parse().map_err(|_| {
+            let levels = ["error", "warn", "info", "debug", "trace"];
+            let near = conf::nearest(levels, level);
+            let hint = near.map_or_else(String::new, |near| format!(": did you mean `{near}`?"));
+            format!("not a level (error, warn, info, debug, trace){hint}")
+        })?),
+    })
+}
+
+/// A level on the command line.
+///
+/// # Errors
+/// Returns what was expected.
+pub(super) fn level_option(text: &str) -> Result<String, String> {
+    parse_level(text).map(|_| text.to_owned())
 }

@@ -1,10 +1,5 @@
 //! The command line. Nouns read the running proxy, verbs change it.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "answers to the user go to standard output"
-)]
-
 mod ambassador;
 mod apps;
 mod check;
@@ -13,6 +8,7 @@ mod explain;
 mod health;
 mod keys;
 mod log;
+mod output;
 mod owner;
 mod ports;
 mod register;
@@ -23,19 +19,21 @@ mod status;
 mod words;
 
 use std::env;
+use std::fs;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use anyhow::bail;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::diag::{Diagnostic, Severity};
 use crate::discovery::Root;
 use crate::steering;
 use crate::sys::{names, signal};
+
+use output::err;
 
 /// The work was done.
 const DONE: u8 = 0;
@@ -46,16 +44,29 @@ const BAD_CONFIGURATION: u8 = 2;
 /// The command line makes no sense.
 const BAD_USAGE: u8 = 64;
 
-/// The configuration of a folder that names none.
-const DEFAULT_CONF: &str = "proxy.conf";
+/// Where a configuration is looked for if the command line names none.
+const DEFAULT_CONFS: [&str; 2] = ["proxy.conf", "/etc/snproxy/proxy.conf"];
+
+/// A command line that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+macro_rules! usage {
+    ($($words:tt)*) => { return Err($crate::cli::Usage(format!($($words)*)).into()) };
+}
 
 /// A layer-4 cluster proxy: every cluster port of a host through one listener.
 #[derive(Debug, Parser)]
 #[command(name = "snproxy", version = version())]
 struct Cli {
-    /// The proxy.conf to use, or an apps file (`.json`) [default: proxy.conf in the working folder]
+    /// The proxy.conf to use, or an apps file (`.json`) [default: ./proxy.conf, then /etc/snproxy/proxy.conf]
     #[arg(long, global = true, value_name = "FILE")]
     conf: Option<PathBuf>,
+
+    /// Warn of unknown keys and fields of the files instead of refusing them, at the start and at each reload
+    #[arg(long, global = true)]
+    ignore_unknown: bool,
 
     /// With an apps file or an ambassador: a line of proxy.conf, such as "IDLETIMEOUT 5m"
     #[arg(long, global = true, value_name = "KEY VALUE")]
@@ -94,12 +105,22 @@ enum Command {
         /// Print every key with its value in effect, where that comes from and what it means
         #[arg(long)]
         explain: bool,
+        /// Fail on warnings
+        #[arg(long)]
+        strict: bool,
+        /// The proxy.conf or the apps file to check
+        #[arg(value_name = "FILE", conflicts_with = "conf")]
+        checked: Option<PathBuf>,
     },
     /// Ask the running proxy how it is
     Status {
         /// Print the answer as JSON
         #[arg(long)]
         json: bool,
+        /// Fail if the proxy is draining (exit code 3), has a pending port (4), does not use its files (5) or has no
+        /// mapping (6); LIST names some of these: draining, pending, files, mappings
+        #[arg(long, value_name = "LIST", value_delimiter = ',', num_args = 0.., require_equals = true)]
+        check: Option<Vec<status::Condition>>,
     },
     /// Ask the running proxy what becomes of each port, and why
     Ports {
@@ -158,14 +179,14 @@ impl Command {
 
 /// Runs one command; the number is the process' exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(words::of(env::args_os())) {
+    let words = words::of(env::args_os());
+    let cli = match words::no_command(&words) {
+        Some(error) => Err(error),
+        None => Cli::try_parse_from(words),
+    };
+    let cli = match cli {
         Ok(cli) => cli,
-        Err(error) => {
-            let code = if error.use_stderr() { BAD_USAGE } else { DONE };
-            // Nobody is left to tell when the terminal is gone.
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(error) => return ExitCode::from(explained(&error)),
     };
     names::ask_only_what_is_built_in();
     if cli
@@ -175,17 +196,51 @@ pub fn main() -> ExitCode {
     {
         signal::die_of_broken_pipes();
     }
-    let result = execute(&cli);
-    ExitCode::from(result.unwrap_or_else(|error| {
-        eprintln!("snproxy: {error:#}");
-        FAILED
-    }))
+    let result = execute(&cli).unwrap_or_else(|error| {
+        err!("snproxy: {error:#}");
+        if error.is::<Usage>() {
+            BAD_USAGE
+        } else {
+            FAILED
+        }
+    });
+    ExitCode::from(finish(result))
+}
+
+/// Prints help, the version, or what is wrong with the command line.
+fn explained(error: &clap::Error) -> u8 {
+    match (error.use_stderr(), error.print()) {
+        (true, _) => BAD_USAGE,
+        (false, Ok(())) => finish(DONE),
+        (false, Err(error)) => {
+            err!("snproxy: write to standard output: {error}");
+            FAILED
+        }
+    }
+}
+
+/// The exit code of a command that has written its answer.
+fn finish(code: u8) -> u8 {
+    match output::finish() {
+        Err(error) => {
+            err!("snproxy: write to standard output: {error}");
+            if code == DONE { FAILED } else { code }
+        }
+        Ok(()) => code,
+    }
 }
 
 fn execute(cli: &Cli) -> anyhow::Result<u8> {
     let root = || root(cli);
+    let ignore_unknown = cli.ignore_unknown;
     match &cli.command {
-        None | Some(Command::Apps { .. }) => run::run(root()?, &run::Options::default()),
+        None | Some(Command::Apps { .. }) => {
+            let options = run::Options {
+                ignore_unknown,
+                ..run::Options::default()
+            };
+            run::run(root()?, &options)
+        }
         Some(Command::Ambassador(command)) => {
             no_files(cli)?;
             ambassador::run(command, cli.admin.as_deref(), &cli.set)
@@ -193,12 +248,21 @@ fn execute(cli: &Cli) -> anyhow::Result<u8> {
         Some(Command::Register(node)) => {
             no_files(cli)?;
             if !cli.set.is_empty() || cli.admin.is_some() {
-                bail!("--set and --admin are not for register");
+                usage!("--set and --admin are not for register");
             }
             register::register(node)
         }
-        Some(Command::Check { explain }) => Ok(check::check(&root()?, *explain)),
-        Some(Command::Status { json }) => status::status(&root()?, *json),
+        Some(Command::Check {
+            explain, strict, ..
+        }) => Ok(check::check(
+            &root()?,
+            &check::Options {
+                explain: *explain,
+                strict: *strict,
+                ignore_unknown,
+            },
+        )),
+        Some(Command::Status { json, check }) => status::status(&root()?, *json, check.as_deref()),
         Some(Command::Ports { json }) => ports::ports(&root()?, *json),
         Some(Command::Routes { json }) => routes::routes(&root()?, *json),
         Some(Command::Explain { port, from, json }) => {
@@ -210,52 +274,95 @@ fn execute(cli: &Cli) -> anyhow::Result<u8> {
 
 /// Options that would do nothing are errors.
 fn no_files(cli: &Cli) -> anyhow::Result<()> {
-    match cli.conf.as_ref().or(cli.file.as_ref()) {
+    if cli.ignore_unknown {
+        usage!("--ignore-unknown is for files: ambassadors and register read no configuration");
+    }
+    match named(cli) {
         None => Ok(()),
-        Some(file) => bail!(
+        Some(file) => usage!(
             "{}: ambassadors and register read no configuration",
             file.display()
         ),
     }
 }
 
+/// The file that the command line names.
+fn named(cli: &Cli) -> Option<&PathBuf> {
+    let checked = match &cli.command {
+        Some(Command::Check { checked, .. }) => checked.as_ref(),
+        _ => None,
+    };
+    cli.conf.as_ref().or(cli.file.as_ref()).or(checked)
+}
+
+/// The first configuration that is where one is by default.
+fn default_conf() -> anyhow::Result<PathBuf> {
+    let found = DEFAULT_CONFS
+        .iter()
+        .find(|path| fs::symlink_metadata(path).is_ok());
+    match found {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => {
+            let [here, system] = DEFAULT_CONFS;
+            let help = Cli::command().render_usage();
+            usage!(
+                "no configuration: looked for ./{here} and {system}; name another with --conf FILE\n\n{help}\n\n\
+                 For more information, try '--help'."
+            )
+        }
+    }
+}
+
 /// The set of files that a command is about.
 fn root(cli: &Cli) -> anyhow::Result<Root> {
-    let conf = cli.conf.as_ref().or(cli.file.as_ref());
-    let conf = conf.cloned().unwrap_or_else(|| PathBuf::from(DEFAULT_CONF));
     let admin = cli.admin.as_deref();
     match &cli.command {
-        Some(command)
-            if command.asks()
-                && let Some(admin) = admin =>
-        {
-            client::root_at(admin)
+        Some(command) if command.asks() => {
+            if cli.ignore_unknown {
+                usage!("--ignore-unknown is for commands that use files: run, apps and check");
+            }
+            if let Some(admin) = admin {
+                return client::root_at(admin);
+            }
         }
-        Some(Command::Apps { .. }) if cli.conf.is_some() || cli.file.is_some() => bail!(
-            "{}: apps read no proxy.conf: name their file with --config-file",
-            conf.display()
-        ),
         Some(Command::Apps {
             config_file,
             max_workers,
             steering,
         }) => {
+            if let Some(conf) = named(cli) {
+                usage!(
+                    "{}: apps read no proxy.conf: name their file with --config-file",
+                    conf.display()
+                );
+            }
             let mut settings = vec![format!("STEERING {steering}")];
             settings.extend(admin.map(|admin| format!("ADMIN {admin}")));
             settings.extend(cli.set.iter().cloned());
-            apps::root(config_file, *max_workers, &settings)
+            return apps::root(config_file, *max_workers, &settings);
         }
-        _ if admin.is_some() => bail!(
+        _ => {}
+    }
+    let conf = match named(cli) {
+        Some(conf) => conf.clone(),
+        None => default_conf()?,
+    };
+    if admin.is_some() {
+        usage!(
             "--admin is for commands that ask: set ADMIN in {}",
             conf.display()
-        ),
-        _ if apps::is_apps(&conf) => apps::root(&conf, apps::MAX_WORKERS, &cli.set),
-        _ if !cli.set.is_empty() => bail!(
+        );
+    }
+    if apps::is_apps(&conf) {
+        return apps::root(&conf, apps::MAX_WORKERS, &cli.set);
+    }
+    if !cli.set.is_empty() {
+        usage!(
             "--set is for an apps file: set the key in {}",
             conf.display()
-        ),
-        _ => Ok(Root::Conf(conf)),
+        );
     }
+    Ok(Root::Conf(conf))
 }
 
 /// The version, and which BPF object is inside.
@@ -270,10 +377,10 @@ fn version() -> &'static str {
     &VERSION
 }
 
-/// Prints findings with the lines they are about; true when one is an error.
-fn show(diagnostics: &[Diagnostic]) -> bool {
+/// Prints findings with the lines they are about. Returns the number of errors and of warnings.
+fn show(diagnostics: &[Diagnostic]) -> (usize, usize) {
     for found in diagnostics {
-        eprintln!("{}", found.block());
+        err!("{}", found.block());
     }
     let count = |severity| {
         diagnostics
@@ -283,7 +390,7 @@ fn show(diagnostics: &[Diagnostic]) -> bool {
     };
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     if errors + warnings > 0 {
-        eprintln!("{errors} error(s), {warnings} warning(s)");
+        err!("{errors} error(s), {warnings} warning(s)");
     }
-    errors > 0
+    (errors, warnings)
 }

@@ -6,13 +6,14 @@ use crate::admin::api::Ports;
 use crate::diag::printable;
 use crate::discovery::Root;
 
+use super::output::out;
 use super::{DONE, client, owner};
 
 pub(super) fn ports(root: &Root, json: bool) -> anyhow::Result<u8> {
     let mut ports: Ports = serde_json::from_slice(&client::ask(root, &Method::GET, "/ports")?)?;
     owner::name(&mut ports);
     if json {
-        println!("{}", serde_json::to_string(&ports)?);
+        out!("{}", serde_json::to_string(&ports)?);
     } else {
         print(&ports);
     }
@@ -20,9 +21,12 @@ pub(super) fn ports(root: &Root, json: bool) -> anyhow::Result<u8> {
 }
 
 fn print(ports: &Ports) {
-    println!(
+    out!(
         "{:<13} {:<7} {:>10} {:>10}  REASON",
-        "PORTS", "ACTION", "LOOKUPS", "LIMITED"
+        "PORTS",
+        "ACTION",
+        "LOOKUPS",
+        "LIMITED"
     );
     for range in &ports.ranges {
         let span = if range.first == range.last {
@@ -45,9 +49,12 @@ fn print(ports: &Ports) {
         });
         let app = range.app.as_deref();
         let app = app.map_or_else(String::new, |app| format!(" ({})", printable(app)));
-        println!(
+        out!(
             "{span:<13} {:<7} {:>10} {:>10}  {}{app}{owner}",
-            range.action, range.lookups, range.limited, range.reason
+            range.action,
+            range.lookups,
+            range.limited,
+            range.reason
         );
     }
 }

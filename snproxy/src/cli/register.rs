@@ -18,6 +18,7 @@ use crate::discovery::certs::Store;
 use crate::net::etcd::{Client, EtcdError, Lease};
 
 use super::ambassador::needs_no_certs;
+use super::output::err;
 use super::{BAD_CONFIGURATION, BAD_USAGE, DONE, FAILED, log, show};
 
 /// Time between two looks at the node, and at how long its lease has.
@@ -94,7 +95,7 @@ pub(super) fn register(node: &Node) -> anyhow::Result<u8> {
         Some(certs) => etcd.extend([" ", certs]),
         None => {
             if let Err(why) = needs_no_certs(&node.dsc) {
-                eprintln!("snproxy: {why}");
+                err!("snproxy: {why}");
                 return Ok(BAD_USAGE);
             }
         }
@@ -108,18 +109,18 @@ pub(super) fn register(node: &Node) -> anyhow::Result<u8> {
     let etcd = match Etcd::parse(&etcd) {
         Ok((etcd, warnings)) => {
             for why in warnings {
-                eprintln!("snproxy: --dsc: warning: {why}");
+                err!("snproxy: --dsc: warning: {why}");
             }
             etcd
         }
         Err(why) => {
-            eprintln!("snproxy: --dsc: {why}");
+            err!("snproxy: --dsc: {why}");
             return Ok(BAD_USAGE);
         }
     };
     let srv = node.srv.trim_end_matches('/');
     if srv.is_empty() {
-        eprintln!("snproxy: --srv: expected the key of a service, such as /srv/redis");
+        err!("snproxy: --srv: expected the key of a service, such as /srv/redis");
         return Ok(BAD_USAGE);
     }
     let certs = Arc::new(Store::default());

@@ -7,6 +7,7 @@ use crate::diag::printable;
 use crate::discovery::Root;
 
 use super::health::seconds;
+use super::output::out;
 use super::{DONE, client, health};
 
 /// Upstreams shown as text; JSON has all.
@@ -15,7 +16,7 @@ const MOST_UPSTREAMS: usize = 50;
 pub(super) fn routes(root: &Root, json: bool) -> anyhow::Result<u8> {
     let answer = client::ask(root, &Method::GET, "/routes")?;
     if json {
-        println!("{}", String::from_utf8_lossy(&answer));
+        out!("{}", String::from_utf8_lossy(&answer));
     } else {
         print(&serde_json::from_slice(&answer)?);
     }
@@ -26,14 +27,14 @@ fn print(routes: &Routes) {
     print_upstreams(routes);
     print_hosts(routes);
     if !routes.apps.is_empty() {
-        println!();
+        out!("");
         print_apps(&routes.apps);
     }
 }
 
 /// Apps, their ports, and where their targets are.
 pub(super) fn print_apps(apps: &[App]) {
-    println!("{:<24} {:<24} TARGETS", "APP", "PORTS");
+    out!("{:<24} {:<24} TARGETS", "APP", "PORTS");
     for app in apps {
         let name = printable(&app.name);
         let targets = app.targets.iter().map(|target| {
@@ -52,7 +53,7 @@ pub(super) fn print_apps(apps: &[App]) {
             };
             format!("{} ({addresses}{weight})", target.target)
         });
-        println!(
+        out!(
             "{name:<24} {:<24} {}",
             app.ports,
             targets.collect::<Vec<_>>().join("; ")
@@ -61,25 +62,25 @@ pub(super) fn print_apps(apps: &[App]) {
 }
 
 fn print_upstreams(routes: &Routes) {
-    println!("{:<24} POD OF THIS HOST", "ADDRESS");
+    out!("{:<24} POD OF THIS HOST", "ADDRESS");
     for upstream in routes.upstreams.iter().take(MOST_UPSTREAMS) {
         let health = health::text(upstream.up, &upstream.health);
         let check = &upstream.health.check;
-        println!("{:<24} {health}; HEALTH {check}", upstream.address);
+        out!("{:<24} {health}; HEALTH {check}", upstream.address);
     }
     let more = routes.upstreams.len().saturating_sub(MOST_UPSTREAMS);
     if more > 0 {
-        println!("and {more} more: --json has them all");
+        out!("and {more} more: --json has them all");
     }
-    println!();
+    out!("");
 }
 
 fn print_hosts(routes: &Routes) {
     if routes.hosts.is_empty() {
-        println!("no other host");
+        out!("no other host");
         return;
     }
-    println!("{:<24} {:<24} STATE", "HOST", "ADDRESS");
+    out!("{:<24} {:<24} STATE", "HOST", "ADDRESS");
     for host in &routes.hosts {
         let state = match host.retry_ms {
             _ if host.draining => "drains, gets no new connections".to_owned(),
@@ -88,9 +89,9 @@ fn print_hosts(routes: &Routes) {
             None if host.counts_pods => "up".to_owned(),
             None => "up, does not count its pods".to_owned(),
         };
-        println!("{:<24} {:<24} {state}", host.name, host.address);
+        out!("{:<24} {:<24} {state}", host.name, host.address);
     }
-    println!("\n{:<6} WHAT OTHER HOSTS ANSWERED OR PUBLISHED", "PORT");
+    out!("\n{:<6} WHAT OTHER HOSTS ANSWERED OR PUBLISHED", "PORT");
     for routes in routes.routes.chunk_by(|a, b| a.port == b.port) {
         let mut said: Vec<String> = routes
             .iter()
@@ -103,7 +104,7 @@ fn print_hosts(routes: &Routes) {
             let hosts = if without == 1 { "host" } else { "hosts" };
             said.push(format!("not on {without} {hosts}"));
         }
-        println!("{:<6} {}", routes[0].port, said.join("; "));
+        out!("{:<6} {}", routes[0].port, said.join("; "));
     }
 }
 

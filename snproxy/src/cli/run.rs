@@ -23,6 +23,8 @@ pub(super) struct Options {
     pub(super) log_level: Option<String>,
     /// The exit code where the configuration is refused.
     pub(super) refused: u8,
+    /// Unknown keys and fields are warnings.
+    pub(super) ignore_unknown: bool,
 }
 
 impl Default for Options {
@@ -31,6 +33,7 @@ impl Default for Options {
             all_ports: false,
             log_level: None,
             refused: BAD_CONFIGURATION,
+            ignore_unknown: false,
         }
     }
 }
@@ -38,7 +41,7 @@ impl Default for Options {
 pub(super) fn run(root: Root, options: &Options) -> anyhow::Result<u8> {
     signals::ignore_hangup();
     memory::take_over();
-    let names = Names::default();
+    let names = Names::new(options.ignore_unknown);
     let good = match daemon::look(&root, &names) {
         Ok(good) => good,
         Err(diagnostics) => {

@@ -1,10 +1,12 @@
 //! `snproxy status`.
 
+use clap::ValueEnum;
 use hyper::Method;
 
 use crate::admin::api::{Directory, Service, Status};
 use crate::discovery::Root;
 
+use super::output::out;
 use super::{DONE, client, health, routes};
 
 /// Pods shown as text; JSON has all.
@@ -12,14 +14,68 @@ const MOST_PODS: usize = 50;
 /// Ports with delayed PROXY headers that are shown as text.
 const MOST_DELAYS: usize = 10;
 
-pub(super) fn status(root: &Root, json: bool) -> anyhow::Result<u8> {
-    let answer = client::ask(root, &Method::GET, "/status")?;
-    if json {
-        println!("{}", String::from_utf8_lossy(&answer));
-    } else {
-        print(&serde_json::from_slice(&answer)?);
+/// What `--check` finds; the first one found gives the exit code.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Condition {
+    /// The proxy takes no new connections.
+    Draining,
+    /// A port is not served as it should be.
+    Pending,
+    /// The files were refused: an older configuration is in force.
+    Files,
+    /// There is no mapping and no app.
+    Mappings,
+}
+
+impl Condition {
+    fn exit_code(self) -> u8 {
+        match self {
+            Self::Draining => 3,
+            Self::Pending => 4,
+            Self::Files => 5,
+            Self::Mappings => 6,
+        }
     }
-    Ok(DONE)
+
+    /// The condition in words, where it holds.
+    fn of(self, status: &Status) -> Option<String> {
+        let Status { reload, .. } = status;
+        match self {
+            Self::Draining => (status.state != "running").then(|| status.state.clone()),
+            Self::Pending => status.pending.as_ref().map(|why| format!("pending: {why}")),
+            Self::Files => (!reload.ok).then(|| {
+                let first = reload.diagnostics.first().map_or("", String::as_str);
+                format!("files not used: {first}")
+            }),
+            Self::Mappings => {
+                let is_empty = status.pods.is_empty() && status.apps.is_empty();
+                is_empty.then(|| "no mappings".to_owned())
+            }
+        }
+    }
+}
+
+/// Prints the status; with `check`, fails on each of these conditions, on all of them if none is named.
+pub(super) fn status(root: &Root, json: bool, check: Option<&[Condition]>) -> anyhow::Result<u8> {
+    let answer = client::ask(root, &Method::GET, "/status")?;
+    let status: Status = serde_json::from_slice(&answer)?;
+    let found: Vec<(Condition, String)> = Condition::value_variants()
+        .iter()
+        .filter(|one| check.is_some_and(|named| named.is_empty() || named.contains(one)))
+        .filter_map(|one| Some((*one, one.of(&status)?)))
+        .collect();
+    if json {
+        out!("{}", String::from_utf8_lossy(&answer));
+    } else if check.is_none() {
+        print(&status);
+    } else if found.is_empty() {
+        out!("ok");
+    } else {
+        for (_, words) in &found {
+            out!("{words}");
+        }
+    }
+    Ok(found.first().map_or(DONE, |(first, _)| first.exit_code()))
 }
 
 fn print(status: &Status) {
@@ -30,17 +86,20 @@ fn print(status: &Status) {
             0 => String::new(),
             draining => format!(", {draining} draining"),
         };
-        println!(
+        out!(
             "other hosts  {} up{draining}, {} down",
-            hosts.up, hosts.down
+            hosts.up,
+            hosts.down
         );
     }
     if let Some(directory) = &status.directory {
         print_directory(directory);
     }
-    println!(
+    out!(
         "connections  {} live, {} waiting, {} in all",
-        status.connections.live, status.connections.waiting, status.connections.total
+        status.connections.live,
+        status.connections.waiting,
+        status.connections.total
     );
     let ends: Vec<_> = status
         .ends
@@ -48,7 +107,7 @@ fn print(status: &Status) {
         .filter(|(_, count)| **count > 0)
         .map(|(end, count)| format!("{end} {count}"))
         .collect();
-    println!(
+    out!(
         "ends         {}",
         if ends.is_empty() {
             "none".to_owned()
@@ -57,17 +116,21 @@ fn print(status: &Status) {
         }
     );
     if let Some(kernel) = &status.kernel {
-        println!(
+        out!(
             "kernel       {} steered, {} refused, {} above the rate of their port, {} without listener, {} failed (lookups)",
-            kernel.steered, kernel.refused, kernel.limited, kernel.no_listener, kernel.failed
+            kernel.steered,
+            kernel.refused,
+            kernel.limited,
+            kernel.no_listener,
+            kernel.failed
         );
     }
     if let Some(pending) = &status.pending {
-        println!("pending      {pending} (retried all the time)");
+        out!("pending      {pending} (retried all the time)");
     }
     for queue in &status.queues {
         let first = queue.waiting.first().map_or(0, |first| first.waited_ms);
-        println!(
+        out!(
             "queue        {} wait for {}, the first for {first} ms",
             queue.waiting.len(),
             queue.what
@@ -79,13 +142,13 @@ fn print(status: &Status) {
     } else {
         "NOT USED: the last good one stays in force"
     };
-    println!("files        generation {}: {verdict}", status.generation);
+    out!("files        generation {}: {verdict}", status.generation);
     for found in &status.reload.diagnostics {
-        println!("             {found}");
+        out!("             {found}");
     }
     print_certificates(status);
     if !status.all_out.is_empty() {
-        println!(
+        out!(
             "ALL DOWN     {}: refused until a check finds a pod that is up, or one comes",
             status.all_out
         );
@@ -101,10 +164,10 @@ fn print(status: &Status) {
         ),
     ];
     for (ports, what) in conflicts.into_iter().filter(|(ports, _)| !ports.is_empty()) {
-        println!("CONFLICT     {ports}: {what}; `snproxy ports` names it");
+        out!("CONFLICT     {ports}: {what}; `snproxy ports` names it");
     }
     for pod in status.pods.iter().take(MOST_PODS) {
-        println!(
+        out!(
             "pod          {} -> {}  {}/{} connections, PROXY header {}, {}",
             pod.cluster_port,
             pod.upstream,
@@ -120,13 +183,13 @@ fn print(status: &Status) {
         .checked_sub(MOST_PODS)
         .filter(|more| *more > 0)
     {
-        println!("             and {more} pods more: --json has them all");
+        out!("             and {more} pods more: --json has them all");
     }
     for service in &status.services {
         print_service(service);
     }
     if !status.apps.is_empty() {
-        println!();
+        out!("");
         routes::print_apps(&status.apps);
     }
 }
@@ -141,7 +204,7 @@ fn print_header_delays(status: &Status) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        println!(
+        out!(
             "header       PROXYWAIT delays PROXY headers of silent clients of port {}{more}; \
              if clients send none, set CLIENTPROXY PORT never",
             ports.join(", ")
@@ -156,9 +219,11 @@ fn print_certificates(status: &Status) {
             ..0 => "EXPIRED".to_owned(),
             days => format!("{days} days left"),
         };
-        println!(
+        out!(
             "certificate  {}: {}, until {} ({left})",
-            certificate.file, certificate.subject, certificate.expires
+            certificate.file,
+            certificate.subject,
+            certificate.expires
         );
     }
 }
@@ -172,9 +237,9 @@ fn print_service(service: &Service) {
         0 => String::new(),
         ignored => format!(", {ignored} keys ignored"),
     };
-    println!("service      {}: {nodes}{ignored}", service.key);
+    out!("service      {}: {nodes}{ignored}", service.key);
     if let (Some(stale), Some(why)) = (service.stale_ms, &service.why_stale) {
-        println!("             STALE for {} s: {why}", stale / 1000);
+        out!("             STALE for {} s: {why}", stale / 1000);
     }
 }
 
@@ -187,9 +252,13 @@ fn print_directory(directory: &Directory) {
         (Some(own), true) => format!("this host is published as {own}"),
         (Some(own), false) => format!("this host is not published now as {own}"),
     };
-    println!(
+    out!(
         "directory    {}{lost}: cluster {} at {}, {} other hosts with {} ports; {own}",
-        directory.state, directory.cluster, directory.etcd, directory.hosts, directory.ports
+        directory.state,
+        directory.cluster,
+        directory.etcd,
+        directory.hosts,
+        directory.ports
     );
 }
 
@@ -198,7 +267,7 @@ fn print_head(status: &Status) {
         0 => String::new(),
         port => format!(" port {port}"),
     };
-    println!(
+    out!(
         "snproxy {} (pid {}) {} for {} s on {}{port}, steering by {}",
         status.version,
         status.pid,
@@ -207,8 +276,10 @@ fn print_head(status: &Status) {
         status.host,
         status.steering
     );
-    println!(
+    out!(
         "ports        {} steered, {} refused, {} left alone",
-        status.ports.steer, status.ports.refuse, status.ports.pass
+        status.ports.steer,
+        status.ports.refuse,
+        status.ports.pass
     );
 }

@@ -1,11 +1,18 @@
 //! The words of the command line, as other programs than snproxy are called.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::path::Path;
 
 use clap::CommandFactory;
+use clap::error::ErrorKind;
 
 use super::Cli;
+use crate::conf;
+use crate::diag::printable;
+
+/// Most characters of a word that a message shows.
+const MAX_SHOWN: usize = 64;
 
 /// The program whose place snproxy takes under this name: it needs no command for its usual work.
 const GO_PROXY: &str = "go-proxy";
@@ -45,8 +52,78 @@ pub(super) fn of(called: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 fn with_two_dashes(word: &OsStr, longs: &[&str]) -> Option<OsString> {
     let name = word.to_str()?.strip_prefix('-')?;
     let (option, _) = name.split_once('=').unwrap_or((name, ""));
-    // A single letter is an option of one letter.
-    (option.len() > 1 && longs.contains(&option)).then(|| format!("--{name}").into())
+    // A single letter is an option of one letter. Of a typo, clap names the nearest option only after two dashes.
+    let is_option = |option: &str| {
+        longs.contains(&option) || conf::nearest(longs.iter().copied(), option).is_some()
+    };
+    let is_name = option.starts_with(|c: char| c.is_ascii_alphabetic());
+    (option.len() > 1 && is_name && is_option(option)).then(|| format!("--{name}").into())
+}
+
+/// Options of snproxy whose value is the next word.
+const WITH_VALUE: [&str; 3] = ["--conf", "--set", "--admin"];
+
+/// Words that are no commands of snproxy, and what does what they name.
+const INSTEAD: [(&[&str], &str); 6] = [
+    (&["version"], "did you mean `--version`?"),
+    (
+        &["stop", "shutdown", "quit", "kill", "end", "drain"],
+        "the signal TERM to its process ends snproxy after a drain",
+    ),
+    (
+        &["start", "run", "serve", "daemon", "proxy"],
+        "`snproxy --conf FILE` starts the proxy",
+    ),
+    (
+        &["test", "validate", "verify", "lint", "configtest"],
+        "did you mean `check`?",
+    ),
+    (
+        &["info", "stats", "show", "health"],
+        "did you mean `status`?",
+    ),
+    (
+        &["config", "conf", "dump"],
+        "did you mean `check --explain`?",
+    ),
+];
+
+/// The error where the first word is neither a command nor a file: a word without `/` and `.` names a file only if the
+/// file exists.
+pub(super) fn no_command(words: &[OsString]) -> Option<clap::Error> {
+    let mut rest = words.iter().skip(1);
+    let word = loop {
+        let word = rest.next()?.to_str()?;
+        if WITH_VALUE.contains(&word) {
+            rest.next()?;
+        } else if word == "--" {
+            return None;
+        } else if !word.starts_with('-') {
+            break word;
+        }
+    };
+    let mut command = Cli::command();
+    command.build();
+    let is_file = word.contains(['/', '.']) || fs::symlink_metadata(word).is_ok();
+    if word.is_empty() || is_file || command.find_subcommand(word).is_some() {
+        return None;
+    }
+    let names: Vec<&str> = command
+        .get_subcommands()
+        .map(clap::Command::get_name)
+        .collect();
+    let small = word.to_ascii_lowercase();
+    let instead = INSTEAD
+        .iter()
+        .find(|(known, _)| known.contains(&small.as_str()));
+    let hint = match (conf::nearest(names, word), instead) {
+        (_, Some((_, instead))) => format!(": {instead}"),
+        (Some(near), None) => format!(": did you mean `{near}`?"),
+        (None, None) => ": there is no file of this name either".to_owned(),
+    };
+    let shown: String = printable(word).chars().take(MAX_SHOWN).collect();
+    let message = format!("unknown command `{shown}`{hint}");
+    Some(command.error(ErrorKind::InvalidSubcommand, message))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::text::{Field, Findings};
 use super::value::{address, host_name, show_proxy_port};
 use super::{Conf, HostAddr, Mapping, Origin, PortConf, ProxyMode, SendProxy, Steering, World};
 use crate::addr::PortSet;
-use crate::diag::{Severity, printable};
+use crate::diag::{Place, Severity, printable};
 
 /// Longest value the kernel takes in one write to `ip_local_reserved_ports`: it cuts at a page.
 const MAX_RESERVED: usize = 4095;
@@ -40,6 +40,7 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
         Some(field) => written(field, world, &mut all.proxy),
         None => own_line(&mut conf, all),
     };
+    conf.host_is_derived = host.is_none();
     let dialled = match pod_host {
         Some(field) => written(field, world, &mut all.proxy),
         None => served,
@@ -50,14 +51,22 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
             "{} is no address of this host: nothing can be served on it",
             conf.host
         );
+        // The kernel may allow a foreign address (ip_nonlocal_bind).
+        let severity = match world.can_bind.map(|can_bind| can_bind(conf.host)) {
+            Some(Err(_)) => Severity::Error,
+            Some(Ok(())) | None => Severity::Warning,
+        };
         match (host, conf.hosts.first()) {
-            (Some(field), _) => all.proxy.warning(field.place, message),
+            (Some(field), _) => {
+                let Place { line, col, .. } = field.place;
+                all.proxy.at(severity, line, col, message);
+            }
             (None, Some(HostAddr { line, col, .. })) => {
                 let message = format!(
                     "{message}; set HOST in {}",
                     printable(&conf.files.proxy.to_string_lossy())
                 );
-                all.hosts.at(Severity::Warning, *line, *col, message);
+                all.hosts.at(severity, *line, *col, message);
             }
             (None, None) => {}
         }
@@ -110,8 +119,8 @@ fn written(field: Field<'_>, world: &World<'_>, findings: &mut Findings<'_>) -> 
     }
 }
 
-/// HOST where it is not set: line 1 where that is this host, as Simplenetes writes it; else the line that is, so that all
-/// hosts may share one file.
+/// HOST where it is not set: the line with a local address and PORT, of several line 1 first; else line 1, which is this
+/// host as Simplenetes writes the file.
 fn own_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
     let Some(first) = conf.hosts.first() else {
         let message = "no address to serve on: expected this host on line 1, or HOST in proxy.conf";
@@ -122,7 +131,7 @@ fn own_line(conf: &mut Conf, all: &mut All<'_>) -> Option<IpAddr> {
         let is_loopback = host.ip().is_some_and(|ip| ip.is_loopback());
         host.is_local && host.port == conf.port && !is_loopback
     };
-    let own = if first.is_local {
+    let own = if first.is_local && first.port == conf.port {
         first
     } else {
         conf.hosts.iter().find(ours).unwrap_or(first)
@@ -160,6 +169,7 @@ pub(super) fn across(conf: &mut Conf, world: &World<'_>, all: &mut All<'_>) {
         all.hosts
             .at(Severity::Warning, this.line, this.col, message);
     }
+    no_own_line(conf, all);
     own_for_clients(conf, all);
     unreached(conf, all);
     behind_tls(conf, all);
@@ -313,6 +323,23 @@ fn unpublished(conf: &Conf, all: &mut All<'_>) {
                    does not name this host";
     all.proxy
         .at(Severity::Warning, line.unwrap_or(1), 1, message);
+}
+
+/// A hosts.conf that lists other hosts only.
+fn no_own_line(conf: &Conf, all: &mut All<'_>) {
+    let (None, Some(first)) = (conf.this_host, conf.hosts.first()) else {
+        return;
+    };
+    let lines = match conf.hosts.len() {
+        1 => "the line is a peer".to_owned(),
+        lines => format!("all {lines} lines are peers"),
+    };
+    let message = format_args!(
+        "no line has an address of this host and port {}: {lines}",
+        show_proxy_port(conf.port)
+    );
+    all.hosts
+        .at(Severity::Warning, first.line, first.col, message);
 }
 
 /// Hosts that would be this one, by way of a port that its clients open.

@@ -82,7 +82,12 @@ pub(super) fn client_proxy(value: Field<'_>, findings: &mut Findings<'_>) -> Opt
         private |= is_word;
         !is_word
     });
-    let networks = networks(parts, "private or a network such as 10.0.0.0/8", findings);
+    let networks = networks(
+        parts,
+        "private or a network such as 10.0.0.0/8",
+        &["private"],
+        findings,
+    );
     let is_limited = private || networks.as_ref().is_some_and(|all| !all.is_empty());
     if mode == Some(ProxyMode::Never) && is_limited {
         let message = "`never` is for all clients: the networks change nothing";

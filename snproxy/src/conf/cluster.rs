@@ -128,18 +128,17 @@ impl Conf {
     }
 }
 
-/// The only host with an address of ours and our PORT; of several the one at HOST, else the first of
-/// them; the first line where there is none.
+/// The host with a local address and PORT; of several the host at HOST, else the first of them. Without any: line 1 if
+/// its address is local, or if HOST comes from line 1.
 fn this_host(conf: &Conf) -> Option<usize> {
     let ours = |host: &HostAddr| host.port == conf.port && host.is_local;
     let mut found = conf.hosts.iter().enumerate().filter(|(_, host)| ours(host));
     let first = found.next();
     let mut all = first.into_iter().chain(found);
     let served = all.find(|(_, host)| host.ip() == Some(conf.host));
-    served
-        .or(first)
-        .map(|(at, _)| at)
-        .or((!conf.hosts.is_empty()).then_some(0))
+    let found = served.or(first).map(|(at, _)| at);
+    let is_first = |host: &&HostAddr| host.is_local || conf.host_is_derived;
+    found.or_else(|| conf.hosts.first().filter(is_first).map(|_| 0))
 }
 
 /// Whether a connection to this host's proxy would come back to us: at a cluster port as a client's, which goes on to the

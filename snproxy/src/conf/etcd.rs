@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::keys::beside;
+use super::suggest::hint;
 use super::text::{Field, Findings, Lines, MAX_LINE, is_blank};
 use super::tls::{CertSource, certs};
 use super::value::{NONE, duration, host_name, number};
@@ -200,7 +201,10 @@ pub(super) fn read(
             _ => {
                 let expected =
                     "expected certificates (first), user=NAME or password-file=PATH, each once";
-                findings.error(word.place, format_args!("{expected}, found {word}"));
+                let name = word.text.split_inclusive('=').next().unwrap_or("");
+                let options = ["user=", "password-file=", "ca=", "cert=", "key="];
+                let hint = hint(options.into_iter().filter(|option| *option != name), name);
+                findings.error(word.place, format_args!("{expected}, found {word}{hint}"));
                 members = None;
             }
         }

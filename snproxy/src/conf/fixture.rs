@@ -40,6 +40,8 @@ impl Texts<'_> {
             is_local: &|ip| ip == IpAddr::V4(OWN),
             ephemeral: None,
             reserved: PortSet::new(),
+            ignore_unknown: false,
+            can_bind: None,
         };
         let parsed = parse(&sources, &world);
         assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);

@@ -8,6 +8,7 @@ use super::peer_tls;
 use super::port::PortConf;
 use super::port_keys::PORT_KEYS;
 use super::port_value::{limit, show_limit};
+use super::suggest::{Hint, hint, nearest};
 use super::text::{Field, Findings};
 use super::value::{
     self, NONE, choice, cluster, cluster_ports, duration, keepalive, peers, proxy_port,
@@ -368,44 +369,14 @@ pub(super) fn set<T>(slot: &mut T, value: Option<T>) {
     }
 }
 
-/// The known key that an unknown one is probably meant to be.
-pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    nearest_of(all().map(|key| key.name), name)
+/// The hint for a key that is unknown.
+pub(super) fn key_hint(name: &str) -> Hint {
+    hint(all().map(|key| key.name), name)
 }
 
-/// The known word that an unknown one is probably meant to be.
-pub(super) fn nearest_of(
-    words: impl Iterator<Item = &'static str>,
-    name: &str,
-) -> Option<&'static str> {
-    let near = words.filter_map(|word| {
-        // One letter in three may be wrong: further away it is another word.
-        let most = word.len().div_ceil(3);
-        let close = name.len().abs_diff(word.len()) <= most;
-        let upper = || name.to_ascii_uppercase();
-        let distance = close.then(|| distance(&upper(), &word.to_ascii_uppercase()))?;
-        (distance <= most).then_some((distance, word))
-    });
-    near.min().map(|(_, known)| known)
-}
-
-/// Single-letter changes between two words (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut corner = i;
-        let mut left = i + 1;
-        for (slot, to) in row.iter_mut().skip(1).zip(b.chars()) {
-            let changed = corner + usize::from(from != to);
-            corner = *slot;
-            left = changed.min(left + 1).min(corner + 1);
-            *slot = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
+/// The known key that an unknown one probably means.
+pub fn nearest_key(name: &str) -> Option<&'static str> {
+    nearest(all().map(|key| key.name), name)
 }
 
 /// Every key with its value in effect and where that comes from; what is said for some ports only comes behind.

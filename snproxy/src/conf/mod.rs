@@ -20,6 +20,7 @@ mod port_keys;
 mod port_value;
 mod portmappings;
 mod proxy;
+mod suggest;
 mod text;
 mod tls;
 mod value;
@@ -46,7 +47,7 @@ pub use check::default_pod_host;
 pub use client_proxy::{ClientProxy, HeaderRule};
 pub use etcd::{Endpoint, Etcd, MAX_ENDPOINTS, NoEndpoint, parse_duration};
 pub use hosts::{MAX_FILE as MAX_HOSTS_FILE, MAX_HOSTS};
-pub use keys::{KeyDoc, explain, key_docs, markdown_table};
+pub use keys::{KeyDoc, explain, key_docs, markdown_table, nearest_key};
 pub use peer_tls::PeerTls;
 pub use port::{
     Balance, Check, Fate, Lifetime, Network, OverLimit, Persist, PortConf, PortConfs, Rate,
@@ -55,6 +56,7 @@ pub use port::{
 pub use portmappings::{MAX_FILE as MAX_MAPPINGS_FILE, MAX_ITEMS};
 pub use proxy::MAX_FILE as MAX_PROXY_FILE;
 pub(crate) use proxy::ports_of_value;
+pub use suggest::nearest;
 pub use tls::{CertSource, CertTexts, ClientTls, ClientVerify, UpstreamTls, UpstreamVerify};
 
 /// The texts of one set of files.
@@ -95,6 +97,10 @@ pub struct World<'a> {
     pub ephemeral: Option<(u16, u16)>,
     /// `net.ipv4.ip_local_reserved_ports`.
     pub reserved: PortSet,
+    /// Whether unknown keys and fields are warnings rather than errors.
+    pub ignore_unknown: bool,
+    /// `Some`: what keeps a start from serving is an error. Returns whether a socket can be bound to an address.
+    pub can_bind: Option<&'a dyn Fn(IpAddr) -> io::Result<()>>,
 }
 
 /// One valid set of files.
@@ -117,7 +123,9 @@ pub struct Conf {
     pub own: Box<[IpAddr]>,
     /// In file order, this host among them.
     pub hosts: Vec<HostAddr>,
-    /// Which of `hosts` this host is; `None` only where there are none.
+    /// Whether HOST comes from hosts.conf.
+    pub host_is_derived: bool,
+    /// Which of `hosts` this host is; `None`: `hosts` has no line of this host.
     pub this_host: Option<usize>,
     /// Those of `hosts` that are [`other_hosts`](Self::other_hosts).
     pub others: Vec<usize>,
@@ -410,7 +418,8 @@ pub enum BpfLog {
 /// Shape: `None` where there is no address to serve on. A value with errors beside it is for
 /// showing only.
 pub fn parse(sources: &Sources, world: &World<'_>) -> Parsed<Option<Conf>> {
-    let mut findings = Findings::new(&sources.proxy);
+    let new = |source| Findings::lenient(source, world.ignore_unknown);
+    let mut findings = new(&sources.proxy);
     let mut draft = proxy::read(&sources.proxy, &mut findings);
     let missing = |path: &PathBuf| Source {
         path: path.clone(),
@@ -428,23 +437,27 @@ pub fn parse(sources: &Sources, world: &World<'_>) -> Parsed<Option<Conf>> {
     let no_mappings = missing(&draft.conf.files.mappings);
     let mut all = All {
         proxy: findings,
-        hosts: Findings::new(sources.hosts.as_ref().unwrap_or(&no_hosts)),
-        mappings: Findings::new(sources.mappings.as_ref().unwrap_or(&no_mappings)),
-        apps: Findings::new(sources.apps.as_ref().unwrap_or(&no_apps)),
+        hosts: new(sources.hosts.as_ref().unwrap_or(&no_hosts)),
+        mappings: new(sources.mappings.as_ref().unwrap_or(&no_mappings)),
+        apps: new(sources.apps.as_ref().unwrap_or(&no_apps)),
     };
     match &sources.hosts {
         Some(source) => draft.conf.hosts = hosts::read(source, world, &mut all.hosts),
         // Without HOST that is an error, found where HOST is needed.
         None if draft.host.is_none() => {}
-        None => all
-            .hosts
-            .whole(Severity::Warning, "no such file: no other hosts"),
+        None => {
+            let (severity, named) = missing_file(&draft.conf, "HOSTSCONF", world);
+            let message = format_args!("no such file{named}: no other hosts");
+            all.hosts.whole(severity, message);
+        }
     }
     match &sources.mappings {
         Some(source) => draft.conf.mappings = portmappings::read(source, &mut all.mappings),
-        None => all
-            .mappings
-            .whole(Severity::Warning, "no such file: no mappings yet"),
+        None => {
+            let (severity, named) = missing_file(&draft.conf, "PORTSCONF", world);
+            let message = format_args!("no such file{named}: no mappings yet");
+            all.mappings.whole(severity, message);
+        }
     }
     match &sources.apps {
         Some(source) => {
@@ -465,6 +478,22 @@ pub fn parse(sources: &Sources, world: &World<'_>) -> Parsed<Option<Conf>> {
     Parsed {
         value: conf,
         diagnostics: files.into_iter().flat_map(Findings::finish).collect(),
+    }
+}
+
+/// Severity of a missing file, and the line that names it. `check` refuses a missing file that a key names; a start
+/// waits for the file.
+fn missing_file(conf: &Conf, key: &str, world: &World<'_>) -> (Severity, String) {
+    let origin = conf.origins.iter().find(|origin| origin.key == key);
+    match origin {
+        None => (Severity::Warning, String::new()),
+        Some(origin) => {
+            let severity = match world.can_bind {
+                Some(_) => Severity::Error,
+                None => Severity::Warning,
+            };
+            (severity, format!(" ({key} in {})", origin.place))
+        }
     }
 }
 

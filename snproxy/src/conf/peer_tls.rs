@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::port_value::expected;
+use super::port_value::unknown_option;
 use super::text::{Field, Findings};
 use super::tls::{CertSource, certs};
 use super::value::NONE;
@@ -43,7 +43,10 @@ pub(super) fn read(
             }
             "verify=host" => verify_host = true,
             "verify=ca" => verify_host = false,
-            _ => return expected("optional, verify=host or verify=ca", word, findings),
+            _ => {
+                let options = ["optional", "verify=host", "verify=ca"];
+                return unknown_option(&options, word, findings);
+            }
         }
     }
     // Each proxy calls and is called.

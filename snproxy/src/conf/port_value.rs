@@ -12,14 +12,20 @@ use std::time::Duration;
 use super::port::{
     Balance, Check, Fate, Lifetime, Network, OverLimit, Persist, Rate, SourceMaxConn, SourceRate,
 };
+use super::suggest::hint;
 use super::text::{Field, Findings, is_blank};
-use super::value::{choice, duration, number, show_duration, some_duration};
+use super::value::{choice, duration, ip, list, number, show_duration, some_duration};
 use super::{Locality, Policy};
 
 /// Most bytes that a check sends or expects.
 const MAX_CHECK_BYTES: usize = 256;
 /// Every address is a source of its own.
 const EACH: Network = Network { v4: 32, v6: 128 };
+
+/// Options of HEALTH.
+const CHECK_OPTIONS: [&str; 8] = [
+    "fails=", "hold=", "rise=", "fall=", "jitter=", "timeout=", "send=", "expect=",
+];
 
 /// What stands for the address of HOST.
 const HOST: &str = "host";
@@ -33,12 +39,26 @@ pub(super) fn expected(what: impl fmt::Display, found: Field<'_>, findings: &mut
     findings.error(found.place, format_args!("expected {what}, found {found}"));
 }
 
+/// An option that a value does not have; those with a value end in `=`.
+pub(super) fn unknown_option(known: &[&'static str], word: Field<'_>, findings: &mut Findings<'_>) {
+    let name = match word.text.find('=') {
+        Some(at) => &word.text[..=at],
+        None => word.text,
+    };
+    let listed = list(known);
+    let hint = hint(known.iter().copied(), name);
+    findings.error(
+        word.place,
+        format_args!("expected {listed}, found {word}{hint}"),
+    );
+}
+
 /// An address of this host; the inner `None` is that of HOST.
 pub(super) fn bind(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Option<IpAddr>> {
     if value.text.eq_ignore_ascii_case(HOST) {
         return Some(None);
     }
-    let address = value.text.parse().ok().map(|ip: IpAddr| ip.to_canonical());
+    let address = ip(value.text);
     if address.is_none() {
         expected("an address such as 127.0.0.1, or host", value, findings);
     }
@@ -67,7 +87,7 @@ pub(super) fn balance(value: Field<'_>, findings: &mut Findings<'_>) -> Option<B
             "port" => balance.port = true,
             "strict" => balance.strict = true,
             _ => {
-                expected("port or strict", word, findings);
+                unknown_option(&["port", "strict"], word, findings);
                 return None;
             }
         }
@@ -283,7 +303,7 @@ pub(super) fn fate(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Fate
             some_duration(value.tail("drain:".len()), findings).map(Fate::Drain)
         }
         _ => {
-            expected("keep, drain:30s or reset", value, findings);
+            unknown_option(&["keep", "drain:30s", "reset"], value, findings);
             None
         }
     }
@@ -356,8 +376,7 @@ pub(super) fn check(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Che
             "send" => check.send = bytes(value, findings)?,
             "expect" => check.expect = bytes(value, findings)?,
             _ => {
-                let options = "fails=, hold=, rise=, fall=, jitter=, timeout=, send= or expect=";
-                expected(options, word, findings);
+                unknown_option(&CHECK_OPTIONS, word, findings);
                 return None;
             }
         }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::text::{Field, Findings, Lines, is_blank, is_text, without_comma};
-use super::value::{by_name, names, number};
+use super::value::{by_name, hint_of, names, number};
 use super::{Mapping, SendProxy};
 use crate::addr::{ClusterPort, HostPort};
 use crate::diag::{Severity, Source};
@@ -119,8 +119,9 @@ fn mapping(item: Field<'_>) -> Result<Mapping, (Field<'_>, String)> {
         (
             part,
             format!(
-                "{part} is not a sendProxy: expected {}",
-                names::<SendProxy>()
+                "{part} is not a sendProxy: expected {}{}",
+                names::<SendProxy>(),
+                hint_of::<SendProxy>(send)
             ),
         )
     })?;

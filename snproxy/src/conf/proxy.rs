@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::keys::{self, Draft, Key, Scope, Unset, by_name, nearest};
+use super::keys::{self, Draft, Key, Scope, Unset, by_name, key_hint};
 use super::port::{Balance, Fate, MAX_KINDS, OverLimit, PortConf, PortConfs};
 use super::port_value::unchecked;
 use super::text::{Field, Findings, Lines, MAX_LINE, is_blank, is_text, uncomment, without_comma};
@@ -173,18 +173,12 @@ fn unknown(name: Field<'_>, findings: &mut Findings<'_>) {
     if !is_text(name, findings) {
         return;
     }
+    let what = format_args!("unknown key {name}");
     let (word, joined) = match name.text.split_once(['=', ':']) {
-        Some((word, _)) => (word, "a space separates key and value; "),
+        Some((word, _)) => (word, ": a space separates key and value"),
         None => (name.text.trim_end_matches(','), ""),
     };
-    match nearest(word) {
-        Some(near) => {
-            let message =
-                format_args!("unknown key {name} ignored: {joined}did you mean `{near}`?");
-            findings.warning(name.place, message);
-        }
-        None => findings.warning(name.place, format_args!("unknown key {name} ignored")),
-    }
+    findings.unknown(name.place, what, format_args!("{joined}{}", key_hint(word)));
 }
 
 /// The value in the rest of a line: quotes, comment and trailing comma off; `None` leaves the key unset.
@@ -240,6 +234,7 @@ fn unset(source: &Source) -> Draft<'_> {
         apps: Vec::new(),
         own: Box::default(),
         hosts: Vec::new(),
+        host_is_derived: false,
         this_host: None,
         others: Vec::new(),
         host_ips: Box::default(),

@@ -49,6 +49,8 @@ fn world() -> World<'static> {
         is_local: &IS_LOCAL,
         ephemeral: Some((32768, 60999)),
         reserved: [32768, 50000, 50001].into_iter().collect(),
+        ignore_unknown: false,
+        can_bind: None,
     }
 }
 

@@ -204,6 +204,8 @@ pub(super) struct Findings<'a> {
     warnings: usize,
     /// Lines with a secret in them.
     secret: Vec<u32>,
+    /// Whether an unknown key or field is a warning.
+    ignore_unknown: bool,
 }
 
 impl<'a> Findings<'a> {
@@ -214,6 +216,24 @@ impl<'a> Findings<'a> {
             errors: 0,
             warnings: 0,
             secret: Vec::new(),
+            ignore_unknown: false,
+        }
+    }
+
+    /// Findings where an unknown key or field is a warning if `ignore_unknown` is set.
+    pub(super) fn lenient(source: &'a Source, ignore_unknown: bool) -> Self {
+        Self {
+            ignore_unknown,
+            ..Self::new(source)
+        }
+    }
+
+    /// An unknown key or field, and what it may mean.
+    pub(super) fn unknown(&mut self, place: Place, what: impl Display, hint: impl Display) {
+        if self.ignore_unknown {
+            self.warning(place, format_args!("{what} ignored{hint}"));
+        } else {
+            self.error(place, format_args!("{what}{hint}"));
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
 
-use super::port_value::expected;
+use super::port_value::{expected, unknown_option};
 use super::text::{Field, Findings, is_blank};
 use super::value::{NONE, Named, choice, host_name};
 use crate::diag::{Source, printable};
@@ -166,7 +166,7 @@ pub(super) fn client_tls(
     if is_none(value) {
         return Some(None);
     }
-    let said = said(value, "verify= or alpn=", findings)?;
+    let said = said(value, &["verify=", "alpn="], findings)?;
     let verify = match said.verify {
         Some(word) => choice(word, findings)?,
         None => ClientVerify::Require,
@@ -203,7 +203,7 @@ pub(super) fn upstream_tls(
     if is_none(value) {
         return Some(None);
     }
-    let said = said(value, "verify=, name= or alpn=", findings)?;
+    let said = said(value, &["verify=", "name=", "alpn="], findings)?;
     let verify = match said.verify {
         Some(word) => choice(word, findings)?,
         None => UpstreamVerify::Ca,
@@ -276,7 +276,11 @@ struct Said<'a> {
 }
 
 /// `known` are the options that there are.
-fn said<'a>(value: Field<'a>, known: &str, findings: &mut Findings<'_>) -> Option<Said<'a>> {
+fn said<'a>(
+    value: Field<'a>,
+    known: &[&'static str],
+    findings: &mut Findings<'_>,
+) -> Option<Said<'a>> {
     let (certs, others) = certs(value, findings)?;
     let mut said = Said {
         certs,
@@ -288,13 +292,13 @@ fn said<'a>(value: Field<'a>, known: &str, findings: &mut Findings<'_>) -> Optio
         let (option, text) = option(word);
         let is_said = match option {
             "verify" => said.verify.replace(text).is_some(),
-            "name" if known.contains("name=") => said.name.replace(text).is_some(),
+            "name" if known.contains(&"name=") => said.name.replace(text).is_some(),
             "alpn" => {
                 let before = std::mem::replace(&mut said.alpn, alpn(text, findings)?);
                 !before.is_empty()
             }
             _ => {
-                expected(known, word, findings);
+                unknown_option(known, word, findings);
                 return None;
             }
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::suggest::{Hint, hint};
 use super::text::{Field, Findings, is_blank};
 use super::{
     BpfLog, Conflict, Family, Locality, LogFormat, LogLevel, Mechanism, OverLimit, Peers, Policy,
@@ -94,18 +95,32 @@ pub(super) fn by_name<T: Named>(name: &str) -> Option<T> {
 /// The names as a message lists them: `a, b or c`.
 pub(super) fn names<T: Named>() -> String {
     let names: Vec<&str> = T::NAMES.iter().map(|(name, _)| *name).collect();
-    match names.split_last() {
+    list(&names)
+}
+
+/// Words as a message lists them: `a, b or c`.
+pub(super) fn list(words: &[&str]) -> String {
+    match words.split_last() {
         Some((last, [])) => (*last).to_owned(),
         Some((last, first)) => format!("{} or {last}", first.join(", ")),
         None => String::new(),
     }
 }
 
+/// The hint for a word that names no value.
+pub(super) fn hint_of<T: Named>(word: &str) -> Hint {
+    hint(T::NAMES.iter().map(|(name, _)| *name), word)
+}
+
 pub(super) fn choice<T: Named>(value: Field<'_>, findings: &mut Findings<'_>) -> Option<T> {
     let chosen = by_name(value.text);
     if chosen.is_none() {
         let names = names::<T>();
-        findings.error(value.place, format_args!("expected {names}, found {value}"));
+        let hint = hint_of::<T>(value.text);
+        findings.error(
+            value.place,
+            format_args!("expected {names}, found {value}{hint}"),
+        );
     }
     chosen
 }
@@ -278,7 +293,7 @@ pub(super) fn peers(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Pee
         named.map(|(_, said)| *said = true).is_none()
     });
     let expected = "hosts, any or a network such as 10.0.0.0/8";
-    let networks = networks(parts, expected, findings)?;
+    let networks = networks(parts, expected, &["hosts", "any"], findings)?;
     if any && (hosts || !networks.is_empty()) {
         let message = "`any` is everybody: the others change nothing";
         findings.warning(value.place, message);
@@ -290,19 +305,21 @@ pub(super) fn peers(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Pee
     })
 }
 
-/// The networks of a list; `None` where one of them is wrong.
+/// The networks of a list; `None` where one of them is wrong. `words` may stand beside them.
 pub(super) fn networks<'a>(
     parts: impl Iterator<Item = Field<'a>>,
     expected: &str,
+    words: &[&'static str],
     findings: &mut Findings<'_>,
 ) -> Option<Vec<IpNet>> {
     let mut networks = Vec::new();
     let mut good = true;
     for part in parts {
         let Some(network) = network(part.text) else {
+            let hint = hint(words.iter().copied(), part.text);
             findings.error(
                 part.place,
-                format_args!("expected {expected}, found {part}"),
+                format_args!("expected {expected}, found {part}{hint}"),
             );
             good = false;
             continue;
@@ -322,13 +339,30 @@ pub(super) fn networks<'a>(
     good.then_some(networks)
 }
 
+/// `10.0.0.0/8`, `fd00::/8`, `[fd00::]/8`, or an address.
 fn network(text: &str) -> Option<IpNet> {
-    let address = || {
-        text.parse::<IpAddr>()
-            .ok()
-            .map(|ip| IpNet::from(ip.to_canonical()))
+    let Some((ip, length)) = text.split_once('/') else {
+        return ip(text).map(IpNet::from);
     };
-    text.parse().ok().or_else(address)
+    let inner = without_brackets(ip)?;
+    format!("{inner}/{length}").parse().ok()
+}
+
+/// An address; one of IPv6 may be in brackets.
+pub(super) fn ip(text: &str) -> Option<IpAddr> {
+    let ip: IpAddr = without_brackets(text)?.parse().ok()?;
+    Some(ip.to_canonical())
+}
+
+/// The address of IPv6 that is in brackets, or the text as it is; `None`: something else is in brackets.
+fn without_brackets(text: &str) -> Option<&str> {
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    match inner {
+        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok().then_some(inner),
+        None => Some(text),
+    }
 }
 
 pub(super) fn show_peers(peers: &Peers) -> String {

@@ -4,6 +4,7 @@ mod addresses;
 mod aside;
 mod certs;
 mod changes;
+mod control;
 mod crowd;
 mod directory;
 mod doubt;
@@ -28,34 +29,33 @@ mod tide;
 mod workers;
 mod world;
 
-use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
+use crate::admin::Asked;
 use crate::admin::api;
-use crate::admin::{self, Asked};
-use crate::conf::{AdminSocket, Conf};
+use crate::conf::Conf;
 use crate::discovery::{Root, Watch};
 use crate::flow::Shared;
 use crate::sys::memory;
 
 pub use certs::check as check_certs;
+pub use control::{control_socket, runtime_folder};
 pub use look::{Good, look};
 pub use notify::Manager;
 pub use services::tls as etcd_tls;
 pub use start::{Start, StartError, raise_descriptor_limit};
 pub use threads::runtime;
-pub use world::{Names, control_socket_of, parse};
+pub use world::{Names, control_socket_of, parse, parse_to_check};
 
 use certs::CertTimes;
+use control::Control;
 use directory::Directory;
 use pods::Pods;
 use reload::{Loaded, Why};
@@ -221,14 +221,8 @@ impl Daemon {
         let workers = Arc::new(Workers::start(count, &shared)?);
         let metrics = metrics.into_iter();
         let metrics = metrics.map(|listener| tokio::spawn(listener.serve(ask.clone())));
-        let mut control = Control {
-            metrics: metrics.collect(),
-            ask,
-            serving: None,
-        };
-        if let Some(socket) = control_socket {
-            control.serve(socket);
-        }
+        let metrics = metrics.collect();
+        let control = Control::new(ask, control_socket, metrics);
         if let Some(log) = steerer.kernel_log() {
             tokio::spawn(async move {
                 let error = log.run().await;
@@ -388,6 +382,11 @@ impl Daemon {
     fn answer(&mut self, question: Asked) {
         // A caller that left before its answer is no error.
         match question {
+            Asked::Configuration(reply) => {
+                let file = self.root.file();
+                let file = file.map(|file| file.to_string_lossy().into_owned());
+                drop(reply.send(api::Configuration { file }));
+            }
             Asked::Status(reply) => drop(reply.send(self.status())),
             Asked::Ports(reply) => drop(reply.send(self.ports())),
             Asked::Routes(reply) => drop(reply.send(self.routes())),
@@ -401,70 +400,5 @@ impl Daemon {
             }
             Asked::Reload(reply) => self.reload_for(reply),
         }
-    }
-}
-
-/// The control socket, if it could be had, and the addresses of metrics.
-struct Control {
-    metrics: Vec<JoinHandle<io::Result<()>>>,
-    ask: mpsc::Sender<Asked>,
-    serving: Option<JoinHandle<io::Result<()>>>,
-}
-
-impl Control {
-    fn serve(&mut self, socket: admin::Socket) {
-        self.serving = Some(tokio::spawn(socket.serve(self.ask.clone())));
-    }
-
-    /// Binds it anew where nobody answers: another process may have had it, or its end was an accident.
-    fn retry(&mut self, conf: &Conf) {
-        if self
-            .serving
-            .as_ref()
-            .is_some_and(|serving| !serving.is_finished())
-        {
-            return;
-        }
-        let Some(path) = control_socket(conf) else {
-            return;
-        };
-        if let Ok(socket) = admin::Socket::bind(&path) {
-            info!("the control socket answers");
-            self.serve(socket);
-        }
-    }
-
-    async fn stop(&mut self) {
-        for serving in self
-            .serving
-            .take()
-            .into_iter()
-            .chain(self.metrics.drain(..))
-        {
-            serving.abort();
-            // Its end removes the socket's file.
-            let _ = serving.await;
-        }
-    }
-}
-
-/// Path of the control socket: ADMIN, else one per PORT; `None`: there is to be none.
-pub fn control_socket(conf: &Conf) -> Option<PathBuf> {
-    let name = match (&conf.admin.socket, conf.port) {
-        (AdminSocket::At(path), _) => return Some(path.clone()),
-        (AdminSocket::None, _) => return None,
-        (AdminSocket::OfPort, 0) => "none".to_owned(),
-        (AdminSocket::OfPort, port) => port.to_string(),
-    };
-    Some(runtime_folder().join(name + ".sock"))
-}
-
-/// Where control sockets are by default: the system's runtime folder, or the user's.
-pub fn runtime_folder() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(folder) if !rustix::process::geteuid().is_root() => {
-            PathBuf::from(folder).join("snproxy")
-        }
-        _ => PathBuf::from("/run/snproxy"),
     }
 }

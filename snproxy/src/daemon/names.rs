@@ -95,6 +95,8 @@ mod tests {
             is_local: &|_| false,
             ephemeral: None,
             reserved: PortSet::new(),
+            ignore_unknown: false,
+            can_bind: None,
         };
         conf::parse(&sources, &world).value.unwrap()
     }

@@ -1,13 +1,14 @@
 //! What a parse asks of the host: names, own addresses, the kernel's port ranges.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::addr::PortSet;
 use crate::conf::{self, Conf, Family, Sources, World};
-use crate::diag::{Parsed, Source};
+use crate::diag::{Diagnostic, Parsed, Severity, Source};
 use crate::discovery::Writers;
 use crate::discovery::certs::Store;
 use crate::net::dns::Families;
@@ -28,10 +29,37 @@ pub struct Names {
     pub(super) services: Services,
     /// Programs that write the files, once these are watched.
     pub(super) writers: OnceLock<Writers>,
+    /// Whether unknown keys and fields are warnings.
+    ignore_unknown: bool,
+}
+
+impl Names {
+    /// Nothing is known yet. If `ignore_unknown` is set, unknown keys and fields are warnings at
+    /// each look at the files.
+    pub fn new(ignore_unknown: bool) -> Self {
+        Self {
+            ignore_unknown,
+            ..Self::default()
+        }
+    }
 }
 
 /// Parses a set of files as this host sees it. May block on name resolution.
 pub fn parse(sources: &Sources, names: &Names) -> Parsed<Option<Conf>> {
+    parse_with(sources, names, None)
+}
+
+/// The same for `snproxy check`: what keeps a start from serving is an error.
+pub fn parse_to_check(sources: &Sources, names: &Names) -> Parsed<Option<Conf>> {
+    let can_bind = |ip: IpAddr| TcpListener::bind((ip, 0)).map(drop);
+    parse_with(sources, names, Some(&can_bind))
+}
+
+fn parse_with(
+    sources: &Sources,
+    names: &Names,
+    can_bind: Option<&dyn Fn(IpAddr) -> io::Result<()>>,
+) -> Parsed<Option<Conf>> {
     let sysctl = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
     let world = World {
         resolve: &|name| names.addresses.resolve_pinned(name),
@@ -40,12 +68,18 @@ pub fn parse(sources: &Sources, names: &Names) -> Parsed<Option<Conf>> {
         is_local: &is_own,
         ephemeral: sysctl("ip_local_port_range").and_then(|text| pair(&text)),
         reserved: sysctl("ip_local_reserved_ports").map_or_else(PortSet::new, |text| ports(&text)),
+        ignore_unknown: names.ignore_unknown,
+        can_bind,
     };
     conf::parse(sources, &world)
 }
 
-/// Where the proxy of this proxy.conf is asked, whatever else is wrong with it. Asks nobody for names.
-pub fn control_socket_of(proxy: &Source) -> Option<PathBuf> {
+/// Path of the control socket of the proxy that runs with this proxy.conf, whatever else is wrong with the file; `None`:
+/// it has none. Resolves no names.
+///
+/// # Errors
+/// Returns what is wrong with PORT or ADMIN: another process may have the default.
+pub fn control_socket_of(proxy: &Source) -> Result<Option<PathBuf>, Vec<Diagnostic>> {
     let world = World {
         resolve: &|_| Ok(vec![Ipv4Addr::LOCALHOST.into()]),
         resolve_all: &|names, _| names.iter().map(|_| Ok(Vec::new())).collect(),
@@ -53,6 +87,8 @@ pub fn control_socket_of(proxy: &Source) -> Option<PathBuf> {
         is_local: &|_| true,
         ephemeral: None,
         reserved: PortSet::new(),
+        ignore_unknown: false,
+        can_bind: None,
     };
     let host = Source {
         path: "hosts.conf".into(),
@@ -64,9 +100,22 @@ pub fn control_socket_of(proxy: &Source) -> Option<PathBuf> {
         hosts: Some(host),
         apps: None,
     };
-    conf::parse(&sources, &world)
-        .value
-        .and_then(|conf| control_socket(&conf))
+    let parsed = conf::parse(&sources, &world);
+    let is_about_socket = |found: &Diagnostic| {
+        let nth = usize::try_from(found.line).unwrap_or(0).checked_sub(1);
+        let line = nth.and_then(|nth| proxy.text.lines().nth(nth));
+        let word = line.and_then(|line| line.split(['=', ':', ' ', '\t']).next());
+        let key = word.and_then(conf::nearest_key);
+        found.file == proxy.path && matches!(key, Some("PORT" | "ADMIN"))
+    };
+    let is_error = |found: &Diagnostic| found.severity == Severity::Error;
+    let wrong: Vec<Diagnostic> = (parsed.diagnostics.into_iter())
+        .filter(|found| is_error(found) && is_about_socket(found))
+        .collect();
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    Ok(parsed.value.and_then(|conf| control_socket(&conf)))
 }
 
 /// The questions that FAMILY leaves.

@@ -42,10 +42,7 @@ impl Root {
     /// Errors: one finding per file that exists and cannot be read, and for a missing proxy.conf.
     pub fn read(&self, writers: Option<&Writers>) -> Result<Sources, Vec<Diagnostic>> {
         let read_file = |path: &Path, limit| read_file(path, limit, writers);
-        let proxy = match self {
-            Self::Conf(path) => read_conf(path, writers).map_err(|found| vec![found])?,
-            Self::Apps(said) | Self::Said { conf: said, .. } => said.clone(),
-        };
+        let proxy = self.conf(writers).map_err(|found| vec![found])?;
         let files = conf::files(&proxy);
         let empty = |path: &PathBuf| {
             Ok(Some(Source {
@@ -79,6 +76,27 @@ impl Root {
                 .flatten()
                 .collect()),
         }
+    }
+
+    /// The text of proxy.conf, or what stands for it. Blocks on the file system.
+    ///
+    /// # Errors
+    /// Returns the finding about a file that is missing or cannot be read.
+    pub fn conf(&self, writers: Option<&Writers>) -> Result<Source, Diagnostic> {
+        match self {
+            Self::Conf(path) => read_conf(path, writers),
+            Self::Apps(said) | Self::Said { conf: said, .. } => Ok(said.clone()),
+        }
+    }
+
+    /// The file that it begins with, absolute; `None`: there is no file.
+    pub fn file(&self) -> Option<PathBuf> {
+        let file = match self {
+            Self::Conf(path) => path.clone(),
+            Self::Apps(said) => conf::files(said).apps?,
+            Self::Said { .. } => return None,
+        };
+        Some(std::path::absolute(&file).unwrap_or(file))
     }
 
     /// All files of a set, existing or not: what to watch.
@@ -159,7 +177,7 @@ mod tests {
         let found: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(
-            found[0].ends_with("hosts.conf: error: not a regular file"),
+            found[0].ends_with("hosts.conf: error: a directory: expected a file"),
             "{found:?}"
         );
         assert!(

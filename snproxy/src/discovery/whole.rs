@@ -66,6 +66,8 @@ pub(super) enum ReadError {
         call: &'static str,
         error: io::Error,
     },
+    #[error("a directory: expected a file")]
+    Directory,
     #[error("not a regular file")]
     NotRegular,
     #[error("another program is writing this file: snproxy reads it when that program closes it")]
@@ -129,6 +131,9 @@ fn attempt(
         Err(error) => return Err(failed("open")(error)),
     };
     let before = file.metadata().map_err(failed("stat"))?;
+    if before.is_dir() {
+        return Err(ReadError::Directory);
+    }
     if !before.is_file() {
         return Err(ReadError::NotRegular);
     }

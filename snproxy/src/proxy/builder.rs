@@ -68,7 +68,7 @@ pub enum Error {
     #[error("{key} is for a program of its own: the host program decides that")]
     #[non_exhaustive]
     ProgramKey { key: String },
-    #[error("{key} is no key{}", kind(*.of_port))]
+    #[error("{key} is no key{}{}", kind(*.of_port), hint(key, *.of_port))]
     #[non_exhaustive]
     UnknownKey {
         key: String,
@@ -118,6 +118,14 @@ impl fmt::Display for Chain<'_> {
 
 fn kind(of_port: bool) -> &'static str {
     if of_port { " of a port" } else { "" }
+}
+
+/// The key that an unknown one probably means.
+fn hint(key: &str, of_port: bool) -> String {
+    let keys =
+        conf::key_docs().filter(|known| !is_of_cluster(known) && (known.of_port || !of_port));
+    let near = conf::nearest(keys.map(|known| known.name), key);
+    near.map_or_else(String::new, |near| format!(": did you mean `{near}`?"))
 }
 
 impl Error {

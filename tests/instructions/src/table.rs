@@ -30,6 +30,8 @@ pub(crate) fn table(keys: &str, mappings: &str) -> Table {
         is_local: &|ip| ip == IpAddr::from([127, 0, 0, 1]),
         ephemeral: None,
         reserved: PortSet::new(),
+        ignore_unknown: false,
+        can_bind: None,
     };
     let parsed = conf::parse(&sources, &world);
     assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);

@@ -78,7 +78,7 @@ const SAID: &[(&str, i32, &str)] = &[
     ),
     (
         "apps --conf /nowhere",
-        1,
+        64,
         "snproxy: /nowhere: apps read no proxy.conf: name their file with --config-file",
     ),
     (
@@ -126,7 +126,7 @@ const SAID: &[(&str, i32, &str)] = &[
     // What would do nothing.
     (
         "ambassador --src :5000 --dst 10.0.0.1:1 --conf /nowhere",
-        1,
+        64,
         "snproxy: /nowhere: ambassadors and register read no configuration",
     ),
     (

@@ -125,3 +125,18 @@ fn a_name_that_nobody_knows_is_passed_over() {
         assert_eq!(greeted(a).0, "b");
     }
 }
+
+#[test]
+fn a_file_of_other_hosts_alone_loses_no_line() {
+    let net = Net::hosts(["a", "b", "c"]);
+    let a = net.host("a");
+    serve(net.host("b"), 1);
+    a.hosts(&shared(&net, &["b", "c"]));
+    start_all(&net);
+    // b stands in line 1, and is the only host that serves the port.
+    for _ in 0..5 {
+        assert_eq!(greeted(a).0, "b");
+    }
+    let told = a.status()["reload"]["diagnostics"].to_string();
+    assert!(told.contains("all 2 lines are peers"), "{told}");
+}

@@ -1,8 +1,9 @@
 //! Which field of which object means what.
 
 use super::json::Member;
-use crate::conf::keys::{Key, nearest_of};
+use crate::conf::keys::Key;
 use crate::conf::port_keys::PORT_KEYS;
+use crate::conf::suggest::hint;
 use crate::conf::text::Findings;
 
 /// What a field of the file means.
@@ -74,14 +75,8 @@ impl Fields {
             let keys = app_keys().map(|key| key.name);
             let keys = keys.filter(|_| self.names == OF_APP);
             let known = self.names.iter().map(|(known, _)| *known);
-            let near = nearest_of(known.chain(keys), name.text());
-            let mean = near.map_or_else(String::new, |near| format!(": did you mean `{near}`?"));
-            let message = format_args!(
-                "unknown field {} of {} ignored{mean}",
-                name.field(),
-                self.of
-            );
-            findings.warning(name.place, message);
+            let what = format_args!("unknown field {} of {}", name.field(), self.of);
+            findings.unknown(name.place, what, hint(known.chain(keys), name.text()));
             return None;
         };
         if member.value.is_null() {

@@ -19,7 +19,7 @@ use crate::conf::keys::{Key, Scope};
 use crate::conf::port::{MAX_KINDS, PortConfs};
 use crate::conf::proxy::NOWHERE;
 use crate::conf::text::{Field, Findings};
-use crate::conf::value::{by_name, names, number};
+use crate::conf::value::{by_name, hint_of, names, number};
 use crate::conf::{Locality, Origin, SendProxy};
 use crate::diag::{Place, Severity, Source, printable};
 
@@ -547,7 +547,8 @@ impl Reader<'_, '_> {
         let send_proxy = by_name(written);
         if send_proxy.is_none() {
             let names = names::<SendProxy>();
-            let message = format_args!("expected {names}, found {}", value.field());
+            let hint = hint_of::<SendProxy>(written);
+            let message = format_args!("expected {names}, found {}{hint}", value.field());
             self.findings.error(value.place, message);
         }
         send_proxy

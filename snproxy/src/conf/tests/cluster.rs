@@ -120,10 +120,24 @@ fn of_several_local_lines_the_served_one_is_this_host() {
 }
 
 #[test]
-fn where_no_line_is_local_the_first_is_this_host() {
-    let conf = among("HOST 10.0.0.1", "10.0.0.2:32767\n10.0.0.3:32767\n");
-    assert_eq!((conf.this_host, conf.dial_from), (Some(0), None));
-    assert_eq!(others(&conf), ["10.0.0.3 10.0.0.3:32767"]);
+fn first_line_is_this_host_only_if_nothing_else_tells() {
+    let hosts = "10.0.0.2:32767\n10.0.0.3:32767\n";
+    let both = ["10.0.0.2 10.0.0.2:32767", "10.0.0.3 10.0.0.3:32767"];
+    for host in ["HOST 10.0.0.1", "HOST 0.0.0.0"] {
+        let conf = among(host, hosts);
+        assert_eq!((conf.this_host, conf.dial_from), (None, None), "{host}");
+        assert_eq!(others(&conf), both, "{host}");
+        let found = findings(host, "", hosts);
+        let expected = "hosts.conf:1:1: warning: no line has an address of this host and port 32767: \
+                        all 2 lines are peers";
+        assert_eq!(found, [expected], "{host}");
+    }
+    let derived = among("", hosts);
+    assert_eq!(derived.this_host, Some(0));
+    assert_eq!(others(&derived), both[1..]);
+    // A later line with a local address and PORT goes before a local line 1 of another port.
+    let conf = among("", "10.0.0.1:31000\n10.0.0.2:32767\n10.0.0.1:32767\n");
+    assert_eq!(conf.this_host, Some(2));
 }
 
 #[test]
@@ -181,7 +195,7 @@ fn a_cluster_port_of_this_host_is_no_other_host() {
 
 #[test]
 fn a_host_alone_has_no_others() {
-    for hosts in ["10.0.0.1:32767\n", "10.0.0.9:32767\n", ""] {
+    for hosts in ["10.0.0.1:32767\n", ""] {
         let conf = among("HOST 10.0.0.1", hosts);
         assert_eq!(others(&conf), [""; 0], "{hosts:?}");
         assert!(allows(&conf, "127.0.0.1"));

@@ -69,3 +69,153 @@ fn none_is_no_file_and_zero_is_no_port() {
     assert_eq!(conf.of_port(2000).reopen, 75);
     assert_eq!(good("APPSCONF \"\"\n").files.apps, None);
 }
+
+#[test]
+fn unknown_keys_and_fields_are_errors_or_ignored() {
+    let hosts = "10.0.0.1:32767\n";
+    let mut sources = sources(
+        "CLIENT_TLS 8080 certs\nPORT=4000\nNonsense\nAPPSCONF config.json\n",
+        "",
+        hosts,
+    );
+    let apps = r#"{"Version":1,"Apps":[{"Name":"a","Ports":[2001],"Enabled":false,
+"Protocol":"udp","Targets":[{"Addr":"10.0.0.9:1","wieght":2}]}]}"#;
+    sources.apps = Some(source("config.json", apps));
+    let found = shorts(&parse(&sources, &world()).diagnostics);
+    let expected = [
+        "proxy.conf:1:1: error: unknown key `CLIENT_TLS`: did you mean `CLIENTTLS`?",
+        "proxy.conf:2:1: error: unknown key `PORT=4000`: a space separates key and value: \
+         did you mean `PORT`?",
+        "proxy.conf:3:1: error: unknown key `Nonsense`",
+        "config.json:1:3: error: unknown field `Version` of the file",
+        "config.json:1:50: error: unknown field `Enabled` of an app",
+        "config.json:2:2: error: unknown field `Protocol` of an app",
+        "config.json:2:51: error: unknown field `wieght` of a target: did you mean `Weight`?",
+    ];
+    assert_eq!(found, expected);
+    let lenient = World {
+        ignore_unknown: true,
+        ..world()
+    };
+    let parsed = parse(&sources, &lenient);
+    assert!(!parsed.has_errors());
+    let found = shorts(&parsed.diagnostics);
+    assert_eq!(
+        found[0],
+        "proxy.conf:1:1: warning: unknown key `CLIENT_TLS` ignored: did you mean `CLIENTTLS`?"
+    );
+    assert_eq!(found.len(), expected.len());
+}
+
+#[test]
+fn unknown_values_and_options_name_the_nearest_known_word() {
+    for (line, end) in [
+        ("BALANCE leastconn", "found `leastconn`: did you mean `lc`?"),
+        ("BALANCE 2000 round_robin", "did you mean `rr`?"),
+        (
+            "BALANCE sh prot",
+            "expected port or strict, found `prot`: did you mean `port`?",
+        ),
+        ("BALANCE source", "did you mean `sh`?"),
+        ("LOGLEVEL warning", "did you mean `warn`?"),
+        (
+            "CLIENTTLS 8080 certs verfy=none",
+            "expected verify= or alpn=, found `verfy=none`: did you mean `verify=`?",
+        ),
+        (
+            "CLIENTTLS 8080 certs verify=required",
+            "expected require, optional or none, found `required`: did you mean `require`?",
+        ),
+        (
+            "UPSTREAMTLS certs nam=a",
+            "found `nam=a`: did you mean `name=`?",
+        ),
+        (
+            "PEERTLS certs optinal",
+            "found `optinal`: did you mean `optional`?",
+        ),
+        (
+            "HEALTH tcp/5s timeot=1s",
+            "found `timeot=1s`: did you mean `timeout=`?",
+        ),
+        (
+            "ETCD http://a usr=x",
+            "found `usr=x`: did you mean `user=`?",
+        ),
+        ("PEERS host", "found `host`: did you mean `hosts`?"),
+        ("ONREMOVE rest", "found `rest`: did you mean `reset`?"),
+    ] {
+        for ignore_unknown in [false, true] {
+            let world = World {
+                ignore_unknown,
+                ..world()
+            };
+            let parsed = parse(&sources(line, "", "10.0.0.1:32767\n"), &world);
+            let found = shorts(&parsed.diagnostics);
+            assert!(parsed.has_errors(), "{line}: {found:?}");
+            assert!(
+                found.iter().any(|found| found.ends_with(end)),
+                "{line}: {found:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn check_refuses_what_a_start_cannot_serve() {
+    let refuse = |_: IpAddr| Err(io::ErrorKind::AddrNotAvailable.into());
+    let strict = World {
+        can_bind: Some(&refuse),
+        ..world()
+    };
+    let mut files = sources("HOST 10.9.9.9\nPORTSCONF here\nHOSTSCONF there\n", "", "");
+    (files.mappings, files.hosts) = (None, None);
+    let expected = |severity| {
+        [
+            format!(
+                "proxy.conf:1:6: {severity}: 10.9.9.9 is no address of this host: nothing can be served on it"
+            ),
+            format!("there: {severity}: no such file (HOSTSCONF in proxy.conf:3): no other hosts"),
+            format!("here: {severity}: no such file (PORTSCONF in proxy.conf:2): no mappings yet"),
+        ]
+    };
+    assert_eq!(
+        shorts(&parse(&files, &world()).diagnostics),
+        expected("warning")
+    );
+    assert_eq!(
+        shorts(&parse(&files, &strict).diagnostics),
+        expected("error")
+    );
+    // Files that no key names may be missing, and the kernel may allow the address.
+    let mut files = sources("HOST 10.9.9.9\n", "", "");
+    (files.mappings, files.hosts) = (None, None);
+    let nonlocal = World {
+        can_bind: Some(&|_| Ok(())),
+        ..world()
+    };
+    assert!(!parse(&files, &nonlocal).has_errors());
+}
+
+#[test]
+fn addresses_of_ipv6_may_be_in_brackets() {
+    let conf = good("STEERING listeners\nBIND 2000 [::1]\nPODHOST [::1]\nPEERS [::1],[fd00::]/8\n");
+    assert_eq!(conf.of_port(2000).bind, Some("::1".parse().unwrap()));
+    assert_eq!(conf.pod_host, "::1".parse::<IpAddr>().unwrap());
+    assert!(conf.allows_peer("fd12::1".parse().unwrap()));
+    let plain = good("CLIENTPROXY detect ::1,fd00::/8\n");
+    let bracketed = good("CLIENTPROXY detect [::1],[fd00::]/8\n");
+    assert_eq!(plain.of_port(2000), bracketed.of_port(2000));
+    for line in [
+        "BIND [127.0.0.1]",
+        "PEERS [10.0.0.0]/8",
+        "PEERS [::1",
+        "HOST [10.0.0.1]",
+    ] {
+        let found = findings(line, "", "10.0.0.1:32767\n");
+        assert!(
+            found.iter().any(|found| found.contains(": error: ")),
+            "{line}: {found:?}"
+        );
+    }
+}
