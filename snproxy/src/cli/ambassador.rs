@@ -94,7 +94,7 @@ pub(super) struct Plain {
     #[arg(long, conflicts_with = "BALANCE")]
     lb: bool,
 
-    /// What is logged: debug, info, warn, error [default: the variable LOG_LEVEL, else info]
+    /// What is logged: debug, info, warn, error [default: the variable `LOG_LEVEL`, else info]
     #[arg(long, value_name = "LEVEL", value_parser = log::level_option)]
     loglevel: Option<String>,
 

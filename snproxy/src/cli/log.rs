@@ -96,7 +96,7 @@ fn is_ours(event: &Metadata<'_>) -> bool {
     !is_chatter
 }
 
-/// Whether the environment allows colors: NO_COLOR (no-color.org) and TERM=dumb do not.
+/// Whether the environment allows colors: `NO_COLOR` (no-color.org) and TERM=dumb do not.
 fn may_color() -> bool {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");

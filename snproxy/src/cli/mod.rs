@@ -300,17 +300,15 @@ fn default_conf() -> anyhow::Result<PathBuf> {
     let found = DEFAULT_CONFS
         .iter()
         .find(|path| fs::symlink_metadata(path).is_ok());
-    match found {
-        Some(path) => Ok(PathBuf::from(path)),
-        None => {
-            let [here, system] = DEFAULT_CONFS;
-            let help = Cli::command().render_usage();
-            usage!(
-                "no configuration: looked for ./{here} and {system}; name another with --conf FILE\n\n{help}\n\n\
-                 For more information, try '--help'."
-            )
-        }
+    if let Some(path) = found {
+        return Ok(PathBuf::from(path));
     }
+    let [here, system] = DEFAULT_CONFS;
+    let help = Cli::command().render_usage();
+    usage!(
+        "no configuration: looked for ./{here} and {system}; name another with --conf FILE\n\n{help}\n\n\
+         For more information, try '--help'."
+    )
 }
 
 /// The set of files that a command is about.

@@ -451,13 +451,12 @@ pub fn parse(sources: &Sources, world: &World<'_>) -> Parsed<Option<Conf>> {
             all.hosts.whole(severity, message);
         }
     }
-    match &sources.mappings {
-        Some(source) => draft.conf.mappings = portmappings::read(source, &mut all.mappings),
-        None => {
-            let (severity, named) = missing_file(&draft.conf, "PORTSCONF", world);
-            let message = format_args!("no such file{named}: no mappings yet");
-            all.mappings.whole(severity, message);
-        }
+    if let Some(source) = &sources.mappings {
+        draft.conf.mappings = portmappings::read(source, &mut all.mappings);
+    } else {
+        let (severity, named) = missing_file(&draft.conf, "PORTSCONF", world);
+        let message = format_args!("no such file{named}: no mappings yet");
+        all.mappings.whole(severity, message);
     }
     match &sources.apps {
         Some(source) => {

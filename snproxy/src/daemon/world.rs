@@ -104,8 +104,8 @@ pub fn control_socket_of(proxy: &Source) -> Result<Option<PathBuf>, Vec<Diagnost
     let is_about_socket = |found: &Diagnostic| {
         let nth = usize::try_from(found.line).unwrap_or(0).checked_sub(1);
         let line = nth.and_then(|nth| proxy.text.lines().nth(nth));
-        let word = line.and_then(|line| line.split(['=', ':', ' ', '\t']).next());
-        let key = word.and_then(conf::nearest_key);
+        let name = line.and_then(|line| line.trim_start().split(['=', ':', ' ', '\t']).next());
+        let key = name.and_then(conf::nearest_key);
         found.file == proxy.path && matches!(key, Some("PORT" | "ADMIN"))
     };
     let is_error = |found: &Diagnostic| found.severity == Severity::Error;
