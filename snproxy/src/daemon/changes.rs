@@ -223,6 +223,8 @@ mod tests {
             is_local: &|ip| ip == "10.0.0.1".parse::<std::net::IpAddr>().unwrap(),
             ephemeral: None,
             reserved: PortSet::new(),
+            ignore_unknown: false,
+            can_bind: None,
         };
         conf::parse(&sources, &world).value.unwrap()
     }
