@@ -118,7 +118,8 @@ fn a_server_that_stands_still_is_not_waited_for() {
     both_ways(|ground| {
         let (entry, home) = (ground.entry(), ground.home());
         let nginx = home.nginx(30000, "", "served");
-        ground.start(&[("FIRSTBYTETIMEOUT", "1s")]);
+        // It is the only pod.
+        ground.start(&[("FIRSTBYTETIMEOUT", "1s"), ("EJECTMAX", "100%")]);
         assert!(
             entry
                 .open(1024)

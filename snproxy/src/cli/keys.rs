@@ -50,6 +50,7 @@ const WORDS: &[&str] = &[
     "CONN",
     "DOWN",
     "DRAIN",
+    "EJECT",
     "FIRST",
     "FORMAT",
     "HEALTH",

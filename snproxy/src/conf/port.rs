@@ -32,6 +32,8 @@ pub struct PortConf {
     pub max_conn: Option<u32>,
     /// Percent of a limit below which what was full takes new connections again.
     pub reopen: u8,
+    /// Percent of a port's upstreams that may be down where one goes down for its silence.
+    pub eject_max: u8,
     /// Connections that may wait for a place; 0: none waits.
     pub queue: u32,
     /// Longest wait; `None`: as long as the client waits.

@@ -52,6 +52,10 @@ port_keys! {
     "`passive`: dials tell; `tcp/5s`: beside them a connection every 5 s to each pod that is not seen to listen on this host; options: `fails=1` dials in a row that take a pod down, `hold=1s` until it is checked (doubles up to 30 s), `rise=1` and `fall=1` checks in a row, `jitter=10%`, `timeout=1s`, `send=\"PING\\r\\n\"`, `expect=\"+PONG\"` (how the answer begins)"
     health: check, show_check;
 
+    "EJECTMAX" "50%"
+    "part of a port's upstreams that may be down when FIRSTBYTETIMEOUT takes one more down, rounded down; connections that fail and checks count, and take upstreams down beyond it; `100%`: all, `0%`: none by FIRSTBYTETIMEOUT"
+    eject_max: |value, findings: &mut _| percent(0, value, findings), |value: &u8| format!("{value}%");
+
     "ONREMOVE" "keep"
     "connections of a pod that was taken out of the files: `keep`, `reset`, or `drain:30s` (reset after that)"
     on_remove: fate, |value: &_| show_fate(*value);

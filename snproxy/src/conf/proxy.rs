@@ -310,6 +310,7 @@ fn stand_in() -> PortConf {
         on_down: Fate::Keep,
         max_conn: None,
         reopen: 100,
+        eject_max: 50,
         queue: 0,
         queue_timeout: None,
         over_limit: OverLimit::Refuse,

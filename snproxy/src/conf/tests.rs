@@ -185,7 +185,7 @@ fn what_explain_shows_can_be_written_back() {
          WORKERS 7\nPUMP copy\nCONFLICT fail\nBALANCE ordered\nLOCALITY prefer\nUNMAPPED refuse\nPEERTIMEOUT 2s\n\
          PEERS HOSTS fd00::/8,192.0.2.1\nPEERTLS /etc/tls verify=host\nBALANCE 61000-61999 mh port strict\nBALANCE 61005 wlc\nPERSIST 5m /24 /64\n\
          SLOWSTART 30s\nHEALTH tcp/2s fails=3 hold=5s rise=2 fall=3 jitter=0% timeout=500ms send=\"PING \\\"x\\\"\\r\\n\" expect=+PONG\n\
-         ONREMOVE drain:30s\nONDOWN reset\nPORTMAXCONN 61000,61002 7\nREOPEN 75%\nMAXCONN 8000\nQUEUE 1000\n\
+         ONREMOVE drain:30s\nONDOWN reset\nPORTMAXCONN 61000,61002 7\nREOPEN 75%\nEJECTMAX 25%\nMAXCONN 8000\nQUEUE 1000\n\
          QUEUETIMEOUT 10s\nOVERLIMIT close\nSOURCEMAXCONN 100 /24\nSOURCERATE 50/s burst=100 /24 /64\n\
          PORTRATE 1000/s\nFIRSTBYTETIMEOUT 5s\nCLIENTIDLETIMEOUT 6s\nUPSTREAMIDLETIMEOUT 7s\nLINGERTIMEOUT 8s\n\
          MAXLIFETIME 1h 10%\nCONNECTTIMEOUT 1500ms\nPROXYWAIT 10ms\nIDLETIMEOUT 5m\n\

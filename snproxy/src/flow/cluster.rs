@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::addr::ClusterPort;
 use crate::conf::{OverLimit, SendProxy};
-use crate::pump::{Meter, Rule};
+use crate::pump::Rule;
 use crate::route::Table;
 use crate::route::service::Pod;
 
@@ -92,8 +92,8 @@ async fn search(shared: &Arc<Shared>, client: &mut Client) -> Result<Found, End>
             mechanism: table.conf.pump,
             timeouts: timeouts(conf, reached.server.sees(), random),
         },
+        meter: reached.server.meter(conf),
         reached,
-        meter: Meter::default(),
         stated: Stated::default(),
         places,
     };

@@ -21,11 +21,11 @@ mod tls;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream};
 use std::pin::{Pin, pin};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -47,6 +47,7 @@ use crate::route::Table;
 use crate::route::health::Event;
 use crate::route::persist::Kept;
 use crate::route::service::{Service, Upstream};
+use crate::route::silence::Source;
 use crate::sys::stream::Stream;
 
 use end::{End, Ends};
@@ -83,6 +84,7 @@ pub struct Shared {
     handshakes: Seldom,
     /// Some upstream took a connection and did not answer in time.
     has_silence: AtomicBool,
+    ejecting: Mutex<()>,
     /// Told when a dial changed what is known of an upstream.
     pub health_changed: Notify,
     /// Told when a host said what it has for a port, or will not say it.
@@ -116,6 +118,7 @@ impl Shared {
             limited: Seldom::default(),
             handshakes: Seldom::default(),
             has_silence: AtomicBool::new(false),
+            ejecting: Mutex::default(),
             health_changed: Notify::new(),
             answered: Notify::new(),
             questions: Questions::default(),
@@ -172,11 +175,21 @@ impl Shared {
         true
     }
 
-    /// Notes that `upstream`, which took a client's connection, did not answer in time.
-    pub fn note_silence(&self, upstream: &Upstream) {
+    /// Notes that `upstream`, which took a connection of a client of `port` at `source`, did not answer in time.
+    pub fn note_silence(&self, upstream: &Upstream, port: u16, source: IpAddr) {
         self.has_silence.store(true, Relaxed);
-        let error = Some(&"no answer to a client in time" as &dyn fmt::Display);
-        self.note_event(upstream, Event::Silent, error);
+        let source = Source::of(source);
+        let now = std::time::Instant::now();
+        let table = self.table.load();
+        // One after the other, so that two do not take down more together than either may.
+        let _one_by_one = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_go_down = table
+            .service(port)
+            .is_some_and(|service| service.may_eject(upstream, source));
+        let error = &"no answer to a client in time";
+        if upstream.note_silence(source, error, may_go_down, now) {
+            self.say_changed(upstream, Event::Silent, Some(error));
+        }
     }
 
     /// Notes that the upstream at `addr` answered on a connection that began at `began`.
@@ -219,9 +232,12 @@ impl Shared {
 
     /// The daemon hears of a change.
     fn note_event(&self, upstream: &Upstream, event: Event, error: Option<&dyn fmt::Display>) {
-        if !upstream.note(event, error, random(), std::time::Instant::now()) {
-            return;
+        if upstream.note(event, error, random(), std::time::Instant::now()) {
+            self.say_changed(upstream, event, error);
         }
+    }
+
+    fn say_changed(&self, upstream: &Upstream, event: Event, error: Option<&dyn fmt::Display>) {
         let reason = match error {
             Some(error) => error.to_string(),
             None if event == Event::Passed => "it passed its check".to_owned(),
@@ -503,9 +519,14 @@ async fn carry_to_end(
     )
     .await;
     let server = &way.reached.server;
-    if stop == Ok(Stop::Timeout(Timeout::FirstByte)) {
+    // One that answers others is not silent: what this client asked for takes long, or its question is not whole.
+    if stop == Ok(Stop::Timeout(Timeout::FirstByte)) && !way.meter.has_answered_others() {
         let stated = way.stated.cluster_port.map(ClusterPort::get);
-        server.note_silence(shared, stated.unwrap_or(client.asked.port()));
+        let source = way
+            .stated
+            .client
+            .map_or(client.addr.ip(), |client| (*client.ip()).into());
+        server.note_silence(shared, stated.unwrap_or(client.asked.port()), source);
     }
     let closed = Closed::pumped(stop, server.addr(), &way.meter);
     (way.stated, closed)

@@ -19,7 +19,7 @@ use tokio::task::coop;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::addr::ClusterPort;
-use crate::pump::{self, Meter, Rule};
+use crate::pump::{self, Rule};
 use crate::route::Table;
 use crate::route::service::{Asker, Service};
 use crate::sys::stream::Stream;
@@ -272,12 +272,12 @@ impl Caller<'_> {
         };
         let opens = Opens::Peer(relay, std::mem::take(&mut self.bytes));
         let way = Way {
+            meter: reached.server.meter(conf),
             reached,
             rule: Rule {
                 mechanism: table.conf.pump,
                 timeouts: timeouts(conf, Sees::Pod, random),
             },
-            meter: Meter::default(),
             stated: self.stated,
             places,
         };

@@ -1,12 +1,13 @@
 //! A connection to whoever serves a port, and what it holds.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
 
-use crate::conf::SendProxy;
+use crate::conf::{PortConf, SendProxy};
+use crate::pump::{Answers, Meter};
 use crate::route::load::Permit;
 use crate::route::peers::{Answer, Share};
 use crate::route::sentence::Sentence;
@@ -26,6 +27,16 @@ pub(super) struct Reached {
     pub(super) early: BytesMut,
     /// The places it takes. Last, so that they are dropped last: a place is free once the pod's connection is closed.
     pub(super) held: Held,
+}
+
+impl Answers for Upstream {
+    fn note(&self) {
+        self.note_answer();
+    }
+
+    fn count(&self) -> u32 {
+        self.answers()
+    }
 }
 
 /// Who is at the other end of it.
@@ -53,10 +64,20 @@ impl Server {
         }
     }
 
-    /// Notes that a client of `port` asked, and that nobody began to answer in time.
-    pub(super) fn note_silence(&self, shared: &Shared, port: u16) {
+    /// Counts the bytes of a connection to it; its answers too where FIRSTBYTETIMEOUT asks whether there are any.
+    pub(super) fn meter(&self, conf: &PortConf) -> Meter {
+        Meter::of(match self {
+            Self::Pod(upstream) if conf.first_byte_timeout.is_some() => {
+                Some(Arc::clone(upstream) as Arc<dyn Answers>)
+            }
+            _ => None,
+        })
+    }
+
+    /// Notes that a client of `port` at `source` asked, and that no answer began in time.
+    pub(super) fn note_silence(&self, shared: &Shared, port: u16, source: IpAddr) {
         match self {
-            Self::Pod(upstream) => shared.note_silence(upstream),
+            Self::Pod(upstream) => shared.note_silence(upstream, port, source),
             Self::Host(addr) => {
                 let (table, now) = (shared.table.load(), Instant::now());
                 let peers = &table.peers;

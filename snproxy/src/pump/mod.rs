@@ -10,10 +10,12 @@ mod one_way;
 mod splice;
 mod timeouts;
 
+use std::fmt::Debug;
 use std::future::{Future, poll_fn};
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -72,6 +74,47 @@ pub enum Stop {
 pub struct Meter {
     pub up: AtomicU64,
     pub down: AtomicU64,
+    /// Of its upstream, where they are counted.
+    pub answers: Option<Arc<dyn Answers>>,
+    /// How many there were when the client asked.
+    answers_before: AtomicU32,
+}
+
+/// Counts what an upstream answers to all of its clients.
+pub trait Answers: Debug + Send + Sync {
+    fn note(&self);
+    /// So far; wraps around.
+    fn count(&self) -> u32;
+}
+
+impl Meter {
+    /// One that counts the answers of this upstream.
+    pub fn of(answers: Option<Arc<dyn Answers>>) -> Self {
+        Self {
+            answers,
+            ..Self::default()
+        }
+    }
+
+    fn note_question(&self) {
+        if let Some(answers) = &self.answers {
+            self.answers_before.store(answers.count(), Relaxed);
+        }
+    }
+
+    fn note_answer(&self) {
+        if let Some(answers) = &self.answers {
+            answers.note();
+        }
+    }
+
+    /// Whether the upstream answered another client since this one asked.
+    pub fn has_answered_others(&self) -> bool {
+        let before = self.answers_before.load(Relaxed);
+        self.answers
+            .as_ref()
+            .is_some_and(|answers| answers.count() != before)
+    }
 }
 
 /// How a connection is pumped.

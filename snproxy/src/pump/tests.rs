@@ -436,8 +436,8 @@ async fn what_a_pod_does_not_read_is_bounded_by_the_sockets_and_one_buffer() {
         SockRef::from(leg).set_recv_buffer_size(64 << 10).unwrap();
         SockRef::from(leg).set_send_buffer_size(64 << 10).unwrap();
     }
-    let meter = std::sync::Arc::new(Meter::default());
-    let counted = std::sync::Arc::clone(&meter);
+    let meter = Arc::new(Meter::default());
+    let counted = Arc::clone(&meter);
     let pump = tokio::spawn(async move {
         run(
             &client_leg,

@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Meter, Side};
 
+/// Milliseconds between two bytes of an upstream that are two answers.
+const ANSWER_PAUSE: u64 = 100;
 /// No such moment yet.
 const NEVER: u64 = u64::MAX;
 
@@ -108,10 +110,16 @@ impl<'a> Clock<'a> {
     /// Bytes that came from this side moved.
     pub(super) fn moved(&self, from: Side) {
         let now = self.now();
-        self.hand(from).moved_at.store(now, Relaxed);
+        let before = self.hand(from).moved_at.swap(now, Relaxed);
+        // One that goes on answering is counted now and then: many connections share the count.
+        let is_answer = from == Side::Upstream && (before == 0 || before + ANSWER_PAUSE <= now);
+        if is_answer {
+            self.meter.note_answer();
+        }
         let has_asked = || self.meter.up.load(Relaxed) > self.header.load(Relaxed);
         if self.asked_at.load(Relaxed) == NEVER && has_asked() {
             self.asked_at.store(now, Relaxed);
+            self.meter.note_question();
             self.is_new.store(true, Relaxed);
         }
     }

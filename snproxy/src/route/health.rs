@@ -215,6 +215,19 @@ impl Health {
         )
     }
 
+    /// Clients in a row that it did not answer, while it is up.
+    pub fn silences(self) -> u32 {
+        match self.state {
+            State::Up { silent, .. } => silent,
+            State::Down { .. } => 0,
+        }
+    }
+
+    /// Whether it is down because it did not answer clients.
+    pub fn is_down_for_silence(self) -> bool {
+        matches!(self.state, State::Down { silent: true, .. })
+    }
+
     /// Whether it is up although its last check failed: the next one is due whoever sees it listen.
     pub fn is_missed(self) -> bool {
         matches!(self.state, State::Up { missed: 1.., .. })

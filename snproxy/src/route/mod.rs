@@ -16,7 +16,9 @@ pub mod queue;
 pub mod search;
 pub mod sentence;
 pub mod service;
+pub mod silence;
 pub mod sources;
+mod upstream;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

@@ -1,235 +1,19 @@
 //! One cluster port: its pods, and the next one to try.
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use rustls_pki_types::ServerName;
-
 use crate::addr::ClusterPort;
-use crate::conf::{Check, PortConf, SendProxy, UpstreamTls};
+use crate::conf::{PortConf, SendProxy};
 
 use super::balance::{Draw, Scheme};
-use super::dial_from::DialFrom;
-use super::health::{self, Event, Health};
-use super::last_resort::{Dials, Turn};
+use super::last_resort::Turn;
 use super::load::{Limit, Load, Permit};
+use super::silence::{self, Source};
 
-/// What we dial: one host:host port under one check, plain or in TLS. Shared by all pods at that address whose ports do alike, and
-/// kept across reloads.
-#[derive(Debug)]
-pub struct Upstream {
-    pub addr: SocketAddr,
-    pub check: Arc<Check>,
-    /// `None`: it is spoken to plain.
-    pub tls: Option<Arc<Secured>>,
-    /// Mirrors `known`, for picks.
-    up: AtomicBool,
-    /// Failures are being counted: a success is worth the lock.
-    is_doubtful: AtomicBool,
-    /// Its last failure was a refused connection.
-    was_refused: AtomicBool,
-    /// A [`Socket`].
-    socket: AtomicU8,
-    known: Mutex<Known>,
-    probing: AtomicBool,
-    pub dial_from: DialFrom,
-}
-
-/// An upstream that is spoken to in TLS.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Secured {
-    pub how: Arc<UpstreamTls>,
-    /// Who it has to be.
-    pub name: ServerName<'static>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Known {
-    health: Health,
-    last: Option<Verdict>,
-    /// When it last took a connection and did not answer in time.
-    silent_at: Option<Instant>,
-    /// Boxed: few upstreams were ever a last candidate.
-    last_dials: Option<Box<Dials>>,
-}
-
-/// What the scan of listening sockets tells of an upstream.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Socket {
-    /// Nothing: its address is not of this host, or there was no scan.
-    Unknown,
-    /// No socket listens on this address of this host.
-    Missing,
-    Seen,
-}
-
-/// The last failure, or the last check.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Verdict {
-    pub at: Instant,
-    /// `None`: the check passed.
-    pub error: Option<Box<str>>,
-}
-
-/// The right to probe an upstream, one at a time; dropping it gives it back.
-#[derive(Debug)]
-pub struct Probe(Arc<Upstream>);
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        self.0.probing.store(false, Relaxed);
-    }
-}
-
-impl Upstream {
-    /// One of which dials alone tell.
-    pub fn new(addr: SocketAddr) -> Self {
-        static PASSIVE: LazyLock<Arc<Check>> = LazyLock::new(|| Arc::new(health::passive()));
-        Self::under(addr, Arc::clone(&PASSIVE), None, None, None)
-    }
-
-    /// One under this check; what is known of it under another check holds on.
-    ///
-    /// `came`: when it did, if that is known.
-    pub fn under(
-        addr: SocketAddr,
-        check: Arc<Check>,
-        tls: Option<Arc<Secured>>,
-        before: Option<&Self>,
-        came: Option<Instant>,
-    ) -> Self {
-        let mut known = before
-            .map(|before| before.known().clone())
-            .unwrap_or_default();
-        if let (None, Some(came)) = (before, came) {
-            known.health = known.health.came(came);
-        }
-        known.health = known.health.with_next(None);
-        Self {
-            addr,
-            check,
-            tls,
-            up: AtomicBool::new(known.health.is_up()),
-            is_doubtful: AtomicBool::new(known.health.is_doubtful()),
-            was_refused: AtomicBool::new(
-                before.is_some_and(|before| before.was_refused.load(Relaxed)),
-            ),
-            socket: AtomicU8::new(before.map_or(0, |before| before.socket.load(Relaxed))),
-            known: Mutex::new(known),
-            probing: AtomicBool::new(false),
-            dial_from: before
-                .map(|before| before.dial_from.inherited())
-                .unwrap_or_default(),
-        }
-    }
-
-    pub fn is_up(&self) -> bool {
-        self.up.load(Relaxed)
-    }
-
-    /// Whether it is down, and a dial would tell nothing new: the kernel of this host refuses it, or `expect` of HEALTH
-    /// says which answer brings it back.
-    pub fn is_surely_down(&self) -> bool {
-        let is_gone =
-            || self.was_refused.load(Relaxed) && self.socket.load(Relaxed) == Socket::Missing as u8;
-        !self.is_up() && (!self.check.expect.is_empty() || is_gone())
-    }
-
-    /// Notes what the scan tells; true where it tells another thing than before of one that is down.
-    pub fn set_socket(&self, socket: Socket) -> bool {
-        self.socket.swap(socket as u8, Relaxed) != socket as u8 && !self.is_up()
-    }
-
-    /// Whether the failure that is noted next is a refused connection.
-    pub fn set_refused(&self, is_refused: bool) {
-        self.was_refused.store(is_refused, Relaxed);
-    }
-
-    /// Whether a connection that came to its last candidates at `came` may dial this one, which is down.
-    pub fn last_turn(&self, came: Instant, now: Instant) -> Turn {
-        let mut known = self.known();
-        known.last_dials.get_or_insert_default().turn(came, now)
-    }
-
-    /// A dial that began at `began` failed: connections that wait for what it finds need not dial.
-    pub fn note_failed_dial(&self, began: Instant) {
-        if let Some(dials) = &mut self.known().last_dials {
-            dials.note_failure(began);
-        }
-    }
-
-    pub fn health(&self) -> Health {
-        self.known().health
-    }
-
-    /// The last failure, or the last check; `None` before there was one.
-    pub fn last(&self) -> Option<Verdict> {
-        self.known().last.clone()
-    }
-
-    /// Whether it has been silent, and no more from `began` on: what it answered on a connection that is as new is news.
-    pub fn was_silent_before(&self, began: Instant) -> bool {
-        if self.is_up() && !self.is_doubtful.load(Relaxed) {
-            return false;
-        }
-        self.known().silent_at.is_some_and(|at| at < began)
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `None` while a probe is under way.
-    pub fn begin_probe(self: &Arc<Self>) -> Option<Probe> {
-        (!self.probing.swap(true, Relaxed)).then(|| Probe(Arc::clone(self)))
-    }
-
-    /// Plans the next check of one that is up, or none.
-    pub fn plan_check(&self, at: Option<Instant>) {
-        let mut known = self.known();
-        known.health = known.health.with_next(at);
-    }
-
-    /// Notes what happened, and `error`, why it did; true when the upstream went up or down by it. `bits` as for
-    /// [`Health::after`].
-    pub fn note(
-        &self,
-        event: Event,
-        error: Option<&dyn fmt::Display>,
-        bits: u64,
-        now: Instant,
-    ) -> bool {
-        let of_client = matches!(event, Event::Dialled | Event::Served);
-        if of_client && self.is_up() && !self.is_doubtful.load(Relaxed) {
-            return false;
-        }
-        let mut known = self.known();
-        known.health = known.health.after(event, &self.check, bits, now);
-        if event == Event::Silent {
-            known.silent_at = Some(now);
-        }
-        if event == Event::Passed || error.is_some() {
-            let error = error.map(|error| error.to_string().into_boxed_str());
-            known.last = Some(Verdict { at: now, error });
-        }
-        self.is_doubtful.store(known.health.is_doubtful(), Relaxed);
-        let up = known.health.is_up();
-        self.up.swap(up, Relaxed) != up
-    }
-
-    /// Notes whether a connection could be made; true when the upstream went up or down by it.
-    pub fn report(&self, connected: bool, now: Instant) -> bool {
-        let event = if connected {
-            Event::Dialled
-        } else {
-            Event::NotDialled
-        };
-        self.note(event, None, 0, now)
-    }
-}
+pub use super::upstream::{Probe, Secured, Socket, Upstream, Verdict};
 
 /// One mapping, or one address of a target, as a service sees it: an upstream and what may be asked of it.
 #[derive(Debug)]
@@ -492,6 +276,18 @@ impl<'t> Service<'t> {
         self.pods
             .iter()
             .any(|pod| pod.upstream.is_up() && pod.weight > 0)
+    }
+
+    /// Whether `upstream` may go down by a client from `source` that it did not answer.
+    pub fn may_eject(&self, upstream: &Upstream, source: Source) -> bool {
+        let others = || {
+            let pods = self.pods.iter().filter(|pod| pod.weight > 0);
+            pods.map(|pod| &*pod.upstream)
+                .filter(|other| !std::ptr::eq(*other, upstream))
+        };
+        let down = others().filter(|other| !other.is_up()).count();
+        silence::may_eject(others().count() + 1, down, self.conf.eject_max)
+            && !others().any(|other| other.is_down_for(source))
     }
 
     /// Whether a dial may find that a pod is back.

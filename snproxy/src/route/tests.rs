@@ -6,6 +6,7 @@ use crate::conf::fixture::Texts;
 use super::health::Event;
 use super::plan::{Bounds, Lot, Plan, Reason};
 use super::service::{Exhausted, Socket, Tried, Upstream};
+use super::silence::Source;
 use super::*;
 
 mod directory;
@@ -561,4 +562,38 @@ fn a_reload_keeps_the_tables_of_policies_that_hash() {
         assert!(is_kept(1024), "{policy}: nothing changed");
         assert!(!is_kept(1025), "{policy}: a pod came");
     }
+}
+
+#[test]
+fn silence_takes_pods_down_by_distinct_sources_up_to_ejectmax() {
+    let conf = conf(
+        "HEALTH passive fails=2",
+        "1024:30000:1:false 1024:30001:1:false 1024:30002:1:false 1024:30003:1:false",
+    );
+    let table = Table::build(Arc::clone(&conf), None, Instant::now());
+    let service = table.service(1024).unwrap();
+    let source = |last: u8| Source::of([192, 0, 2, last].into());
+    let silent = |pod: usize, source: Source| {
+        let upstream = &service.pods[pod].upstream;
+        let may_go_down = service.may_eject(upstream, source);
+        upstream.note_silence(source, &"silent", may_go_down, Instant::now())
+    };
+    assert!(!silent(0, source(1)) && !silent(0, source(1)), "one source");
+    assert!(silent(0, source(2)));
+    // These two took one down: they take no part in another one.
+    assert!(!silent(1, source(3)) && !silent(1, source(1)) && !silent(1, source(2)));
+    assert!(silent(1, source(4)));
+    // Half of four are down.
+    assert!(!silent(2, source(5)) && !silent(2, source(6)));
+    assert!(
+        service.pods[2].upstream.report(false, Instant::now()) || {
+            // What is really seen has no such bound.
+            service.pods[2].upstream.report(false, Instant::now())
+        }
+    );
+    // An answer ends a row.
+    let pod = &service.pods[3].upstream;
+    assert!(!silent(3, source(7)));
+    pod.note(Event::Served, None, 0, Instant::now());
+    assert!(!silent(3, source(8)));
 }

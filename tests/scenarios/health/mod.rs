@@ -2,6 +2,7 @@
 
 mod checks;
 mod faults;
+mod silence;
 
 use serde_json::Value;
 use snproxy_tests::Host;

@@ -96,7 +96,8 @@ async fn only_pods_that_can_take_connections_are_counted() {
     let shared = shared("1024:30000:1:false 1024:30001:5:v2 1024:30002:0:true 1025:30003:1:false");
     for (upstream, _) in shared.table.load().upstreams() {
         if upstream.addr.port() == 30001 {
-            shared.note_silence(upstream);
+            let client = [192, 0, 2, 1].into();
+            shared.note_silence(upstream, 1024, client);
         }
     }
     let (mut peer, accepted) = pair().await;
