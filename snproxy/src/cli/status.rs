@@ -101,20 +101,7 @@ fn print(status: &Status) {
         status.connections.waiting,
         status.connections.total
     );
-    let ends: Vec<_> = status
-        .ends
-        .iter()
-        .filter(|(_, count)| **count > 0)
-        .map(|(end, count)| format!("{end} {count}"))
-        .collect();
-    out!(
-        "ends         {}",
-        if ends.is_empty() {
-            "none".to_owned()
-        } else {
-            ends.join(", ")
-        }
-    );
+    print_ends(status);
     if let Some(kernel) = &status.kernel {
         out!(
             "kernel       {} steered, {} refused, {} above the rate of their port, {} without listener, {} failed (lookups)",
@@ -192,6 +179,23 @@ fn print(status: &Status) {
         out!("");
         routes::print_apps(&status.apps);
     }
+}
+
+fn print_ends(status: &Status) {
+    let ends: Vec<_> = status
+        .ends
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(end, count)| format!("{end} {count}"))
+        .collect();
+    out!(
+        "ends         {}",
+        if ends.is_empty() {
+            "none".to_owned()
+        } else {
+            ends.join(", ")
+        }
+    );
 }
 
 fn print_header_delays(status: &Status) {
