@@ -396,6 +396,9 @@ pub struct Route {
     pub answer: String,
     /// Pods that take connections there, as far as known.
     pub pods: u16,
+    /// Pods that count, where these are more than 8 times what the others have; none: all of them.
+    #[serde(default)]
+    pub pods_counted: Option<u16>,
     /// Time since the answer; none: it is from the cluster directory.
     pub age_ms: Option<u64>,
     /// Live connections of this host's clients by way of that host.

@@ -113,9 +113,11 @@ fn said(route: &Route) -> String {
         host,
         answer,
         pods,
+        pods_counted,
         live,
         ..
     } = route;
+    let counted = pods_counted.map_or_else(String::new, |counted| format!(", {counted} count"));
     let source = match route.age_ms {
         Some(age) => format!("{:.1} s ago", seconds(age)),
         None => "published".to_owned(),
@@ -123,6 +125,6 @@ fn said(route: &Route) -> String {
     match pods {
         0 => format!("{host} {answer} ({source}, {live} live)"),
         1 => format!("{host} {answer} with 1 pod ({source}, {live} live)"),
-        _ => format!("{host} {answer} with {pods} pods ({source}, {live} live)"),
+        _ => format!("{host} {answer} with {pods} pods{counted} ({source}, {live} live)"),
     }
 }

@@ -271,7 +271,7 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
     Key {
         name: "PEERS",
         unset: Unset::Text("hosts"),
-        doc: "who may use PORT: `hosts` (the addresses of hosts.conf and of the cluster directory), `any`, networks, or several of these; this host always may",
+        doc: "who may use PORT: `hosts` (the addresses of hosts.conf and of the cluster directory), `any`, networks, or several of these; a program of this host may if root or the user of snproxy runs it, with `local` whoever does",
         scope: Scope::Whole {
             apply: |draft, value, findings| set(&mut draft.conf.peers, peers(value, findings)),
             show: |conf| value::show_peers(&conf.peers),

@@ -375,6 +375,8 @@ pub struct Peers {
     pub hosts: bool,
     /// Everybody.
     pub any: bool,
+    /// Every program of this host, whoever runs it.
+    pub local: bool,
     pub networks: Vec<IpNet>,
 }
 

@@ -251,6 +251,7 @@ fn unset(source: &Source) -> Draft<'_> {
         peers: Peers {
             hosts: false,
             any: false,
+            local: false,
             networks: Vec::new(),
         },
         peer_tls: None,

@@ -283,24 +283,31 @@ pub(super) fn show_duration(duration: Duration) -> String {
     }
 }
 
-/// `hosts`, `any`, networks: those who may use PORT.
+/// `hosts`, `local`, `any`, networks: those who may use PORT.
 pub(super) fn peers(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Peers> {
-    let (mut hosts, mut any) = (false, false);
+    let (mut hosts, mut local, mut any) = (false, false, false);
     let parts = value.split(|c| c == ',' || is_blank(c)).filter(|part| {
-        let named = [("hosts", &mut hosts), ("any", &mut any)]
+        let named = [
+            ("hosts", &mut hosts),
+            ("local", &mut local),
+            ("any", &mut any),
+        ];
+        let named = named
             .into_iter()
             .find(|(name, _)| name.eq_ignore_ascii_case(part.text));
         named.map(|(_, said)| *said = true).is_none()
     });
-    let expected = "hosts, any or a network such as 10.0.0.0/8";
-    let networks = networks(parts, expected, &["hosts", "any"], findings)?;
-    if any && (hosts || !networks.is_empty()) {
+    let expected = "hosts, local, any or a network such as 10.0.0.0/8";
+    let named = ["hosts", "local", "any"];
+    let networks = networks(parts, expected, &named, findings)?;
+    if any && (hosts || local || !networks.is_empty()) {
         let message = "`any` is everybody: the others change nothing";
         findings.warning(value.place, message);
     }
     Some(Peers {
         hosts,
         any,
+        local,
         networks,
     })
 }
@@ -366,7 +373,11 @@ fn without_brackets(text: &str) -> Option<&str> {
 }
 
 pub(super) fn show_peers(peers: &Peers) -> String {
-    let named = [(peers.hosts, "hosts"), (peers.any, "any")];
+    let named = [
+        (peers.hosts, "hosts"),
+        (peers.local, "local"),
+        (peers.any, "any"),
+    ];
     let named = named.into_iter().filter(|(said, _)| *said);
     let named = named.map(|(_, name)| name.to_owned());
     let networks = peers.networks.iter().map(ToString::to_string);

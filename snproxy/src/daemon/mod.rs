@@ -57,6 +57,7 @@ pub use world::{Names, control_socket_of, parse, parse_to_check};
 use certs::CertTimes;
 use control::Control;
 use directory::Directory;
+use hosts::ClaimLog;
 use pods::Pods;
 use reload::{Loaded, Why};
 use services::Followed;
@@ -131,6 +132,7 @@ struct Daemon {
     directory: Directory,
     /// Next look at the addresses of this host.
     own_due: Instant,
+    claim_log: ClaimLog,
 }
 
 /// Runs until it is told to end, and through the drain that follows.
@@ -266,6 +268,7 @@ impl Daemon {
             source_ports: Watched::default(),
             directory: Directory::default(),
             own_due: Instant::now(),
+            claim_log: ClaimLog::default(),
         };
         daemon.look_at_own_addresses(Instant::now());
         daemon.follow_services(&good.conf);
@@ -328,6 +331,7 @@ impl Daemon {
         let listening = self.steerer.look(&table);
         let is_news = self.pods.look(&table, listening.as_deref(), Instant::now());
         hosts::probe(&self.shared, &table, Instant::now());
+        self.claim_log.look(&table, Instant::now());
         self.source_ports.look(&table, Instant::now());
         self.shared.spares.look(&table, Instant::now());
         self.steerer.look_for_failures();

@@ -14,7 +14,7 @@ use crate::route::Table;
 use crate::route::peers::Standing;
 use crate::route::plan::{Lot, Reason};
 use crate::route::queue::Waiting;
-use crate::route::service::{Upstream, Verdict};
+use crate::route::service::{Asker, Upstream, Verdict};
 
 use super::Daemon;
 
@@ -224,6 +224,8 @@ impl Daemon {
                 let said = told.as_ref().and_then(|told| told.of(at));
                 said.is_some_and(|said| said.is_sure)
             };
+            let search = table.search(port, Asker::default(), Arc::clone(&answers));
+            let counted = search.counted(now);
             for remembered in answers.remembered(now) {
                 let (answer, pods) = match remembered.standing {
                     Standing::Unknown if remembered.live == 0 => continue,
@@ -233,8 +235,11 @@ impl Daemon {
                     Standing::NotHere => ("not here", 0),
                     Standing::Silent => ("silent", 0),
                 };
+                let counted = counted.get(remembered.peer).copied().unwrap_or(0);
+                let counted = u16::try_from(counted).unwrap_or(u16::MAX);
                 routes.push(api::Route {
                     port,
+                    pods_counted: (0 < counted && counted < pods).then_some(counted),
                     host: peers.list()[remembered.peer].name.to_string(),
                     answer: answer.to_owned(),
                     pods,

@@ -40,7 +40,7 @@ use crate::addr::{ClusterPort, PortSet, canonical};
 use crate::conf::SendProxy;
 use crate::net::check::CheckError;
 use crate::net::dial::DialError;
-use crate::net::own::OwnAddrs;
+use crate::net::own::{OwnAddrs, OwnSources};
 use crate::net::tls::Configs;
 use crate::pump::{self, First, Meter, Rule, Side, Stop, Timeout};
 use crate::route::Table;
@@ -76,6 +76,7 @@ pub struct Shared {
     /// Peers get no new connections to pods of this host, which is about to end.
     pub draining: AtomicBool,
     strangers: Seldom,
+    own_sources: OwnSources,
     exhausted: Seldom,
     portless: Seldom,
     further: Seldom,
@@ -111,6 +112,7 @@ impl Shared {
             waiting: peer::Room::default(),
             draining: AtomicBool::new(false),
             strangers: Seldom::default(),
+            own_sources: OwnSources::default(),
             exhausted: Seldom::default(),
             portless: Seldom::default(),
             further: Seldom::default(),

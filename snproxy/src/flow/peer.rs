@@ -37,6 +37,7 @@ use super::{Client, Closed, Found, Opens, Shared, Stated, Way};
 use super::{drain_notice, header, questions, random};
 
 use greet::{greet, may_be_plain};
+use strangers::Source;
 
 pub use room::Room;
 
@@ -73,6 +74,7 @@ pub(super) async fn way(
         asked: client.asked,
         bytes: early,
         has_answered: false,
+        is_vouched: false,
         waiting: Some(shared.live.wait()),
         stated: Stated::default(),
     };
@@ -104,6 +106,8 @@ struct Caller<'a> {
     bytes: BytesMut,
     /// A question: one that asks again and again does not hold up a drain.
     has_answered: bool,
+    /// Of a program of this host: who runs it was looked up, and may use PORT.
+    is_vouched: bool,
     /// Until it asks for a pod.
     waiting: Option<Waiting<'a>>,
     stated: Stated,
@@ -159,11 +163,15 @@ impl Caller<'_> {
         }
     }
 
-    fn check(&self, table: &Table) -> Result<(), End> {
-        let said = &self.shared.strangers;
-        strangers::check(said, table, self.addr.ip(), self.asked.ip())?;
+    fn check(&mut self, table: &Table) -> Result<(), End> {
+        let source = strangers::check(self.shared, table, self.addr.ip(), self.asked.ip())?;
+        // Its certificate vouches for it.
         if self.peer.is_tls() {
             return Ok(());
+        }
+        if source == Source::Local && !self.is_vouched {
+            strangers::check_owner(self.shared, self.addr, self.asked)?;
+            self.is_vouched = true;
         }
         may_be_plain(self.shared, &table.conf, self.addr.ip())
     }

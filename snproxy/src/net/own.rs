@@ -1,13 +1,45 @@
 //! Which addresses are this host's.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tracing::debug;
 
 use crate::addr::is_private;
 use crate::sys;
+
+/// How long it is known of an address whether it is ours: one that fails over to this host is ours a second later.
+const KNOWN_FOR: Duration = Duration::from_secs(1);
+/// Most addresses of which it is known; 40 bytes each.
+const MAX_KNOWN: usize = 4096;
+
+/// Answers of [`is_own`] of the last second, for the sources of peers, private ones among them.
+#[derive(Debug, Default)]
+pub struct OwnSources(Mutex<HashMap<IpAddr, (bool, Instant)>>);
+
+impl OwnSources {
+    /// Whether an address is one of this host, by the kernel's word or a young memory of it.
+    pub fn has(&self, ip: IpAddr, now: Instant) -> bool {
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((is_own, at)) = known().get(&ip)
+            && now.saturating_duration_since(*at) < KNOWN_FOR
+        {
+            return *is_own;
+        }
+        // Not under the lock: others need not wait for the kernel.
+        let is_own = is_own(ip);
+        let mut known = known();
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        known.insert(ip, (is_own, now));
+        is_own
+    }
+}
 
 /// The addresses of this host that are not private, as last read.
 ///
@@ -63,6 +95,22 @@ pub fn has_source(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn known_sources_are_bounded_and_renewed() {
+        let own = OwnSources::default();
+        let now = Instant::now();
+        let known = (0..u32::try_from(MAX_KNOWN).unwrap()).map(|last| {
+            let ip = Ipv4Addr::from(0x0A00_0000 + last);
+            (IpAddr::from(ip), (true, now))
+        });
+        own.0.lock().unwrap().extend(known);
+        let ip = "10.0.0.7".parse().unwrap();
+        assert!(own.has(ip, now + KNOWN_FOR / 2), "as it was known");
+        assert!(!own.has("192.0.2.1".parse().unwrap(), now));
+        assert!(own.0.lock().unwrap().len() <= MAX_KNOWN);
+        assert!(own.has("127.0.0.1".parse().unwrap(), now));
+    }
 
     #[test]
     fn only_an_address_of_this_host_is_own() {

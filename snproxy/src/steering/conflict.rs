@@ -10,25 +10,25 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::addr::canonical;
 
 /// `struct nlmsghdr` and message types, `include/uapi/linux/netlink.h`.
-const HEADER_LEN: usize = 16;
-const NLMSG_ERROR: u16 = 2;
+pub(super) const HEADER_LEN: usize = 16;
+pub(super) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLMSG_OVERRUN: u16 = 4;
-const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
 /// `include/uapi/linux/sock_diag.h`.
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `struct inet_diag_req_v2`, `struct inet_diag_msg`, `include/uapi/linux/inet_diag.h`.
-const REQUEST_LEN: usize = 56;
-const ANSWER_LEN: usize = 72;
+pub(super) const REQUEST_LEN: usize = 56;
+pub(super) const ANSWER_LEN: usize = 72;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 /// The kernel sends no longer message, whatever room there is.
 const MESSAGE_MAX: usize = 32 * 1024;
 /// The two top bits of an attribute's type are flags.
 const ATTRIBUTE_TYPE: u16 = 0x3fff;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+pub(super) const AF_INET: u8 = 2;
+pub(super) const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 /// `TCP_LISTEN`, `include/net/tcp_states.h`.
 const LISTEN: u8 = 10;
@@ -115,7 +115,8 @@ fn dump_once(family: u8, sequence: u32) -> io::Result<Option<Vec<Listening>>> {
     Ok((!dump.has_changed).then_some(dump.found))
 }
 
-fn request(family: u8, sequence: u32) -> [u8; HEADER_LEN + REQUEST_LEN] {
+/// A request for all listening sockets of a family.
+pub(super) fn request(family: u8, sequence: u32) -> [u8; HEADER_LEN + REQUEST_LEN] {
     let mut bytes = [0; HEADER_LEN + REQUEST_LEN];
     let len = u32::try_from(bytes.len()).unwrap_or_default();
     bytes[0..4].copy_from_slice(&len.to_ne_bytes());
@@ -225,7 +226,7 @@ fn after(bytes: &[u8], len: usize) -> &[u8] {
     bytes.get(len.next_multiple_of(4)..).unwrap_or_default()
 }
 
-fn invalid() -> io::Error {
+pub(super) fn invalid() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "not a sock_diag answer")
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod kernel_log;
 mod known;
 mod rates;
+pub mod socket_owner;
 pub mod sockets;
 
 pub use counts::{Counters, SteerCounts};

@@ -2,7 +2,7 @@
 
 use super::{FALSE, SOON, answer, one_pod, two_hosts};
 use snproxy_tests::{Conn, Ended, Host, PROXY_PORT, Pod, eventually, request_for};
-use std::{io::Write, net::SocketAddr};
+use std::{io::Write, net::SocketAddr, process::Command};
 
 /// Whether a caller is paired; a stranger gets no byte and an end at once.
 #[track_caller]
@@ -85,6 +85,55 @@ fn this_host_may_ask_itself_by_any_of_its_addresses() {
     assert!(is_served(&from("10.77.0.1:0", "10.77.0.1:32767")));
     assert!(is_served(&from("10.77.0.9:0", "10.77.0.1:32767")));
     assert_eq!(a.ends("stranger"), 0);
+}
+
+/// Whether a program of this user on the host is paired, from this address of the host.
+fn is_served_as(host: &Host, uid: u32, from: &str) -> bool {
+    let mut command = Command::new("setpriv");
+    let user = format!("--reuid={uid}");
+    let to = format!("TCP:{},bind={from},shut-none", host.port(PROXY_PORT));
+    command
+        .args([&user, "--regid=1000", "--clear-groups", "sh", "-c"])
+        .arg(format!(
+            "printf '{}' | socat -t 2 - {to}",
+            request_for(1024).escape_default()
+        ));
+    let output = host.namespace().run(|| command.output()).expect("setpriv");
+    assert!(output.stdout.is_empty() || output.stdout == [FALSE, b"pod\n"].concat());
+    !output.stdout.is_empty()
+}
+
+#[test]
+fn a_local_user_does_not_speak_for_clients() {
+    let net = two_hosts();
+    let (a, _, _) = one_pod(&net, Pod::answering_once("pod"));
+    a.namespace().ip("address add 10.77.0.9/24 dev eth0");
+    // PEERS names the host's own addresses as well, as one file for all hosts does.
+    a.conf("PEERS", "hosts 10.77.0.0/24").start();
+    for from in ["10.77.0.1", "10.77.0.9"] {
+        assert!(!is_served_as(a, 1000, from), "{from}");
+        assert!(is_served_as(a, 0, from), "{from}");
+    }
+    assert_eq!(a.ends("stranger"), 2);
+    let log = a.log();
+    assert!(
+        log.contains("refused a program of this host on PORT"),
+        "{log}"
+    );
+    assert!(log.contains("uid 1000"), "{log}");
+
+    a.reloaded_after(|a| a.conf("PEERS", "hosts local"));
+    assert!(is_served_as(a, 1000, "10.77.0.1"));
+}
+
+#[test]
+fn the_user_of_snproxy_speaks_for_clients_of_its_host() {
+    let net = two_hosts();
+    let (a, _, _) = one_pod(&net, Pod::answering_once("pod"));
+    a.as_user(1000, &["bpf", "net_admin"]).start();
+    assert!(is_served_as(a, 1000, "10.77.0.1"));
+    assert!(is_served_as(a, 0, "10.77.0.1"));
+    assert!(!is_served_as(a, 1001, "10.77.0.1"));
 }
 
 #[test]

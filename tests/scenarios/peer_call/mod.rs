@@ -1,5 +1,6 @@
 //! What snproxy asks of other proxies, and what comes of each answer: here the others are scripted.
 
+mod claims;
 mod fallback;
 mod header;
 mod spares;

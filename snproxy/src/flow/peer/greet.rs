@@ -26,7 +26,7 @@ const HANDSHAKE: u8 = 22;
 pub(super) async fn greet(shared: &Arc<Shared>, client: &mut Client) -> Result<BytesMut, End> {
     let table = shared.table.load();
     let (from, asked) = (client.addr.ip(), client.asked.ip());
-    let checked = strangers::check(&shared.strangers, &table, from, asked);
+    let checked = strangers::check(shared, &table, from, asked);
     // One that waits must not keep a table of each reload.
     drop(table);
     if let Err(end) = checked {

@@ -38,6 +38,16 @@ pub struct Peer {
     draining: Arc<AtomicBool>,
 }
 
+/// A host that claimed more pods of a port than is plausible beside the others.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CappedClaim {
+    /// Number of the host.
+    pub host: usize,
+    pub claimed: u16,
+    /// Of these so many count.
+    pub counted: u16,
+}
+
 /// The other hosts in the order of hosts.conf, and their answers.
 pub struct Peers {
     list: Box<[Arc<Peer>]>,
@@ -47,6 +57,8 @@ pub struct Peers {
     count: AtomicUsize,
     /// What they publish; `None`: no directory was read.
     view: ArcSwapOption<View>,
+    /// A claim of pods that was too high, packed: see [`CappedClaim`]; 0: none.
+    capped: AtomicU64,
     /// Addresses of all hosts that may call, sorted: also where the list is empty.
     ips: Box<[IpAddr]>,
 }
@@ -93,6 +105,7 @@ impl Peers {
         Arc::new(Self {
             list,
             view: ArcSwapOption::empty(),
+            capped: AtomicU64::new(0),
             ips,
             start: now,
             answers: (0..ports).map(|_| ArcSwapOption::empty()).collect(),
@@ -207,6 +220,30 @@ impl Peers {
                 self.count.fetch_sub(1, Relaxed);
             }
         }
+    }
+
+    /// Takes note of a claim that was too high, for the log.
+    pub fn note_capped(&self, host: usize, claimed: u32, counted: u32) {
+        let word = |number: u32| u64::from(number.min(0xffff));
+        let host = u32::try_from(host).unwrap_or(u32::MAX);
+        let packed = 1 << 48 | word(host) << 32 | word(claimed) << 16 | word(counted);
+        if self.capped.load(Relaxed) != packed {
+            self.capped.store(packed, Relaxed);
+        }
+    }
+
+    /// The last claim that was too high, once.
+    pub fn take_capped(&self) -> Option<CappedClaim> {
+        if self.capped.load(Relaxed) == 0 {
+            return None;
+        }
+        let packed = self.capped.swap(0, Relaxed);
+        let word = |shift: u32| u16::try_from(packed >> shift & 0xffff).unwrap_or(u16::MAX);
+        (packed != 0).then(|| CappedClaim {
+            host: word(32).into(),
+            claimed: word(16),
+            counted: word(0),
+        })
     }
 
     fn at(&self, now: Instant) -> u64 {

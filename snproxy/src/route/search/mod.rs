@@ -4,6 +4,8 @@
 //! is one, and a group is taken by its number of pods and by what we sent there already. Which pod it is within a group
 //! is up to that group's host.
 
+mod plausible;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -285,7 +287,21 @@ impl<'t> Search<'t> {
             };
             weights.push(weight);
         }
+        if let Some(capped) = plausible::cap(&mut weights)
+            && !self.is_dry
+        {
+            let (claimed, counted) = (capped.claimed, capped.counted);
+            self.peers.note_capped(capped.group - 1, claimed, counted);
+        }
         (weights, unanswered)
+    }
+
+    /// Pods that count of each host, by its number.
+    pub fn counted(mut self, now: Instant) -> Vec<u32> {
+        self.is_dry = true;
+        let (mut weights, _) = self.weigh(true, now);
+        weights.remove(0);
+        weights
     }
 
     fn pick(&self, weights: &[u32], random: u64) -> Option<usize> {
