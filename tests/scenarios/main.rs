@@ -49,4 +49,5 @@ mod system_limits;
 mod timeouts;
 mod tls;
 mod unmapped;
+mod verdicts;
 mod writers;

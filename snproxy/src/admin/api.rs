@@ -151,6 +151,9 @@ pub struct Waiting {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct PortCounts {
     pub steer: usize,
+    /// They are to be steered, and their listeners could not be opened.
+    #[serde(default)]
+    pub closed: usize,
     pub refuse: usize,
     pub pass: usize,
     /// Of those that are refused: every pod of them is down.
@@ -284,6 +287,9 @@ pub struct TargetAddress {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Ports {
     pub ranges: Vec<Range>,
+    /// Why no port is taken.
+    #[serde(default)]
+    pub note: Option<String>,
 }
 
 /// Adjacent ports with one lot, and of one app; a port with an owner stands alone.
@@ -301,6 +307,10 @@ pub struct Range {
     /// Refused because there were more than PORTRATE allows: lookups, or connections without eBPF.
     pub limited: u64,
     pub owner: Option<Owner>,
+    /// What holds beside the action: that it is not in the kernel yet, that the port has no
+    /// listener, or one of its own.
+    #[serde(default)]
+    pub state: Option<String>,
 }
 
 /// Who else listens on a port.
@@ -329,6 +339,9 @@ pub struct Explain {
     pub balance: String,
     /// The order is one of several that chance may give.
     pub by_chance: bool,
+    /// What holds of the port beside its action, in words.
+    #[serde(default)]
+    pub states: Vec<String>,
     pub limits: Vec<String>,
     /// What holds for PROXY headers of the client, in words.
     #[serde(default)]

@@ -45,13 +45,20 @@ pub(super) fn explain(
 
 fn print(explain: &Explain) {
     let from = explain.from.as_deref().unwrap_or("anywhere");
+    let balance = if explain.action == "steer" {
+        format!(", BALANCE {}", explain.balance)
+    } else {
+        String::new()
+    };
     out!(
-        "port {} from {from}: {} ({}), BALANCE {}",
+        "port {} from {from}: {} ({}){balance}",
         explain.port,
         explain.action,
-        explain.reason,
-        explain.balance
+        explain.reason
     );
+    for state in &explain.states {
+        out!("state   {state}");
+    }
     for limit in &explain.limits {
         out!("limit   {limit}");
     }

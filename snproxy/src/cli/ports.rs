@@ -21,6 +21,15 @@ pub(super) fn ports(root: &Root, json: bool) -> anyhow::Result<u8> {
 }
 
 fn print(ports: &Ports) {
+    if let Some(note) = &ports.note {
+        out!("{note}");
+    }
+    if ports.ranges.is_empty() {
+        if ports.note.is_none() {
+            out!("no cluster port");
+        }
+        return;
+    }
     out!(
         "{:<13} {:<7} {:>10} {:>10}  REASON",
         "PORTS",
@@ -49,8 +58,10 @@ fn print(ports: &Ports) {
         });
         let app = range.app.as_deref();
         let app = app.map_or_else(String::new, |app| format!(" ({})", printable(app)));
+        let state = range.state.as_ref();
+        let state = state.map_or_else(String::new, |state| format!("; {state}"));
         out!(
-            "{span:<13} {:<7} {:>10} {:>10}  {}{app}{owner}",
+            "{span:<13} {:<7} {:>10} {:>10}  {}{app}{owner}{state}",
             range.action,
             range.lookups,
             range.limited,

@@ -91,6 +91,9 @@ fn print_hosts(routes: &Routes) {
         };
         out!("{:<24} {:<24} {state}", host.name, host.address);
     }
+    if routes.routes.is_empty() {
+        return;
+    }
     out!("\n{:<6} WHAT OTHER HOSTS ANSWERED OR PUBLISHED", "PORT");
     for routes in routes.routes.chunk_by(|a, b| a.port == b.port) {
         let mut said: Vec<String> = routes

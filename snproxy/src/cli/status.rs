@@ -286,4 +286,10 @@ fn print_head(status: &Status) {
         status.ports.refuse,
         status.ports.pass
     );
+    if status.ports.closed > 0 {
+        out!(
+            "CLOSED       {} ports have no listener; `snproxy ports` says why",
+            status.ports.closed
+        );
+    }
 }

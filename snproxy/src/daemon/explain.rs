@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::addr::ClusterPort;
+use crate::addr::{Action, ClusterPort};
 use crate::admin::api;
 use crate::conf::{Locality, PortConf};
 use crate::flow::limits::Thing;
@@ -12,6 +12,7 @@ use crate::flow::{asker, random};
 use crate::route::Table;
 use crate::route::load::Limit;
 use crate::route::peers::{self, Answers};
+use crate::route::plan::Reason;
 use crate::route::search::{Choice, Over};
 use crate::route::service::{Asker, Service, Standing, Tried};
 
@@ -37,7 +38,11 @@ impl Daemon {
         let table = self.shared.table.load_full();
         let now = Instant::now();
         let conf = table.conf.of_port(port);
-        let lot = self.steerer.plan().lot(port);
+        let mut lot = self.steerer.plan().lot(port);
+        if port == self.started_with.port {
+            // It may be outside CLUSTERPORTS.
+            lot.reason = Reason::ProxyPort;
+        }
         let client = SocketAddr::new(from.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0);
         let cluster_port = ClusterPort::new(port);
         let asker = cluster_port.map_or_else(Asker::default, |cluster_port| {
@@ -54,16 +59,39 @@ impl Daemon {
             asker,
             now,
         };
-        let (candidates, verdict) = look.candidates();
+        let state = self.steerer.state_of(port);
+        let kernel = self.verdict_of_kernel(lot, state);
+        let (mut candidates, verdict) = look.candidates();
+        let is_tried = kernel.is_none();
+        let limited = || self.verdict_of_limits(&table, port);
+        let verdict = kernel.or_else(limited).unwrap_or(verdict);
+        let action = self.action_now(lot, state);
+        let mut limits = self.limits(&table, port);
+        let mut headers = self.headers(&table, port, from);
+        if action == Action::Pass {
+            candidates.clear();
+            limits.clear();
+            headers.clear();
+        } else if !is_tried {
+            for candidate in &mut candidates {
+                candidate.place = None;
+            }
+        }
+        let places = candidates.iter().filter(|it| it.place.is_some()).count();
         api::Explain {
             port,
             from: from.map(|from| from.to_string()),
-            action: lot.action.to_string(),
-            reason: lot.reason.to_string(),
+            action: action.to_string(),
+            reason: if self.has_ended_steering() {
+                "draining".to_owned()
+            } else {
+                lot.reason.to_string()
+            },
+            states: self.states(state),
             balance: conf.balance.to_string(),
-            by_chance: conf.balance.policy.is_by_chance(),
-            limits: self.limits(&table, port),
-            headers: self.headers(&table, port, from),
+            by_chance: places > 1 && conf.balance.policy.is_by_chance(),
+            limits,
+            headers,
             candidates,
             verdict,
         }

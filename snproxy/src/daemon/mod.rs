@@ -26,6 +26,7 @@ mod start;
 mod steer;
 mod threads;
 mod tide;
+mod verdict;
 mod workers;
 mod world;
 
@@ -380,6 +381,7 @@ impl Daemon {
             ports.pass,
             conf.pod_host,
         );
+        self.warn_of_closed_ports(&ports);
         self.manager.ready(&self.summary());
     }
 

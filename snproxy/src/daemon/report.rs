@@ -17,6 +17,7 @@ use crate::route::queue::Waiting;
 use crate::route::service::{Asker, Upstream, Verdict};
 
 use super::Daemon;
+use super::steer::PortState;
 
 impl Daemon {
     pub(super) fn status(&self) -> api::Status {
@@ -149,15 +150,16 @@ impl Daemon {
             }
         }
         let mut ranges: Vec<api::Range> = Vec::new();
-        let mut last: Option<(u16, Lot)> = None;
+        let mut last: Option<(u16, Lot, Option<PortState>)> = None;
         for (port, lot) in self.steerer.plan().ports() {
             let (owner, app) = (foreign.on(port), apps[usize::from(port)]);
             if lot.reason == Reason::Foreign {
                 continue;
             }
+            let state = self.steerer.state_of(port);
             match ranges.last_mut() {
                 Some(range)
-                    if last == port.checked_sub(1).map(|before| (before, lot))
+                    if last == port.checked_sub(1).map(|before| (before, lot, state))
                         && range.app.as_deref() == app
                         && owner.is_none()
                         && range.owner.is_none() =>
@@ -169,8 +171,9 @@ impl Daemon {
                 _ => ranges.push(api::Range {
                     first: port,
                     last: port,
-                    action: lot.action.to_string(),
+                    action: self.action_now(lot, state).to_string(),
                     reason: lot.reason.to_string(),
+                    state: state.map(|state| state.to_string()),
                     app: app.map(str::to_owned),
                     lookups: lookups(port),
                     limited: limited(port),
@@ -184,9 +187,11 @@ impl Daemon {
                     }),
                 }),
             }
-            last = Some((port, lot));
+            last = Some((port, lot, state));
         }
-        api::Ports { ranges }
+        let has_ended = self.has_ended_steering();
+        let note = has_ended.then(|| "draining: snproxy takes no new connections".to_owned());
+        api::Ports { ranges, note }
     }
 
     pub(super) fn routes(&self) -> api::Routes {

@@ -32,6 +32,7 @@ use super::workers::Workers;
 use foreign::{ConflictLog, Owners};
 
 pub(super) use foreign::{Conflicts, Foreign};
+pub(super) use told::PortState;
 
 /// How connections to steered ports reach us. The same proxy stands above both.
 pub(super) enum Mechanism {

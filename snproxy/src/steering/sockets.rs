@@ -18,6 +18,8 @@ pub struct Sockets<L> {
     /// Ports that are not served at `host`.
     apart: BTreeMap<u16, IpAddr>,
     open: BTreeMap<u16, L>,
+    /// Ports that could not be opened, and the number of the error.
+    failed: BTreeMap<u16, i32>,
 }
 
 impl<L> Sockets<L> {
@@ -26,7 +28,13 @@ impl<L> Sockets<L> {
             host,
             apart: BTreeMap::new(),
             open: BTreeMap::new(),
+            failed: BTreeMap::new(),
         }
+    }
+
+    /// Ports that could not be opened, with the number of the error; 0: it has none.
+    pub fn failed(&self) -> &BTreeMap<u16, i32> {
+        &self.failed
     }
 
     /// From now on these ports have addresses of their own. Gives those that moved, which are closed.
@@ -52,14 +60,18 @@ impl<L> Sockets<L> {
         for (port, action) in changes {
             if !action.is_steered() {
                 self.open.remove(port);
+                self.failed.remove(port);
             } else if !self.open.contains_key(port) {
                 let ip = self.apart.get(port).unwrap_or(&self.host);
                 let addr = SocketAddr::new(*ip, *port);
                 match open(addr) {
                     Ok(listener) => {
                         self.open.insert(*port, listener);
+                        self.failed.remove(port);
                     }
                     Err(source) => {
+                        let number = source.raw_os_error().unwrap_or_default();
+                        self.failed.insert(*port, number);
                         first = first.or(Some((addr, source)));
                     }
                 }
@@ -99,6 +111,7 @@ mod tests {
             })
             .unwrap_err();
         assert_eq!(error.to_string(), "listen on 127.0.0.1:2");
+        assert!(sockets.failed().keys().eq(&[2]));
         assert_eq!(sockets.open().copied().collect::<Vec<_>>(), [1, 3]);
 
         // The same again, as a retry does: what is open stays, what failed is made.
@@ -107,7 +120,7 @@ mod tests {
             opened.push(addr.port());
             Ok(addr.port())
         });
-        assert!(again.is_ok());
+        assert!(again.is_ok() && sockets.failed().is_empty());
         assert_eq!(opened, [2]);
 
         sockets

@@ -226,7 +226,10 @@ fn commands_say_what_comes_from_the_directory() {
         &["explain", "1024"],
         "serves it, pods 2, says the cluster directory",
     );
-    told(&["explain", "1032"], "now: nobody serves it");
+    told(
+        &["explain", "1032"],
+        "now: the kernel refuses the connection (no host serves it)",
+    );
     told(&["ports"], "no host serves it");
 }
 

@@ -1,6 +1,8 @@
 //! What is told of steering.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
 
 use tracing::warn;
 
@@ -10,7 +12,67 @@ use crate::admin::api;
 use crate::route::plan::{Lot, Plan, Reason};
 use crate::steering::{Counters, KernelLog};
 
+/// What holds of a port that is to be steered or refused, beside its plan.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::daemon) enum PortState {
+    /// Its listener could not be opened: the number of the error.
+    Closed(i32),
+    /// The kernel does not have its action yet.
+    Pending,
+    /// It floods the accept queue.
+    Isolated,
+}
+
+impl fmt::Display for PortState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(number) => {
+                let error = io::Error::from_raw_os_error(*number);
+                write!(f, "failed to listen: {error}")?;
+                f.write_str(match *number {
+                    libc::EACCES => "; start snproxy as root or with CAP_NET_BIND_SERVICE",
+                    libc::EADDRINUSE => "; another program listens",
+                    libc::EMFILE => "; raise the descriptor limit",
+                    _ => "",
+                })
+            }
+            Self::Pending => f.write_str("the kernel does not have this action yet, retrying"),
+            Self::Isolated => f.write_str("floods the accept queue, has a listener of its own"),
+        }
+    }
+}
+
 impl Steerer {
+    /// What holds of a port beside its plan; `None`: nothing.
+    pub(in crate::daemon) fn state_of(&self, port: u16) -> Option<PortState> {
+        let is_isolated = (self.aside.as_ref()).is_some_and(|aside| aside.ports.contains(&port));
+        match &self.mechanism {
+            Mechanism::Listeners(sockets) => {
+                let number = sockets.failed().get(&port)?;
+                return Some(PortState::Closed(*number));
+            }
+            Mechanism::Ebpf(_) => {}
+            Mechanism::Detached => return None,
+        }
+        let action = self.plan.lot(port).action;
+        let wanted = if is_isolated { action.aside() } else { action };
+        if self.pending.is_some() && self.known.get(port) != Some(wanted) {
+            Some(PortState::Pending)
+        } else {
+            is_isolated.then_some(PortState::Isolated)
+        }
+    }
+
+    /// Ports whose listeners could not be opened.
+    pub(in crate::daemon) fn closed_ports(&self) -> impl Iterator<Item = (u16, PortState)> {
+        let failed = match &self.mechanism {
+            Mechanism::Listeners(sockets) => Some(sockets.failed()),
+            Mechanism::Ebpf(_) | Mechanism::Detached => None,
+        };
+        let failed = failed.into_iter().flatten();
+        failed.map(|(port, number)| (*port, PortState::Closed(*number)))
+    }
+
     pub(in crate::daemon) fn mechanism(&self) -> &'static str {
         match self.mechanism {
             Mechanism::Ebpf(_) => "ebpf",
@@ -58,8 +120,10 @@ impl Steerer {
             let is = |lot: &Lot| lot.reason != Reason::Foreign && is_one(lot.action);
             self.plan.ports().filter(|(_, lot)| is(lot)).count()
         };
+        let closed = self.closed_ports().count();
         api::PortCounts {
-            steer: count(Action::is_steered),
+            steer: count(Action::is_steered).saturating_sub(closed),
+            closed,
             refuse: count(|action| action == Action::Refuse),
             pass: count(|action| action == Action::Pass),
             all_out: self.plan.all_out().len(),
