@@ -29,7 +29,8 @@ fn explain_names_who_takes_ports_that_are_not_steered() {
     let _program = host.pod(1025, Pod::answering("program"));
     let _unmapped = host.pod(1026, Pod::answering("program"));
     let _pod = host.pod(30000, Pod::answering("a"));
-    host.mappings("1024:30000:9:false\n1025:30000:9:false\n")
+    host.conf("CLUSTERPORTS", "1024-31000")
+        .mappings("1024:30000:9:false\n1025:30000:9:false\n")
         .start();
 
     explains(

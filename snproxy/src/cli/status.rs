@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use hyper::Method;
 
-use crate::admin::api::{Directory, Service, Status};
+use crate::admin::api::{Directory, HostCounts, Service, Status};
 use crate::discovery::Root;
 
 use super::output::out;
@@ -80,18 +80,7 @@ pub(super) fn status(root: &Root, json: bool, check: Option<&[Condition]>) -> an
 
 fn print(status: &Status) {
     print_head(status);
-    let hosts = &status.hosts;
-    if hosts.up + hosts.draining + hosts.down > 0 {
-        let draining = match hosts.draining {
-            0 => String::new(),
-            draining => format!(", {draining} draining"),
-        };
-        out!(
-            "other hosts  {} up{draining}, {} down",
-            hosts.up,
-            hosts.down
-        );
-    }
+    print_hosts(&status.hosts);
     if let Some(directory) = &status.directory {
         print_directory(directory);
     }
@@ -196,6 +185,20 @@ fn print_ends(status: &Status) {
             ends.join(", ")
         }
     );
+}
+
+fn print_hosts(hosts: &HostCounts) {
+    if hosts.up + hosts.draining + hosts.down > 0 {
+        let draining = match hosts.draining {
+            0 => String::new(),
+            draining => format!(", {draining} draining"),
+        };
+        out!(
+            "other hosts  {} up{draining}, {} down",
+            hosts.up,
+            hosts.down
+        );
+    }
 }
 
 fn print_header_delays(status: &Status) {

@@ -210,11 +210,10 @@ impl Look<'_> {
             let place = Some(found.len() + 1);
             match (choice, self.service) {
                 (Choice::Pod(pod), Some(service)) => found.push(self.pod(service, pod, place)),
-                (Choice::Pod(_), None) => {}
                 (Choice::Peer(at), _) => found.push(self.host(at, place)),
                 (Choice::Await, _) => search.stop_waiting(),
                 (Choice::LastPods, Some(service)) => self.last_pods(service, found, tried),
-                (Choice::LastPods | Choice::Hold(_), _) => {}
+                (Choice::Pod(_) | Choice::LastPods | Choice::Hold(_), _) => {}
                 (Choice::Over(end), _) => {
                     over = end;
                     break;
