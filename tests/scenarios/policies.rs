@@ -215,3 +215,62 @@ fn a_pod_that_comes_gets_its_share_little_by_little() {
     eventually(SOON, "it has its third", || share() == 30);
     println!("{early} of 90 at first, then 30");
 }
+
+/// Two pods of port 1024, by this policy.
+fn two_pods(host: &Host, balance: &str, pods: [Pod; 2], max_conn: u32) -> [Pod; 2] {
+    let [a, b] = pods;
+    let mappings = format!("1024:30000:{max_conn}:false\n1024:30001:900:false\n");
+    host.conf("BALANCE", balance).mappings(&mappings);
+    let pods = [host.pod(30000, a), host.pod(30001, b)];
+    host.start();
+    pods
+}
+
+#[test]
+fn an_idle_connection_keeps_no_short_ones_from_its_pod() {
+    for balance in ["p2c", "lc"] {
+        let net = Net::one();
+        let host = net.host("host");
+        let names = [Pod::answering("a"), Pod::answering("b")];
+        let pods = two_pods(host, balance, names, 900);
+        // For `lc` without one: there it is a load.
+        let idle = (balance == "p2c").then(|| host.open(1024));
+        if let Some(idle) = &idle {
+            let _ = idle.greeting();
+        }
+        let before = pods.each_ref().map(Pod::accepted);
+        for _ in 0..200 {
+            let _ = host.open(1024).greeting();
+        }
+        let after = pods.each_ref().map(Pod::accepted);
+        let share = after[0] - before[0];
+        assert!((80..=120).contains(&share), "{balance}: {share} of 200");
+    }
+}
+
+#[test]
+fn a_connection_that_its_pod_has_ended_is_no_load_and_holds_its_place() {
+    let net = Net::one();
+    let host = net.host("host");
+    let pods = [Pod::answering_once("a"), Pod::answering("b")];
+    let [ends, stays] = two_pods(host, "lc", pods, 3);
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        let conn = host.open(1024);
+        let _ = conn.line();
+        // The pod's end is known here, and so in the proxy.
+        std::thread::sleep(Duration::from_millis(20));
+        held.push(conn);
+    }
+    // Equally loaded at first: they took turns at most once before the first one of `b` stayed.
+    assert_eq!(ends.accepted(), 3, "as many as maxConn allows");
+    assert_eq!(stays.accepted(), 7);
+    let full = held.len();
+    assert_eq!(ends.inside(), 3, "{full} are held");
+    drop(held);
+    eventually(SOON, "places are free again", || ends.inside() == 0);
+    for _ in 0..4 {
+        let _ = host.open(1024).line();
+    }
+    assert!(ends.accepted() >= 4);
+}

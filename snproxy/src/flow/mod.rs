@@ -42,7 +42,7 @@ use crate::net::check::CheckError;
 use crate::net::dial::DialError;
 use crate::net::own::{OwnAddrs, OwnSources};
 use crate::net::tls::Configs;
-use crate::pump::{self, First, Meter, Rule, Side, Stop, Timeout};
+use crate::pump::{self, Books, First, Meter, Rule, Side, Stop, Timeout};
 use crate::route::Table;
 use crate::route::health::Event;
 use crate::route::persist::Kept;
@@ -517,7 +517,7 @@ async fn carry_to_end(
         early,
         way.rule,
         cut,
-        &way.meter,
+        Books::new(&way.meter, way.reached.held.load()),
     )
     .await;
     let server = &way.reached.server;

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 use crate::conf::{PortConf, SendProxy};
 use crate::pump::{Answers, Meter};
-use crate::route::load::Permit;
+use crate::route::load::{Load, Permit};
 use crate::route::peers::{Answer, Share};
 use crate::route::sentence::Sentence;
 use crate::route::service::Upstream;
@@ -110,6 +110,11 @@ impl Held {
     /// From now on it is in these books.
     pub(super) fn share_in(&mut self, share: Option<Share>) {
         self.share = share;
+    }
+
+    /// Connections of the pod, if this is a place at one of this host.
+    pub(super) fn load(&self) -> Option<&Load> {
+        self.permit.as_ref().map(Permit::load)
     }
 
     /// The one on the connections of the pod, if this is a place at one of this host.

@@ -24,6 +24,7 @@ use socket2::SockRef;
 use tokio::time::Instant;
 
 use crate::conf::Mechanism;
+use crate::route::load::Load;
 use crate::sys;
 use crate::sys::stream::Stream;
 
@@ -117,6 +118,26 @@ impl Meter {
     }
 }
 
+/// Where it is entered what becomes of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Books<'a> {
+    meter: &'a Meter,
+    /// Connections of its upstream.
+    load: Option<&'a Load>,
+}
+
+impl<'a> Books<'a> {
+    pub fn new(meter: &'a Meter, load: Option<&'a Load>) -> Self {
+        Self { meter, load }
+    }
+}
+
+impl<'a> From<&'a Meter> for Books<'a> {
+    fn from(meter: &'a Meter) -> Self {
+        Self::new(meter, None)
+    }
+}
+
 /// How a connection is pumped.
 #[derive(Debug)]
 pub struct Rule {
@@ -139,8 +160,9 @@ pub async fn run<C>(
     early: BytesMut,
     rule: Rule,
     cut: impl Future<Output = C>,
-    meter: &Meter,
+    books: impl Into<Books<'_>>,
 ) -> Result<Stop, C> {
+    let Books { meter, load } = books.into();
     // Boxed, as all that few connections need: each one has the room for as long as it lives.
     let clock = rule
         .timeouts
@@ -162,7 +184,7 @@ pub async fn run<C>(
     down.put_first(early, read);
     let stop = tokio::select! {
         biased;
-        stop = both_ways(client, upstream, &mut up, &mut down, clock) => Ok(stop),
+        stop = both_ways(client, upstream, &mut up, &mut down, (clock, load)) => Ok(stop),
         timeout = maybe(timeout) => Ok(Stop::Timeout(timeout)),
         cut = cut => Err(cut),
     };
@@ -222,7 +244,7 @@ async fn both_ways(
     upstream: &Stream,
     up: &mut Up<'_, impl Future<Output = First> + Unpin>,
     down: &mut OneWay<'_>,
-    clock: Option<&Clock<'_>>,
+    (clock, load): (Option<&Clock<'_>>, Option<&Load>),
 ) -> Stop {
     let mut up = poll_fn(|cx| up.poll(cx, clock));
     let mut down = poll_fn(|cx| {
@@ -251,7 +273,11 @@ async fn both_ways(
         ended = &mut down => match ended {
             Ok(()) => {
                 finish(client, Side::Upstream, clock);
-                Box::pin(second(up, upstream, (client, Side::Upstream), client)).await
+                let left = async {
+                    let _ended = load.map(Load::note_ended);
+                    second(up, upstream, (client, Side::Upstream), client).await
+                };
+                Box::pin(left).await
             }
             Err(stop @ Stop::Reset(Side::Client)) => {
                 let _ = up.await;

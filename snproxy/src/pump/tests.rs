@@ -446,7 +446,7 @@ async fn what_a_pod_does_not_read_is_bounded_by_the_sockets_and_one_buffer() {
             BytesMut::new(),
             rule(Timeouts::default()),
             std::future::pending::<()>(),
-            &counted,
+            &*counted,
         )
         .await
     });

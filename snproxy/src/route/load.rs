@@ -83,8 +83,20 @@ fn admitted(state: u32, limit: Limit) -> Option<u32> {
 #[derive(Debug, Default)]
 pub struct Load {
     count: Count,
+    /// Those of them that the upstream has ended: they hold their places, and are no work.
+    ended: AtomicU32,
     /// `None`: its connections live on.
     sentence: ArcSwapOption<Sentence>,
+}
+
+/// A connection that its upstream has ended; until this is dropped.
+#[derive(Debug)]
+pub struct Ended<'l>(&'l Load);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.ended.fetch_sub(1, Relaxed);
+    }
 }
 
 /// One place at a pod; dropping it frees the place.
@@ -94,6 +106,17 @@ pub struct Permit(Arc<Load>);
 impl Load {
     pub fn active(&self) -> u32 {
         self.count.active()
+    }
+
+    /// Live connections that the upstream has not ended.
+    pub fn working(&self) -> u32 {
+        self.active().saturating_sub(self.ended.load(Relaxed))
+    }
+
+    /// The upstream has ended one of its connections, which still lives.
+    pub fn note_ended(&self) -> Ended<'_> {
+        self.ended.fetch_add(1, Relaxed);
+        Ended(self)
     }
 
     /// Whether one more would be admitted.

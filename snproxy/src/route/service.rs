@@ -177,7 +177,7 @@ impl<'t> Service<'t> {
             turn,
             key: asker.key,
         };
-        let load = |pod: usize| self.pods[pod].load.active();
+        let load = |pod: usize| self.pods[pod].load.working();
         let count = self.pods.len();
         // A client that is hashed belongs to one pod, and is not sent back and forth while that one warms up.
         let slow_start = self.conf.slow_start;

@@ -90,19 +90,11 @@ def turns(policy, usable):
         yield pod
 
 
-def least(usable, cost, random, weigh):
-    """The least cost; among equals each stays with the chance of its weight among those so far. IPVS keeps the first."""
-    best, alike = None, 0
-    for pod in usable:
-        new, weight = cost(pod), weigh(pod)
-        if best is None or new < cost(best):
-            best, alike = pod, weight
-        elif new == cost(best):
-            alike += weight
-            random = (random * 6364136223846793005 + 1442695040888963407) & MASK
-            if share(random, alike) < weight:
-                best = pod
-    return best
+def least(usable, cost, turn, weigh):
+    """The least cost; equals take turns by weight, as in nginx. IPVS keeps the first."""
+    best = min(map(cost, usable))
+    alike = [pod for pod in usable if cost(pod) == best]
+    return [pod for pod in alike for _ in range(weigh(pod))][turn % sum(map(weigh, alike))]
 
 
 def rendezvous(seed, pods):
@@ -162,20 +154,20 @@ def picks(policy, full):
         elif policy == "random":
             pod = drawn(random)
         elif policy == "lc":
-            pod = least(usable, lambda pod: loads[pod], random, lambda pod: 1)
+            pod = least(usable, lambda pod: loads[pod], turn, lambda pod: 1)
         elif policy == "wlc":
-            pod = least(usable, per, random, weight)
+            pod = least(usable, per, turn, weight)
         elif policy == "sed":
-            pod = least(usable, delay, random, weight)
+            pod = least(usable, delay, turn, weight)
         elif policy == "nq":
             idle = [pod for pod in usable if not loads[pod]]
-            pod = least(idle, lambda pod: 0, random, weight) if idle else least(usable, delay, random, weight)
+            pod = least(idle, lambda pod: 0, turn, weight) if idle else least(usable, delay, turn, weight)
         elif policy == "fo":
             pod = max(usable, key=weight)
         elif policy == "ovf":
             # IPVS takes those with loads up to and with the weight, and none when all have more.
             free = [pod for pod in usable if loads[pod] < WEIGHTS[pod]]
-            pod = max(free, key=weight) if free else least(usable, per, random, weight)
+            pod = max(free, key=weight) if free else least(usable, per, turn, weight)
         elif policy == "twos":
             first, second = drawn(random), drawn(rotate(random, 32))
             pod = second if per(second) < per(first) else first
@@ -184,8 +176,11 @@ def picks(policy, full):
             second = share(rotate(random, 32), len(every) - 1)
             pair = [every[first], every[second + (second >= first)]]
             pair_open = [pod for pod in pair if pod in usable]
-            if len(pair_open) == 2 and per(pair[0]) == per(pair[1]):
-                pod = by_weight(pair, share(mix(random), sum(map(weight, pair))))
+            # One connection makes no difference: these take turns by weight.
+            one = max(map(weight, pair))
+            crossed = [loads[a] * WEIGHTS[b] for a, b in (pair, pair[::-1])]
+            if len(pair_open) == 2 and abs(crossed[0] - crossed[1]) <= one:
+                pod = by_weight(sorted(pair), turn % sum(map(weight, pair)))
             else:
                 pod = min(pair_open, key=per)
         elif policy == "sh":

@@ -18,11 +18,11 @@ pub(super) fn highest(
 /// Source: Linux, `net/netfilter/ipvs/ip_vs_ovf.c`.
 pub(super) fn overflow(
     pods: &Pods<'_, impl Fn(usize) -> bool, impl Fn(usize) -> u32>,
-    random: u64,
+    turn: u32,
 ) -> Option<usize> {
     let has_place = |pod: &usize| pods.load(*pod) < pods.weight(*pod);
     heaviest(pods, pods.open().filter(has_place))
-        .or_else(|| least_conn::fewest_per_weight(pods, random))
+        .or_else(|| least_conn::fewest_per_weight(pods, turn))
 }
 
 fn heaviest(

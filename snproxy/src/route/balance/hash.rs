@@ -178,9 +178,3 @@ pub(super) fn mix(bits: u64) -> u64 {
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     bits ^ (bits >> 31)
 }
-
-/// The next of a row of bits whose upper half is as good as random. Source: D. Knuth, MMIX, 2002.
-pub(super) fn step(bits: u64) -> u64 {
-    bits.wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1_442_695_040_888_963_407)
-}

@@ -36,6 +36,14 @@ impl<E: Fn(usize) -> bool, L: Fn(usize) -> u32> Pods<'_, E, L> {
         let per = |one, by| u64::from(self.load(one)) * u64::from(self.weight(by));
         per(pod, other) < per(other, pod)
     }
+
+    /// The same, where one more connection at the lighter of both would not change it: a connection that is idle or
+    /// about to end is no load worth a preference.
+    pub(super) fn is_clearly_less_loaded(&self, pod: usize, other: usize) -> bool {
+        let per = |one, by| u64::from(self.load(one)) * u64::from(self.weight(by));
+        let one = u64::from(self.weight(pod).max(self.weight(other)));
+        per(pod, other) + one < per(other, pod)
+    }
 }
 
 /// Numbers of pods, one after the other, in as few bytes as they need.

@@ -139,16 +139,16 @@ impl Scheme {
         match self.policy {
             Policy::Ordered => pods.open().next(),
             Policy::Fo => failover::highest(&pods),
-            Policy::Ovf => failover::overflow(&pods, draw.random),
+            Policy::Ovf => failover::overflow(&pods, draw.turn),
             Policy::Rr => round_robin::pick(&pods, ring, draw.turn),
             Policy::Wrr => round_robin::weighted(&pods, ring, draw.turn),
             Policy::Random => by_weight::pick(&pods, sums, draw.random),
             Policy::Twos => two_choices::by_weight(&pods, sums, draw.random),
-            Policy::P2c => two_choices::pick(&pods, ring, draw.random),
-            Policy::Lc => least_conn::fewest(&pods, draw.random),
-            Policy::Wlc => least_conn::fewest_per_weight(&pods, draw.random),
-            Policy::Sed => least_conn::shortest_delay(&pods, draw.random),
-            Policy::Nq => least_conn::never_queue(&pods, draw.random),
+            Policy::P2c => two_choices::pick(&pods, ring, draw.random, draw.turn),
+            Policy::Lc => least_conn::fewest(&pods, draw.turn),
+            Policy::Wlc => least_conn::fewest_per_weight(&pods, draw.turn),
+            Policy::Sed => least_conn::shortest_delay(&pods, draw.turn),
+            Policy::Nq => least_conn::never_queue(&pods, draw.turn),
             Policy::Sh | Policy::Mh => match table {
                 Table::Buckets(buckets) => hash::pick(&pods, buckets, draw.key, self.strict),
                 // One pod at most has a weight.
