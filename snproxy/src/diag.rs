@@ -172,7 +172,7 @@ impl fmt::Display for Diagnostic {
         if self.line > 0 {
             write!(f, "{}:{}:", self.line, self.col)?;
         }
-        write!(f, " {}: {}", self.severity, self.message)
+        write!(f, " {}: {}", self.severity, printable(&self.message))
     }
 }
 
@@ -259,13 +259,21 @@ pub fn shown_of(word: &str) -> usize {
     scheme.len() + "://".len()
 }
 
-/// A text out of a file without what steers a terminal: control characters are escaped.
+/// Whether a character changes what a terminal shows of others: control characters, and those of Unicode that reverse or
+/// hide text.
+pub fn steers_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
+/// A text of others without what steers a terminal, which is escaped.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    if !text.contains(steers_terminal) {
         return Cow::Borrowed(text);
     }
     let escape = |c: char| {
-        if c.is_control() {
+        if steers_terminal(c) {
             c.escape_default().to_string()
         } else {
             c.to_string()
@@ -289,6 +297,17 @@ mod tests {
             end: start + at.len(),
         };
         Diagnostic::at(&source, place, Severity::Error, "wrong")
+    }
+
+    #[test]
+    fn text_that_steers_a_terminal_is_escaped() {
+        assert_eq!(
+            printable("a\x1b[2J\u{9b}b\u{202e}c\u{feff}"),
+            "a\\u{1b}[2J\\u{9b}b\\u{202e}c\\u{feff}"
+        );
+        assert!(matches!(printable("zwölf – 漢字"), Cow::Borrowed(_)));
+        let found = Diagnostic::of_file("f", Severity::Error, "no\n\x1b[2J");
+        assert_eq!(found.to_string(), "f: error: no\\n\\u{1b}[2J");
     }
 
     #[test]

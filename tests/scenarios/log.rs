@@ -1,7 +1,8 @@
 //! What the log says of connections, and in which form.
 
+use rustix::process::Signal;
 use serde_json::Value;
-use snproxy_tests::{Ended, Net, Pod, eventually, snproxy_binary};
+use snproxy_tests::{Ended, Host, Net, Pod, eventually, snproxy_binary};
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
@@ -129,4 +130,67 @@ fn a_reader_of_the_log_that_stalls_stalls_no_connection() {
         host.log().matches(" closed ").count() == 1500
     });
     assert_eq!(host.stop().code(), Some(0));
+}
+
+/// Makes snproxy of the host run by this line of bash; `$@` are its arguments.
+fn run_by(host: &Host, line: &str) {
+    let script = format!(
+        "#!/bin/bash\nsnproxy={}\nfolder={}\n{line}\n",
+        snproxy_binary().display(),
+        host.folder().display()
+    );
+    let wrapper = host.folder().join("wrapper");
+    fs::write(&wrapper, script).expect("a script");
+    fs::set_permissions(&wrapper, Permissions::from_mode(0o755)).expect("its mode");
+    host.binary(&wrapper);
+}
+
+#[test]
+fn full_pipe_of_the_log_holds_up_no_start() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::answering("pod"));
+    // Nobody reads the pipe, which is full before snproxy starts.
+    run_by(
+        host,
+        "mkfifo $folder/log; exec 3<>$folder/log; timeout 1 cat /dev/zero >&3; \
+         exec $snproxy \"$@\" 2>&3",
+    );
+    // One warning at least comes at the start.
+    host.conf("KEEPALIVE", "2s")
+        .mappings("1024:30000:0:false\n1025:30000:9:false\n");
+    let snproxy = host.launch();
+    eventually(SOON, "the pod is reached", || host.is_greeted(1025, "pod"));
+    snproxy.signal(Signal::TERM);
+    assert_eq!(snproxy.wait(SOON).code(), Some(0));
+}
+
+#[test]
+fn journald_gets_priorities() {
+    let net = Net::one();
+    let host = net.host("host");
+    host.pod(30000, Pod::answering("pod"));
+    host.mappings("1024:30000:0:false\n1025:30000:9:false\n");
+    run_by(
+        host,
+        "export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2); exec $snproxy \"$@\"",
+    );
+    host.start();
+    let log = host.log();
+    let lines: Vec<&str> = log.lines().collect();
+    assert!(lines.iter().all(|line| line.starts_with('<')), "{log}");
+    let of = |text: &str| lines.iter().find(|line| line.contains(text));
+    assert!(
+        of(" ready: ").is_some_and(|line| line.starts_with("<6>")),
+        "{log}"
+    );
+    assert!(
+        of(" WARN ").is_some_and(|line| line.starts_with("<4>")),
+        "{log}"
+    );
+    assert_eq!(host.stop().code(), Some(0));
+    // Another stream is none of journald's.
+    run_by(host, "JOURNAL_STREAM=1:2 exec $snproxy \"$@\"");
+    host.start();
+    assert!(!host.log().starts_with('<'), "{}", host.log());
 }

@@ -43,6 +43,7 @@ mod service;
 mod simplenetes;
 mod soak;
 mod source_ports;
+mod start_signals;
 mod steering;
 mod strict;
 mod system_limits;

@@ -1,5 +1,7 @@
 //! Asks the running proxy over its control socket.
 
+use std::borrow::Cow;
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -9,12 +11,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::net::UnixStream;
 
 use crate::admin::api::Configuration;
 use crate::conf::says_socket;
 use crate::daemon;
-use crate::diag::{Source, printable};
+use crate::diag::{Source, printable, steers_terminal};
 use crate::discovery::Root;
 
 use super::output::err;
@@ -113,7 +117,7 @@ impl Answer {
         if !status.is_success() {
             bail!("{status}: {}", String::from_utf8_lossy(&body).trim_end());
         }
-        Ok(body)
+        Ok(escaped(&String::from_utf8_lossy(&body)).into())
     }
 }
 
@@ -146,4 +150,55 @@ async fn exchange(socket: &Path, method: &Method, path: &str) -> anyhow::Result<
         .map_err(|error| anyhow::anyhow!("read the answer: {error}"))?
         .to_bytes();
     Ok(Answer { status, body })
+}
+
+/// JSON in which the texts have no character that steers a terminal; the encoder escaped those of ASCII but DEL.
+fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if steers_terminal(c) && c > ' ' {
+            // All of them are in the first plane.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+/// An answer as a value, with texts that can be printed: names, keys and messages come from anywhere.
+pub(super) fn parse<T: DeserializeOwned>(answer: &[u8]) -> anyhow::Result<T> {
+    let mut answer: Value = serde_json::from_slice(answer)?;
+    make_printable(&mut answer);
+    Ok(serde_json::from_value(answer)?)
+}
+
+fn make_printable(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(safe) = printable(text) {
+                *text = safe;
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(make_printable),
+        Value::Object(fields) => fields.values_mut().for_each(make_printable),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_steer_no_terminal() {
+        let text = "a\x1b[2J\u{9b}b\x7f\u{202e}\n";
+        let json = serde_json::to_string(&[text]).unwrap();
+        let sent = escaped(&json);
+        assert!(!sent.contains(steers_terminal), "{sent}");
+        let same: Vec<String> = serde_json::from_str(&sent).unwrap();
+        assert_eq!(same, [text]);
+        let shown: Vec<String> = parse(sent.as_bytes()).unwrap();
+        assert_eq!(shown, ["a\\u{1b}[2J\\u{9b}b\\u{7f}\\u{202e}\\n"]);
+    }
 }

@@ -38,7 +38,7 @@ pub(super) fn explain(
     if json {
         out!("{}", String::from_utf8_lossy(&answer));
     } else {
-        print(&serde_json::from_slice(&answer)?);
+        print(&client::parse(&answer)?);
     }
     Ok(DONE)
 }

@@ -188,16 +188,16 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(explained(&error)),
     };
-    names::ask_only_what_is_built_in();
-    if cli
-        .command
-        .as_ref()
-        .is_some_and(|command| !command.serves())
-    {
+    let serves = cli.command.as_ref().is_none_or(Command::serves);
+    if serves {
+        // Process 1 of a container would not be ended by them otherwise.
+        signal::end_at_once();
+    } else {
         signal::die_of_broken_pipes();
     }
+    names::ask_only_what_is_built_in();
     let result = execute(&cli).unwrap_or_else(|error| {
-        err!("snproxy: {error:#}");
+        log::print_in_time(&format!("snproxy: {error:#}\n"));
         if error.is::<Usage>() {
             BAD_USAGE
         } else {

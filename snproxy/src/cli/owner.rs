@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use crate::admin::api::Ports;
+use crate::diag::printable;
 
 /// Adds process id and name to every owner that may be seen.
 pub(super) fn name(ports: &mut Ports) {
@@ -48,10 +49,13 @@ fn holders(wanted: &[u32]) -> HashMap<u32, (u32, String)> {
             };
             let inode = target.to_str().and_then(socket_inode);
             if let Some(inode) = inode.filter(|inode| wanted.contains(inode)) {
-                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                // Any process names itself as it likes.
+                let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+                let name = String::from_utf8_lossy(&name);
+                let name = name.strip_suffix('\n').unwrap_or(&name);
                 found
                     .entry(inode)
-                    .or_insert((pid, name.trim_end().to_owned()));
+                    .or_insert((pid, printable(name).into_owned()));
             }
         }
     }

@@ -10,7 +10,7 @@ use super::output::out;
 use super::{DONE, client, owner};
 
 pub(super) fn ports(root: &Root, json: bool) -> anyhow::Result<u8> {
-    let mut ports: Ports = serde_json::from_slice(&client::ask(root, &Method::GET, "/ports")?)?;
+    let mut ports: Ports = client::parse(&client::ask(root, &Method::GET, "/ports")?)?;
     owner::name(&mut ports);
     if json {
         out!("{}", serde_json::to_string(&ports)?);

@@ -16,6 +16,7 @@ use crate::conf::{Etcd, LogFormat, LogLevel, parse_duration};
 use crate::daemon::etcd_tls;
 use crate::discovery::certs::Store;
 use crate::net::etcd::{Client, EtcdError, Lease};
+use crate::sys::signal as signals;
 
 use super::ambassador::needs_no_certs;
 use super::output::err;
@@ -131,7 +132,8 @@ pub(super) fn register(node: &Node) -> anyhow::Result<u8> {
             return Ok(BAD_CONFIGURATION);
         }
     };
-    log::start(LogLevel::Info, LogFormat::Text, None);
+    let log = log::start(LogLevel::Info, LogFormat::Text, None)?;
+    let _written = log.thread;
     let registration = Registration {
         key: format!("{srv}/{}", node.addr),
         value: node.value.clone().into_bytes(),
@@ -178,6 +180,7 @@ impl Registration {
     async fn run(mut self) -> anyhow::Result<u8> {
         let mut terminate = signal(SignalKind::terminate()).context("wait for TERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("wait for INT")?;
+        signals::start_is_over();
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let work = async {

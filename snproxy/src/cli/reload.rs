@@ -10,7 +10,7 @@ use super::{BAD_CONFIGURATION, DONE, FAILED, client};
 
 pub(super) fn reload(root: &Root, json: bool) -> anyhow::Result<u8> {
     let answer = client::ask(root, &Method::POST, "/reload")?;
-    let reload: Reload = serde_json::from_slice(&answer)?;
+    let reload: Reload = client::parse(&answer)?;
     if json {
         out!("{}", String::from_utf8_lossy(&answer));
     } else {

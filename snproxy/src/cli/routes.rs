@@ -18,7 +18,7 @@ pub(super) fn routes(root: &Root, json: bool) -> anyhow::Result<u8> {
     if json {
         out!("{}", String::from_utf8_lossy(&answer));
     } else {
-        print(&serde_json::from_slice(&answer)?);
+        print(&client::parse(&answer)?);
     }
     Ok(DONE)
 }

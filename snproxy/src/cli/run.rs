@@ -49,13 +49,14 @@ pub(super) fn run(root: Root, options: &Options) -> anyhow::Result<u8> {
             return Ok(options.refused);
         }
     };
-    let log = log::init(&good.conf, options.log_level.as_deref());
+    let log = log::init(&good.conf, options.log_level.as_deref())?;
+    // Dropped last: what is logged until then is written.
+    let _written = log.thread;
     for found in &good.diagnostics {
         warn!("{found}");
     }
     daemon::raise_descriptor_limit();
     let start = Start::new(root, good, names)?;
-    let _written = log.go_on_in_background();
     let surroundings = Surroundings {
         set_log_level: log.set_level,
         manager: Manager::of_environment(),
@@ -66,6 +67,7 @@ pub(super) fn run(root: Root, options: &Options) -> anyhow::Result<u8> {
     let result = runtime.block_on(async {
         let (commands, received) = mpsc::channel(MAX_COMMANDS);
         tokio::spawn(Signals::new()?.pass_on(commands));
+        signals::start_is_over();
         daemon::serve(start, received, surroundings).await
     });
     // A probe or a caller of the control socket may be half way: nobody waits for them.

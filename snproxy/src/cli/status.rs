@@ -58,7 +58,7 @@ impl Condition {
 /// Prints the status; with `check`, fails on each of these conditions, on all of them if none is named.
 pub(super) fn status(root: &Root, json: bool, check: Option<&[Condition]>) -> anyhow::Result<u8> {
     let answer = client::ask(root, &Method::GET, "/status")?;
-    let status: Status = serde_json::from_slice(&answer)?;
+    let status: Status = client::parse(&answer)?;
     let found: Vec<(Condition, String)> = Condition::value_variants()
         .iter()
         .filter(|one| check.is_some_and(|named| named.is_empty() || named.contains(one)))

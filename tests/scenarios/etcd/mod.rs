@@ -3,6 +3,7 @@
 mod asked;
 mod changes;
 mod fixture;
+mod hostile;
 mod quorum;
 mod register;
 mod replaced;
