@@ -409,7 +409,7 @@ impl Daemon {
             let names = Arc::clone(&self.names);
             let changed = Arc::clone(&followed.changed);
             let service: Box<str> = key.into();
-            let task = tokio::spawn(async move {
+            let task = self.etcd.runtime().spawn(async move {
                 keep_up(follow, &names.services, &service, &changed).await;
             });
             followed.tasks.insert(key.into(), task);

@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Duration;
 use std::{io, iter};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio_util::sync::CancellationToken;
 
 /// One each for files, their watch, certificates and names of targets: any of them may hang for a while.
 const BLOCKING_THREADS: usize = 4;
@@ -44,6 +45,40 @@ pub fn runtime() -> io::Result<Runtime> {
             runtime.shutdown_background();
             Err(error)
         }
+    }
+}
+
+/// The thread that talks to etcd, with a runtime of its own: TLS and JSON of what others send hold up no command.
+pub(super) struct EtcdThread {
+    runtime: Handle,
+    over: CancellationToken,
+}
+
+impl EtcdThread {
+    /// # Errors
+    ///
+    /// The system has too few threads or descriptors.
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let thread = Self {
+            runtime: runtime.handle().clone(),
+            over: CancellationToken::new(),
+        };
+        let over = thread.over.clone();
+        thread::Builder::new()
+            .name("etcd".to_owned())
+            .spawn(move || runtime.block_on(over.cancelled_owned()))?;
+        Ok(thread)
+    }
+
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+}
+
+impl Drop for EtcdThread {
+    fn drop(&mut self) {
+        self.over.cancel();
     }
 }
 

@@ -51,7 +51,7 @@ fn a_user_is_known_by_a_password_and_a_token_that_is_out_is_asked_for_anew() {
     eventually(SOON, "the node is registered", || {
         service(host)["nodes"] == 1
     });
-    assert_eq!(host.open(PORT).greeting(), "one");
+    eventually(SOON, "the node serves", || host.is_greeted(PORT, "one"));
 
     // A member that starts knows no tokens.
     etcd.kill(0);
@@ -89,7 +89,7 @@ fn etcd_over_https_asks_for_a_certificate() {
 
     host.reloaded_after(|_| ca.issue(&["proxy"]).write_folder(&certs));
     eventually(SOON, "the node is known", || service(host)["nodes"] == 1);
-    assert_eq!(host.open(PORT).greeting(), "one");
+    eventually(SOON, "the node serves", || host.is_greeted(PORT, "one"));
     etcd.delete(&node);
     eventually(SOON, "nobody is left", || service(host)["nodes"] == 0);
     let folder = certs.display().to_string();

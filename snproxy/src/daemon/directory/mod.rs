@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
@@ -175,13 +176,13 @@ impl Directory {
     }
 
     /// Begins, ends or begins anew to talk with etcd, by what the configuration says.
-    fn follow(&mut self, conf: &Conf) {
+    fn follow(&mut self, conf: &Conf, runtime: &Handle) {
         let place = Place::of(conf);
         if self.running.as_ref().map(|running| &running.place) == place.as_ref() {
             return;
         }
         let mut before = self.running.take();
-        self.running = place.map(|place| Running::begin(place, before.as_mut()));
+        self.running = place.map(|place| Running::begin(place, before.as_mut(), runtime));
         let Some(mut before) = before else { return };
         if let Some(publisher) = before.publisher.take() {
             let next = self.running.as_ref();
@@ -194,19 +195,19 @@ impl Directory {
 
 impl Running {
     /// What was known `before` goes on to hold, if it was of the same cluster.
-    fn begin(place: Place, before: Option<&mut Self>) -> Self {
+    fn begin(place: Place, before: Option<&mut Self>, runtime: &Handle) -> Self {
         let client = Arc::new(Client::new(&place.etcd, None));
         let prefix = prefix(&place.cluster);
         let (bring, news) = mpsc::channel(WAITING);
         let mut follow = Follow::new(Arc::clone(&client), &prefix, Part::KeyAndValue);
         let following =
-            tokio::spawn(async move { while bring.send(follow.next().await).await.is_ok() {} });
+            runtime.spawn(async move { while bring.send(follow.next().await).await.is_ok() {} });
         let (offer, offered) = watch::channel(Offer::new());
         // Why there may be none is said by the look at the files.
         let publisher = place
             .own
             .as_ref()
-            .map(|(name, addr)| Publisher::begin(&client, &prefix, name, *addr, offered));
+            .map(|(name, addr)| Publisher::begin(runtime, &client, &prefix, name, *addr, offered));
         let own = place.own.as_ref().map(|(_, addr)| *addr);
         let mut known =
             before.map_or_else(Known::default, |before| std::mem::take(&mut before.known));
@@ -254,7 +255,8 @@ impl Daemon {
     pub(super) fn follow_directory(&mut self) {
         let table = self.shared.table.load_full();
         let was_on = self.directory.running.is_some();
-        self.directory.follow(&table.conf);
+        let runtime = self.etcd.runtime().clone();
+        self.directory.follow(&table.conf, &runtime);
         match &mut self.directory.running {
             Some(running) => {
                 running.client.set_tls(self.loaded.certs().etcd());

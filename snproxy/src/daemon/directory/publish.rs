@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -27,6 +28,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 /// The task that publishes, ended when dropped; the lease ends by itself then.
 pub(super) struct Publisher {
+    runtime: Handle,
     task: JoinHandle<()>,
     shared: Arc<Shared>,
 }
@@ -61,6 +63,7 @@ impl Drop for Publisher {
 impl Publisher {
     /// Publishes what `offer` holds, now and later, under the key of `host` below `prefix`.
     pub(super) fn begin(
+        runtime: &Handle,
         client: &Arc<Client>,
         prefix: &str,
         name: &str,
@@ -77,7 +80,8 @@ impl Publisher {
             said: BTreeMap::new(),
         };
         Self {
-            task: tokio::spawn(words.keep_saying(offer)),
+            runtime: runtime.clone(),
+            task: runtime.spawn(words.keep_saying(offer)),
             shared,
         }
     }
@@ -98,7 +102,7 @@ impl Publisher {
         let client = Arc::clone(client);
         let next = next.map(|next| Arc::clone(&next.shared));
         // Nobody waits for it: the lease ends by itself as well.
-        tokio::spawn(async move {
+        self.runtime.clone().spawn(async move {
             let is_said = async {
                 while next
                     .as_ref()

@@ -9,11 +9,13 @@ use tokio::io::AsyncReadExt;
 
 use crate::conf::Etcd;
 
-use super::call::{body, parse};
+use super::call::{body, malformed, parse};
 use super::error::Code;
 use super::json::{Authenticate, Authenticated};
 use super::{Client, EtcdError};
 
+/// Longest token; a JWT has some hundred bytes.
+const MAX_TOKEN: usize = 8 << 10;
 /// Longest password file.
 const MAX_PASSWORD: u64 = 4096;
 
@@ -88,6 +90,9 @@ impl Client {
             answer => answer?,
         };
         let Authenticated { token } = parse(&self.members[at], &answer)?;
+        if token.len() > MAX_TOKEN {
+            return Err(malformed(&self.members[at], "a token of more than 8 KiB"));
+        }
         let token: Arc<str> = token.into();
         *self.token.known() = Some(Arc::clone(&token));
         Ok(Some(token))

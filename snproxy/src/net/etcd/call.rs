@@ -18,8 +18,8 @@ use super::error::Code;
 use super::json::Failure;
 use super::{CALL_LIMIT, Client, EtcdError};
 
-/// Longest answer: a page of keys.
-pub(super) const MAX_ANSWER: usize = 64 << 20;
+/// Longest answer: a page of keys, or one key with the largest value that etcd takes by default (1.5 MiB) as base64.
+pub(super) const MAX_ANSWER: usize = 4 << 20;
 /// Most of an error's text that is read and shown.
 const MAX_SAID: usize = 4096;
 /// Most of it in one line.

@@ -2,12 +2,48 @@
 //!
 //! Source: etcd 3.4, `Documentation/dev-guide/api_grpc_gateway.md` and `rpc.swagger.json`.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{DeserializeOwned, Error, Unexpected};
+use serde::de::{DeserializeOwned, Error, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Event, KeyValue};
+
+/// Most keys of one answer: more than are ever asked for.
+const MAX_KVS: usize = 4096;
+/// Most changes of one line: in 4 MiB there is no place for more with a key.
+const MAX_EVENTS: usize = 65_536;
+
+/// A list of up to `MOST` elements: an empty one takes three bytes of the answer, and twenty times as many of memory.
+fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct List<T, const MOST: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for List<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of up to {MOST} elements")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut elements = Vec::new();
+            while let Some(element) = list.next_element()? {
+                if elements.len() == MOST {
+                    return Err(A::Error::invalid_length(MOST + 1, &self));
+                }
+                elements.push(element);
+            }
+            Ok(elements)
+        }
+    }
+
+    deserializer.deserialize_seq(List::<T, MOST>(PhantomData))
+}
 
 /// Bytes as base64.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -89,7 +125,7 @@ pub(super) struct Range {
 #[derive(Debug, Deserialize)]
 pub(super) struct Ranged {
     pub(super) header: Header,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_KVS>")]
     pub(super) kvs: Vec<Kv>,
     #[serde(default)]
     pub(super) more: bool,
@@ -206,6 +242,7 @@ pub(super) struct Watched {
     pub(super) compact_revision: Number,
     /// More of the same comes in the next line.
     pub(super) fragment: bool,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_EVENTS>")]
     pub(super) events: Vec<Change>,
 }
 

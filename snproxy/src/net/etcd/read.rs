@@ -6,8 +6,10 @@ use super::{Client, EtcdError, KeyValue};
 
 /// Most keys under one prefix.
 const MAX_KEYS: usize = 200_000;
+/// Most bytes of them, where only they are read.
+const MAX_KEY_BYTES: usize = 16 << 20;
 /// Most bytes of them and their values.
-const MAX_READ: usize = 256 << 20;
+const MAX_READ: usize = 64 << 20;
 /// Keys of one answer, fewer where they are large.
 const PAGE: i64 = 2000;
 
@@ -38,6 +40,10 @@ impl Client {
         let mut from = Bytes::from(prefix);
         let mut page = PAGE;
         let mut size = 0;
+        let most = match part {
+            Part::Key => MAX_KEY_BYTES,
+            Part::KeyAndValue => MAX_READ,
+        };
         loop {
             let question = Range {
                 key: from.clone(),
@@ -67,16 +73,22 @@ impl Client {
                 });
             }
             let last = answer.kvs.last().map(|kv| kv.key.clone());
+            if last.as_ref().is_some_and(|last| last.0 < from.0) {
+                return Err(EtcdError::Malformed {
+                    member: self.member(),
+                    what: "keys before those that were asked for".to_owned(),
+                });
+            }
             let sizes = answer
                 .kvs
                 .iter()
                 .map(|kv| kv.key.0.len() + kv.value.0.len());
             size += sizes.sum::<usize>();
             read.kvs.extend(answer.kvs.into_iter().map(KeyValue::from));
-            if size > MAX_READ {
+            if size > most {
                 return Err(EtcdError::TooMuch {
                     prefix: prefix.to_owned(),
-                    limit: MAX_READ,
+                    limit: most,
                 });
             }
             if read.kvs.len() > MAX_KEYS {

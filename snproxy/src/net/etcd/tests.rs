@@ -173,3 +173,21 @@ async fn where_no_watch_can_be_read_all_is_read_now_and_then() {
         }
     }
 }
+
+#[test]
+fn lists_have_a_bound() {
+    let list = |element: &str, count: usize| vec![element; count].join(",");
+    let ranged = |count: usize| {
+        let kvs = list("{}", count);
+        let text = format!(r#"{{"header":{{"cluster_id":"1","revision":"1"}},"kvs":[{kvs}]}}"#);
+        serde_json::from_str::<Ranged>(&text).map(|ranged| ranged.kvs.len())
+    };
+    assert_eq!(ranged(4096).unwrap(), 4096);
+    assert!(ranged(4097).is_err());
+    let watched = |count: usize| {
+        let text = format!(r#"{{"result":{{"events":[{}]}}}}"#, list("{}", count));
+        serde_json::from_str::<Line<Watched>>(&text).map(|line| line.result.unwrap().events.len())
+    };
+    assert_eq!(watched(65_536).unwrap(), 65_536);
+    assert!(watched(65_537).is_err());
+}

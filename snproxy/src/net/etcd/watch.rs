@@ -17,8 +17,8 @@ use super::json::{
 };
 use super::{CALL_LIMIT, Client, EtcdError, Event};
 
-/// Longest line: what changed at once, or while nobody watched.
-const MAX_LINE: usize = 64 << 20;
+/// Longest line: what changed at once, or while nobody watched, in fragments of 1.5 MiB before base64.
+const MAX_LINE: usize = 4 << 20;
 /// Time after which a member that says nothing is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(2);
 
