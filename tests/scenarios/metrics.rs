@@ -80,7 +80,7 @@ fn they_are_given_at_every_address_and_nothing_else_is() {
         let (head, page) = told.split_once("\r\n\r\n").expect("a head");
         let head = head.to_lowercase();
         assert!(head.starts_with("http/1.1 200"), "{head}");
-        let form = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+        let form = "content-type: text/plain; version=0.0.4; charset=utf-8";
         assert!(head.contains(form), "{head}");
         assert_eq!(value(page, "snproxy_hosts{state=\"up\"}"), Some(0.0));
         for (method, path) in [
@@ -326,4 +326,72 @@ fn prometheus_takes_them_and_sees_certificates_come_to_their_end() {
         Some(())
     );
     assert!(prometheus.exit_status().is_none());
+}
+
+#[test]
+fn form_of_metrics_follows_the_request() {
+    let net = ground();
+    let host = net.host("host");
+    host.start();
+    let client = net.client();
+    let url = format!("http://{}/metrics", host.port(OPEN));
+    let accept = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3";
+    let open = client.curl(&["--include", "--header", accept, &url]);
+    assert!(
+        open.contains("application/openmetrics-text; version=1.0.0"),
+        "{open}"
+    );
+    let counter = "# TYPE snproxy_connections_accepted counter\n";
+    assert!(open.contains(counter), "{open}");
+    let text = client.curl(&["--include", &url]);
+    assert!(text.contains("text/plain; version=0.0.4"), "{text}");
+    let counter = "# TYPE snproxy_connections_accepted_total counter\n";
+    assert!(text.contains(counter), "{text}");
+    let head = client.curl(&["--head", &url]);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(head.to_lowercase().contains("content-length: "), "{head}");
+    assert!(!head.contains("# TYPE"), "{head}");
+}
+
+#[test]
+fn names_of_other_sites_get_no_metrics() {
+    let net = ground();
+    let host = net.host("host");
+    host.start();
+    let client = net.client();
+    let url = format!("http://{}/metrics", host.port(OPEN));
+    for (name, status) in [
+        ("evil.example", "421"),
+        ("evil.example:9180", "421"),
+        ("localhost", "200"),
+        ("localhost:9180", "200"),
+    ] {
+        let header = format!("Host: {name}");
+        let told = client.curl(&["--include", "--header", &header, &url]);
+        assert!(
+            told.starts_with(&format!("HTTP/1.1 {status}")),
+            "{name}: {told}"
+        );
+    }
+}
+
+#[test]
+fn idle_callers_of_one_source_starve_nobody() {
+    let net = ground();
+    let host = net.host("host");
+    host.start();
+    // More than there are places, and again and again: each would keep its place for 5 s.
+    let idle = |count: usize| -> Vec<Conn> { (0..count).map(|_| host.open(OPEN)).collect() };
+    let mut held = idle(60);
+    let local = format!("http://127.0.0.1:{LOCAL}/metrics");
+    let url = format!("http://{}/metrics", host.port(OPEN));
+    for _ in 0..5 {
+        held.extend(idle(20));
+        for words in [["--max-time", "3", &url], ["--max-time", "3", &local]] {
+            let (code, page) = curl(host.namespace(), &words);
+            assert_eq!(code, Some(0), "{page}");
+        }
+        let of_same = net.client().curl(&["--max-time", "3", &url]);
+        assert!(of_same.ends_with("# EOF\n"), "{of_same}");
+    }
 }

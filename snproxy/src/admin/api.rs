@@ -78,7 +78,7 @@ pub struct Conflicts {
 /// What the whole process may have.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Limits {
-    /// MAXCONN; none: as many as there are descriptors.
+    /// MAXCONN, also where it is `auto`; none: no limit.
     pub connections: Option<u32>,
     /// Open now; none where the kernel does not tell.
     pub descriptors_open: Option<u64>,

@@ -6,6 +6,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::header::ACCEPT;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{
@@ -17,13 +19,19 @@ use prometheus_client::registry::Registry;
 use super::api::Status;
 
 mod families;
+mod form;
 #[cfg(test)]
 mod tests;
 
 use families::FAMILIES;
 
-/// As Prometheus asks for it, and what the encoder writes.
-pub(super) const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(super) use form::{OPEN_METRICS, to_text};
+
+/// The media type that a request asks for.
+pub(super) fn form_for<B>(request: &Request<B>) -> &'static str {
+    let accept = request.headers().get_all(ACCEPT).iter();
+    form::media_type(accept.filter_map(|value| value.to_str().ok()))
+}
 
 /// Most pods, targets, services and certificates, of each, that have series of their own: a scrape of all that
 /// 61,744 ports may have would be 20 MB. Those left out are counted.

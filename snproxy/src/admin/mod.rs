@@ -4,6 +4,7 @@
 //! else. What is asked goes to the daemon, which alone knows; nothing here has state.
 
 pub mod api;
+mod callers;
 mod metrics;
 mod open;
 
@@ -47,6 +48,9 @@ pub enum Asked {
 
 /// How long a caller may take to send its request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+/// Longest head of a request, and most of its fields.
+const MAX_REQUEST: usize = 16 << 10;
+const MAX_HEADERS: usize = 64;
 /// Said to a caller who comes at the end.
 const STOPPING: &str = "stopping\n";
 /// Callers at once; more wait in the socket's queue.
@@ -147,20 +151,40 @@ async fn serve<S, F>(
     let places = Arc::new(Semaphore::new(MAX_CALLERS));
     let mut failing = false;
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let conversation = converse(accepted(&next, &mut failing).await);
+        tokio::spawn(async move {
+            conversation.await;
+            drop(place);
+        });
+    }
+}
+
+/// Gives each connection to `serve`, until dropped.
+async fn accept<S>(
+    next: impl Fn(&mut Context<'_>) -> Poll<io::Result<S>>,
+    mut serve: impl FnMut(S),
+) {
+    let mut failing = false;
+    loop {
+        serve(accepted(&next, &mut failing).await);
+    }
+}
+
+/// The next connection; rests as long as there is an error.
+async fn accepted<S>(
+    next: impl Fn(&mut Context<'_>) -> Poll<io::Result<S>>,
+    failing: &mut bool,
+) -> S {
+    loop {
         match poll_fn(&next).await {
-            Ok(stream) => {
-                failing = false;
-                let conversation = converse(stream);
-                tokio::spawn(async move {
-                    conversation.await;
-                    drop(place);
-                });
+            Ok(accepted) => {
+                *failing = false;
+                return accepted;
             }
             Err(error) => {
-                if !failing {
+                if !std::mem::replace(failing, true) {
                     warn!(%error, "accept a question: resting until it works again");
                 }
-                failing = true;
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
@@ -207,6 +231,8 @@ async fn http<F>(
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_LIMIT)
         .keep_alive(false)
+        .max_buf_size(MAX_REQUEST)
+        .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
@@ -229,7 +255,7 @@ async fn answer(request: Request<Incoming>, asked: mpsc::Sender<Asked>) -> Respo
             None => text(StatusCode::BAD_REQUEST, "expected port=N&from=ADDRESS\n"),
         },
         (&Method::GET, "/metrics") => match page(&asked).await {
-            Ok(page) => found(page, metrics::TYPE),
+            Ok(page) => in_form(page, metrics::form_for(&request)),
             Err(response) => response,
         },
         (&Method::POST, "/reload") => ask(&asked, Asked::Reload).await,
@@ -291,6 +317,14 @@ async fn page(asked: &mpsc::Sender<Asked>) -> Result<Bytes, Response<Full<Bytes>
         warn!(%error, "encode the metrics");
         text(StatusCode::INTERNAL_SERVER_ERROR, "not encodable\n")
     })
+}
+
+/// The page of metrics, in the form that the caller asked for.
+fn in_form(page: Bytes, form: &'static str) -> Response<Full<Bytes>> {
+    if form == metrics::OPEN_METRICS {
+        return found(page, form);
+    }
+    found(metrics::to_text(&String::from_utf8_lossy(&page)), form)
 }
 
 fn found(body: impl Into<Bytes>, content_type: &'static str) -> Response<Full<Bytes>> {

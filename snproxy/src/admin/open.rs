@@ -1,7 +1,8 @@
 //! Metrics over TCP, for whoever may connect: nothing else is answered there.
 
+use std::ffi::CStr;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
@@ -9,13 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::HOST;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::{Asked, found, http, metrics, page, serve, text};
+use super::callers::{Caller, Callers};
+use super::{Asked, accept, http, in_form, metrics, page, text};
 use crate::conf::Family;
 use crate::net::listener;
 
@@ -40,21 +43,57 @@ impl MetricsListener {
     /// Answers callers until dropped.
     pub async fn serve(self, asked: mpsc::Sender<Asked>) -> io::Result<()> {
         let listener = TcpListener::from_std(self.0)?;
-        let next = |cx: &mut Context<'_>| listener.poll_accept(cx).map_ok(|(stream, _)| stream);
-        let last = Arc::new(Last::default());
-        serve(next, move |stream| {
-            converse(stream, asked.clone(), Arc::clone(&last))
+        let next = |cx: &mut Context<'_>| listener.poll_accept(cx);
+        let (last, callers) = (Arc::new(Last::default()), Callers::default());
+        accept(next, |(stream, addr)| {
+            let caller = callers.enter(addr.ip());
+            let (asked, last) = (asked.clone(), Arc::clone(&last));
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = converse(stream, &caller, &asked, &last) => {}
+                    () = caller.has_to_leave() => {}
+                }
+            });
         })
         .await;
         Ok(())
     }
 }
 
-async fn converse(stream: TcpStream, asked: mpsc::Sender<Asked>, last: Arc<Last>) {
-    let conversation = http(stream, |request| answer(request, &asked, &last));
+async fn converse(stream: TcpStream, caller: &Caller, asked: &mpsc::Sender<Asked>, last: &Last) {
+    let conversation = http(stream, |request| {
+        caller.is_busy();
+        answer(request, asked, last)
+    });
     if timeout(CALL_LIMIT, conversation).await.is_err() {
         debug!("a caller took too long for its metrics");
     }
+}
+
+/// Whether a request is for this host by a name that no other site can have: a page in a browser on this network could
+/// read the metrics otherwise, by a name of its own that leads here (DNS rebinding).
+fn is_for_this_host(request: &Request<Incoming>) -> bool {
+    let Some(host) = request.headers().get(HOST) else {
+        // HTTP/1.0, which no browser speaks.
+        return true;
+    };
+    host.to_str()
+        .is_ok_and(|host| is_own_name(host, rustix::system::uname().nodename()))
+}
+
+/// An address, `localhost` or the name of this host, with or without a port.
+fn is_own_name(host: &str, own: &CStr) -> bool {
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if is_port(port) && !host.ends_with("::") => name,
+        _ => host,
+    };
+    let bare = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    let own = own.to_str().unwrap_or("");
+    let is_name = |other: &str| !other.is_empty() && name.eq_ignore_ascii_case(other);
+    bare.unwrap_or(name).parse::<IpAddr>().is_ok() || is_name("localhost") || is_name(own)
 }
 
 async fn answer(
@@ -62,21 +101,60 @@ async fn answer(
     asked: &mpsc::Sender<Asked>,
     last: &Last,
 ) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET || request.uri().path() != "/metrics" {
+    if !is_for_this_host(&request) {
+        let only = "Host: expected an address, localhost or the name of this host\n";
+        return text(StatusCode::MISDIRECTED_REQUEST, only);
+    }
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !is_read || request.uri().path() != "/metrics" {
         return text(StatusCode::NOT_FOUND, "GET /metrics\n");
     }
+    let form = metrics::form_for(&request);
     // Held while the daemon is asked: who comes meanwhile gets the same page.
     let mut last = last.lock().await;
     let fresh = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH);
     if let Some((_, page)) = fresh {
-        return found(page.clone(), metrics::TYPE);
+        return in_form(page.clone(), form);
     }
     match page(asked).await {
         Ok(page) => {
             *last = Some((Instant::now(), page.clone()));
             crate::sys::memory::trim();
-            found(page, metrics::TYPE)
+            in_form(page, form)
         }
         Err(response) => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_other_sites_are_not_own() {
+        for host in [
+            "127.0.0.1",
+            "10.0.0.1:9180",
+            "[::1]",
+            "[fd00::1]:9180",
+            "::1",
+            "localhost",
+            "LocalHost:9180",
+            "node-1",
+            "node-1:9180",
+        ] {
+            assert!(is_own_name(host, c"node-1"), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:9180",
+            "node-1.evil.example",
+            "",
+            ":80",
+            "localhost.",
+        ] {
+            assert!(!is_own_name(host, c"node-1"), "{host}");
+            assert!(!is_own_name(host, c""), "{host}");
+        }
     }
 }

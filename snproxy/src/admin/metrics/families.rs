@@ -66,7 +66,7 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "connections_max",
         kind: Gauge,
         labels: &[],
-        help: "MAXCONN, where it is set",
+        help: "Most connections at once, by MAXCONN",
         read: |status| perhaps(status.limits.connections.map(u64::from)),
     },
     Family {
