@@ -5,12 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
+use crate::conf::APPS_COMMAND;
 use crate::diag::Source;
 use crate::discovery::Root;
 use crate::proxy::every_address;
-
-/// Stands for the file that nobody wrote, in what is said of it.
-const NOWHERE: &str = "snproxy apps";
 
 /// Connections at once unless it is said otherwise.
 pub(super) const MAX_WORKERS: NonZeroU32 = NonZeroU32::new(50).unwrap();
@@ -63,7 +61,7 @@ pub(super) fn root(
     }
     let text = format!("{}\n", lines.join("\n"));
     Ok(Root::Apps(Source {
-        path: PathBuf::from(NOWHERE),
+        path: PathBuf::from(APPS_COMMAND),
         text,
     }))
 }

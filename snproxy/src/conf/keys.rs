@@ -7,12 +7,12 @@ use super::etcd;
 use super::peer_tls;
 use super::port::PortConf;
 use super::port_keys::PORT_KEYS;
-use super::port_value::{limit, show_limit};
 use super::suggest::{Hint, hint, nearest};
 use super::text::{Field, Findings};
 use super::value::{
-    self, NONE, choice, cluster, cluster_ports, duration, keepalive, peers, proxy_port,
-    show_cluster_ports, show_duration, show_proxy_port, show_workers, unless_off, workers,
+    self, NONE, choice, cluster, cluster_ports, duration, keepalive, max_conn, peers, proxy_port,
+    show_cluster_ports, show_duration, show_max_conn, show_proxy_port, show_workers, unless_off,
+    workers,
 };
 use super::{Conf, Explained, Origin};
 use crate::diag::printable;
@@ -236,11 +236,13 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
     },
     Key {
         name: "MAXCONN",
-        unset: Unset::Text("0"),
-        doc: "connections of clients and of other proxies at once; `0`: as many as there are descriptors for",
+        unset: Unset::Text("auto"),
+        doc: "connections of clients and of other proxies at once; `auto`: as many as the descriptors and the memory limit of the cgroup allow, the last tenth for ports and sources with less than a tenth; `0`: no limit",
         scope: Scope::Whole {
-            apply: |draft, value, findings| set(&mut draft.conf.max_conn, limit(value, findings)),
-            show: |conf| show_limit(conf.max_conn),
+            apply: |draft, value, findings| {
+                set(&mut draft.conf.max_conn, max_conn(value, findings))
+            },
+            show: |conf| show_max_conn(conf.max_conn),
         },
     },
     Key {

@@ -28,7 +28,7 @@ mod value;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,8 +140,8 @@ pub struct Conf {
     pub unmapped: Unmapped,
     /// Of clients where HOST is `::`, and of the targets of apps.
     pub family: Family,
-    /// Connections at once, those that other proxies bring among them; `None`: no limit.
-    pub max_conn: Option<u32>,
+    /// Connections at once, those that other proxies bring among them.
+    pub max_conn: MaxConn,
     pub drain_timeout: Duration,
     /// Silence before the first probe; `None`: off.
     pub keepalive: Option<Duration>,
@@ -190,7 +190,19 @@ impl Conf {
     pub fn of_port(&self, port: u16) -> &Arc<PortConf> {
         self.ports.of(port)
     }
+
+    /// MAXCONN in the words of whoever set it.
+    pub fn name_of_max_conn(&self) -> &'static str {
+        if self.files.proxy == Path::new(APPS_COMMAND) {
+            "--max-workers (MAXCONN)"
+        } else {
+            "MAXCONN"
+        }
+    }
 }
+
+/// Stands for the proxy.conf of the command of this name, which nobody wrote.
+pub const APPS_COMMAND: &str = "snproxy apps";
 
 /// Paths of the files of one set.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -258,6 +270,15 @@ pub enum Workers {
     /// One per CPU that the process may use.
     PerCpu,
     Count(NonZeroU16),
+}
+
+/// Limit on all connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MaxConn {
+    /// As many as the descriptors and the memory of the process allow.
+    Auto,
+    Unlimited,
+    Count(NonZeroU32),
 }
 
 /// How bytes are moved between the two ends of a connection.

@@ -12,7 +12,7 @@ use super::text::{Field, Findings, Lines, MAX_LINE, is_blank, is_text, uncomment
 use super::value::ports;
 use super::{
     Admin, BpfLog, ClientProxy, Conf, Conflict, Family, Files, Locality, LogFormat, LogLevel,
-    Mechanism, Origin, Peers, Policy, ProxyMode, Steering, Unmapped, Workers,
+    MaxConn, Mechanism, Origin, Peers, Policy, ProxyMode, Steering, Unmapped, Workers,
 };
 use crate::addr::PortSet;
 use crate::diag::{Place, Severity, Source, printable, shown_of};
@@ -245,7 +245,7 @@ fn unset(source: &Source) -> Draft<'_> {
         conflict: Conflict::Yield,
         unmapped: Unmapped::Auto,
         family: Family::Any,
-        max_conn: None,
+        max_conn: MaxConn::Auto,
         drain_timeout: Duration::ZERO,
         keepalive: None,
         peers: Peers {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use super::suggest::{Hint, hint};
 use super::text::{Field, Findings, is_blank};
 use super::{
-    BpfLog, Conflict, Family, Locality, LogFormat, LogLevel, Mechanism, OverLimit, Peers, Policy,
-    ProxyMode, SendProxy, Steering, Unmapped, Workers, World,
+    BpfLog, Conflict, Family, Locality, LogFormat, LogLevel, MaxConn, Mechanism, OverLimit, Peers,
+    Policy, ProxyMode, SendProxy, Steering, Unmapped, Workers, World,
 };
 use crate::addr::PortSet;
 
@@ -182,6 +182,27 @@ pub(super) fn workers(value: Field<'_>, findings: &mut Findings<'_>) -> Option<W
         findings.error(value.place, format_args!("{expected}, found {value}"));
     }
     workers.map(Workers::Count)
+}
+
+/// `auto`, a number of connections, or 0 for no limit.
+pub(super) fn max_conn(value: Field<'_>, findings: &mut Findings<'_>) -> Option<MaxConn> {
+    if value.text.eq_ignore_ascii_case(AUTO) {
+        return Some(MaxConn::Auto);
+    }
+    let count = number::<u32>(value.text);
+    if count.is_none() {
+        let expected = "expected auto or a number of connections";
+        findings.error(value.place, format_args!("{expected}, found {value}"));
+    }
+    count.map(|count| NonZeroU32::new(count).map_or(MaxConn::Unlimited, MaxConn::Count))
+}
+
+pub(super) fn show_max_conn(limit: MaxConn) -> String {
+    match limit {
+        MaxConn::Auto => AUTO.to_owned(),
+        MaxConn::Unlimited => "0".to_owned(),
+        MaxConn::Count(count) => count.to_string(),
+    }
 }
 
 pub(super) fn show_workers(workers: Workers) -> String {

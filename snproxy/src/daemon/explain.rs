@@ -106,7 +106,9 @@ impl Daemon {
             Some(format!("{name}: {active} of {most}{room}"))
         };
         let common = table.conf.ports.common();
-        let all = of("MAXCONN", limits.all(), table.conf.max_conn, common.reopen);
+        let most = limits.max_conn(&table.conf);
+        let name = table.conf.name_of_max_conn();
+        let all = of(name, limits.all(), most, common.reopen);
         let one = of(
             "PORTMAXCONN",
             limits.active(port),

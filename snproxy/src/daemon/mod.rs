@@ -2,6 +2,7 @@
 
 mod addresses;
 mod aside;
+mod capacity;
 mod certs;
 mod changes;
 mod control;
@@ -55,6 +56,7 @@ pub use start::{Start, StartError, raise_descriptor_limit};
 pub use threads::runtime;
 pub use world::{Names, control_socket_of, parse, parse_to_check};
 
+use capacity::Capacity;
 use certs::CertTimes;
 use control::Control;
 use directory::Directory;
@@ -64,6 +66,7 @@ use reload::{Loaded, Why};
 use services::Followed;
 use source_ports::Watched;
 use steer::Steerer;
+use threads::EtcdThread;
 use tide::Tide;
 use workers::Workers;
 
@@ -134,6 +137,8 @@ struct Daemon {
     /// Next look at the addresses of this host.
     own_due: Instant,
     claim_log: ClaimLog,
+    capacity: Capacity,
+    etcd: EtcdThread,
 }
 
 /// Runs until it is told to end, and through the drain that follows.
@@ -222,6 +227,7 @@ impl Daemon {
         let count = Workers::count(&good.conf);
         let shared = Arc::new(Shared::new(table, count));
         let workers = Arc::new(Workers::start(count, &shared)?);
+        let etcd = EtcdThread::start()?;
         let metrics = metrics.into_iter();
         let metrics = metrics.map(|listener| tokio::spawn(listener.serve(ask.clone())));
         let metrics = metrics.collect();
@@ -270,8 +276,11 @@ impl Daemon {
             directory: Directory::default(),
             own_due: Instant::now(),
             claim_log: ClaimLog::default(),
+            capacity: Capacity::new(),
+            etcd,
         };
         daemon.look_at_own_addresses(Instant::now());
+        daemon.measure_capacity(Instant::now());
         daemon.follow_services(&good.conf);
         Ok(daemon)
     }
@@ -311,6 +320,7 @@ impl Daemon {
         self.look_at_certs(Instant::now());
         self.control.retry(&self.started_with);
         self.look_around();
+        self.look_at_capacity(Instant::now());
         self.look_at_directory(Instant::now());
         self.look_at_own_addresses(Instant::now());
         if self.tide.has_ebbed(self.shared.live.now()) {

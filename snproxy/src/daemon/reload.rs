@@ -364,6 +364,7 @@ impl Daemon {
         // Before the table that asks for them; those of the last one are among them.
         self.shared.tls.store(Arc::new(certs.configs()));
         self.shared.table.store(Arc::clone(&table));
+        self.measure_capacity(Instant::now());
         self.shared.limits.look_again();
         self.part_with_removed(&old, &table);
         drop(old);

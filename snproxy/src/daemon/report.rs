@@ -10,6 +10,7 @@ use tracing::warn;
 use crate::addr::{Action, PortSet};
 use crate::admin::api;
 use crate::conf::SendProxy;
+use crate::flow::limits::Thing;
 use crate::route::Table;
 use crate::route::peers::Standing;
 use crate::route::plan::{Lot, Reason};
@@ -93,7 +94,7 @@ impl Daemon {
             queues: self.queues(),
             header_delays: self.header_delays(&table),
             limits: api::Limits {
-                connections: table.conf.max_conn,
+                connections: shared.limits.max_conn(&table.conf),
                 descriptors_open: descriptors_open(),
                 descriptors: getrlimit(Resource::Nofile).current,
             },
@@ -115,11 +116,15 @@ impl Daemon {
             client: waiting.client.to_string(),
             waited_ms: millis(waiting.since.elapsed()),
         };
+        let table = self.shared.table.load();
         let lines = self.shared.limits.lines().into_iter();
         lines
             .map(|(thing, line)| api::Queue {
                 limit: thing.limit().to_owned(),
-                what: thing.to_string(),
+                what: match thing {
+                    Thing::Any => format!("a place under {}", table.conf.name_of_max_conn()),
+                    _ => thing.to_string(),
+                },
                 waiting: line.iter().map(waiting).collect(),
             })
             .collect()
@@ -302,7 +307,7 @@ fn name_of(send_proxy: SendProxy) -> &'static str {
 }
 
 /// `None` where the kernel does not tell.
-fn descriptors_open() -> Option<u64> {
+pub(super) fn descriptors_open() -> Option<u64> {
     const OPEN: &str = "/proc/self/fd";
     // Since Linux 6.2 the folder's size is their number; before it was 0.
     match std::fs::metadata(OPEN).ok()?.len() {

@@ -46,7 +46,7 @@ impl Daemon {
             let is_full = waiting > 0 || most.is_some_and(|most| active >= most);
             is_full.then_some(waiting)
         };
-        let all = is_full(&Thing::Any, limits.all(), table.conf.max_conn);
+        let all = is_full(&Thing::Any, limits.all(), limits.max_conn(&table.conf));
         let one = is_full(&Thing::Port(port), limits.active(port), conf.max_conn);
         let (name, waiting) = match (all, one) {
             (Some(waiting), _) => ("MAXCONN", waiting),

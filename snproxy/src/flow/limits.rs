@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::debug;
+use tracing::{debug, warn};
 
-use crate::conf::{Conf, PortConf};
+use crate::conf::{Conf, MaxConn, PortConf};
 use crate::diag::printable;
 use crate::route::Line;
 use crate::route::load::{Count, Limit};
@@ -22,9 +22,14 @@ use crate::route::sources::{SourcePermit, Sources};
 use super::Shared;
 use super::end::End;
 use super::reach::Wanted;
+use super::seldom::Seldom;
+
+use shares::{Share, Shares};
 
 /// Most empty queues that are kept for who comes next.
 const MAX_EMPTY: usize = 1024;
+/// A queue of up to so many may be as long as the files say, whatever the process can hold.
+const MIN_QUEUE: u32 = 1024;
 /// Time between two looks of who waits first for a pod though nothing was said to be free: on other hosts places come free
 /// unsaid.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -34,6 +39,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Limits {
     /// All connections, those that other proxies bring among them.
     all: Count,
+    /// As many as the descriptors and the memory of the process allow.
+    capacity: AtomicU32,
+    /// Connections of clients by source.
+    shares: Shares,
+    above: Seldom,
+    queued: Seldom,
     /// Those who wait for a place among all.
     line: Arc<Queue>,
     /// By port: connections of clients.
@@ -88,6 +99,8 @@ pub(super) struct Places {
     /// Boxed: few connections have one.
     #[expect(dead_code, reason = "held for what its drop does")]
     source: Option<Box<SourcePermit>>,
+    /// Of a client's source.
+    share: Option<Share>,
 }
 
 /// One who waits for something in `lines`.
@@ -101,6 +114,10 @@ impl Limits {
     pub fn new(now: std::time::Instant) -> Self {
         Self {
             all: Count::default(),
+            capacity: AtomicU32::new(u32::MAX),
+            shares: Shares::default(),
+            above: Seldom::default(),
+            queued: Seldom::default(),
             line: Arc::default(),
             ports: (0..65_536).map(|_| Count::default()).collect(),
             lines: Mutex::default(),
@@ -118,6 +135,68 @@ impl Limits {
     /// All live connections.
     pub fn all(&self) -> u32 {
         self.all.active()
+    }
+
+    /// Sets how many connections MAXCONN `auto` stands for.
+    pub fn set_capacity(&self, connections: u32) {
+        self.capacity.store(connections, Relaxed);
+    }
+
+    /// The most connections at once; `None` without a limit.
+    pub fn max_conn(&self, conf: &Conf) -> Option<u32> {
+        match conf.max_conn {
+            MaxConn::Auto => Some(self.capacity.load(Relaxed)).filter(|most| *most < u32::MAX),
+            MaxConn::Unlimited => None,
+            MaxConn::Count(most) => Some(most.get()),
+        }
+    }
+
+    /// How many may wait of `most`: the process has to hold them, too.
+    fn room(&self, most: u32) -> u32 {
+        let capacity = self.capacity.load(Relaxed);
+        most.min(capacity.saturating_sub(self.all()).max(MIN_QUEUE))
+    }
+
+    fn of_all(&self, conf: &Conf) -> Limit {
+        Limit::new(self.max_conn(conf), conf.ports.common().reopen)
+    }
+
+    /// Whether one more client of this port and source fits in what the process can hold: the last tenth is for ports
+    /// and sources that have less than a tenth.
+    fn fits(&self, conf: &Conf, port: u16, share: Share) -> bool {
+        if conf.max_conn != MaxConn::Auto {
+            return true;
+        }
+        let most = self.capacity.load(Relaxed);
+        let tenth = (most / 10).max(1);
+        self.all() < most.saturating_sub(tenth)
+            || self.active(port) < tenth && self.shares.active(share) < tenth
+    }
+
+    /// Logs from time to time that connections are reset for want of capacity.
+    fn note_above(&self, conf: &Conf, client: SocketAddr, port: u16) {
+        if conf.max_conn == MaxConn::Auto
+            && let Some(count) = self.above.count(std::time::Instant::now())
+        {
+            warn!(
+                %client, port, count,
+                limit = self.capacity.load(Relaxed),
+                "reset connections above MAXCONN auto; give the process more descriptors or memory"
+            );
+        }
+    }
+
+    /// Logs from time to time that connections wait for others to end.
+    fn note_queued(&self, conf: &Conf) {
+        if let Some(count) = self.queued.count(std::time::Instant::now()) {
+            let limit = self.max_conn(conf);
+            warn!(
+                limit,
+                count,
+                "connections wait, {} is reached",
+                conf.name_of_max_conn()
+            );
+        }
     }
 
     /// All queues in which somebody waits.
@@ -202,6 +281,9 @@ impl Drop for Places {
             limits.ports[usize::from(self.port)].release();
             limits.may_be_free(|| Thing::Port(self.port));
         }
+        if let Some(share) = self.share {
+            limits.shares.release(share);
+        }
         limits.may_be_free(|| Thing::Pod(self.shared.table.load().line(self.port)));
         limits.all.release();
         limits.line.wake();
@@ -228,7 +310,11 @@ pub(super) async fn admit(
         wanted.until = ports.queue_timeout.map(|limit| Instant::now() + limit);
         (source, ports.queue, conf.ports.common().queue)
     };
-    let all = || limits.all.admit(of_all(&shared.table.load().conf));
+    let share = limits.shares.of(wanted.client.ip());
+    let all = || {
+        let conf = &shared.table.load().conf;
+        limits.fits(conf, port, share) && limits.all.admit(limits.of_all(conf))
+    };
     let one = || {
         let limit = of_port(shared.table.load().conf.of_port(port));
         limits.ports[usize::from(port)].admit(limit)
@@ -236,9 +322,13 @@ pub(super) async fn admit(
     if !limits.line.is_empty() || !all() {
         let now = std::time::Instant::now();
         let ticket = match common_queue {
-            0 => return Err(End::Limit),
-            most => limits.line.enter(most, wanted.client, now),
+            0 => {
+                limits.note_above(&shared.table.load().conf, wanted.client, port);
+                return Err(End::Limit);
+            }
+            most => limits.line.enter(limits.room(most), wanted.client, now),
         };
+        limits.note_queued(&shared.table.load().conf);
         wait(&ticket.ok_or(End::QueueFull)?, wanted, all).await?;
     }
     // From here on it is given back, whatever happens.
@@ -247,6 +337,7 @@ pub(super) async fn admit(
         port,
         is_client: false,
         source: source.map(Box::new),
+        share: Some(limits.shares.take(share)),
     };
     if limits.is_waited_for(|| Thing::Port(port)) || !one() {
         let waiter = match queue {
@@ -268,7 +359,7 @@ pub(super) fn admit_peer(shared: &Arc<Shared>, port: u16) -> Result<Places, End>
     let table = shared.table.load();
     let others_wait =
         !limits.line.is_empty() || limits.is_waited_for(|| Thing::Pod(table.line(port)));
-    if others_wait || !limits.all.admit(of_all(&table.conf)) {
+    if others_wait || !limits.all.admit(limits.of_all(&table.conf)) {
         return Err(End::Busy);
     }
     Ok(Places {
@@ -276,11 +367,8 @@ pub(super) fn admit_peer(shared: &Arc<Shared>, port: u16) -> Result<Places, End>
         port,
         is_client: false,
         source: None,
+        share: None,
     })
-}
-
-fn of_all(conf: &Conf) -> Limit {
-    Limit::new(conf.max_conn, conf.ports.common().reopen)
 }
 
 fn of_port(conf: &PortConf) -> Limit {
@@ -365,5 +453,6 @@ pub(super) async fn wait_for_pod<T, A: Future<Output = Result<T, End>>>(
     }
 }
 
+mod shares;
 #[cfg(test)]
 mod tests;

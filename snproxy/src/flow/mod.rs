@@ -58,7 +58,7 @@ use peer_tls::PeerSpeech;
 use questions::Questions;
 pub use reach::asker;
 use reached::Reached;
-use seldom::Seldom;
+use seldom::{LineLimit, Seldom};
 use spares::Spares;
 
 /// Ids of connections: two proxies of one host, in one process or two, give different ones to a pod's log.
@@ -71,6 +71,7 @@ pub struct Shared {
     pub table: ArcSwap<Table>,
     pub live: Live,
     pub ends: Ends,
+    closings: LineLimits,
     /// Where peers wait that have not asked for anything yet.
     pub waiting: peer::Room,
     /// Peers get no new connections to pods of this host, which is about to end.
@@ -109,6 +110,7 @@ impl Shared {
             table: ArcSwap::from_pointee(table),
             live: Live::new(workers),
             ends: Ends::default(),
+            closings: std::array::from_fn(|_| LineLimit::default()),
             waiting: peer::Room::default(),
             draining: AtomicBool::new(false),
             strangers: Seldom::default(),
@@ -539,7 +541,7 @@ fn conclude(shared: &Shared, start: Instant, opened: &Opened, closed: &Closed) {
     if let Some(upstream) = closed.upstream.filter(|_| closed.bytes_out > 0) {
         shared.note_answer(upstream, start.into_std());
     }
-    report(opened, closed, start.elapsed());
+    report(&shared.closings, opened, closed, start.elapsed());
 }
 
 /// Uniform bits for one pick.
@@ -548,8 +550,9 @@ pub fn random() -> u64 {
     RandomState::new().hash_one(0u8)
 }
 
-/// The one closing event of a connection.
-fn report(opened: &Opened, closed: &Closed, duration: Duration) {
+/// The one closing event of a connection. Above a limit of lines for its end it is at debug: strangers could fill the log
+/// otherwise.
+fn report(limits: &LineLimits, opened: &Opened, closed: &Closed, duration: Duration) {
     let Opened {
         client,
         peer,
@@ -573,9 +576,17 @@ fn report(opened: &Opened, closed: &Closed, duration: Duration) {
         End::NotMapped | End::Request | End::TlsClient | End::TlsTimeout => peer.is_some(),
         _ => false,
     };
-    if is_quiet {
+    let admitted = match is_quiet {
+        true => None,
+        false => limits[*end as usize].admit(std::time::Instant::now()),
+    };
+    let Some(suppressed) = admitted else {
         debug!(client, peer, cluster_port, upstream, bytes_in, bytes_out, duration_ms, %end, "closed");
-    } else {
-        info!(client, peer, cluster_port, upstream, bytes_in, bytes_out, duration_ms, %end, "closed");
-    }
+        return;
+    };
+    let suppressed = (suppressed > 0).then_some(suppressed);
+    info!(client, peer, cluster_port, upstream, bytes_in, bytes_out, duration_ms, %end, suppressed, "closed");
 }
+
+/// By end.
+type LineLimits = [LineLimit; End::ALL.len()];

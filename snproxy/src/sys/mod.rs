@@ -2,6 +2,7 @@
 //! The only unsafe code in user space.
 
 pub mod bpf;
+pub mod cgroup;
 pub mod interfaces;
 pub mod kernel;
 pub mod lease;

@@ -35,6 +35,13 @@ fn more_connections_than_workers_wait_and_are_served_in_their_turn() {
                 .map(Vec::len),
             Some(2)
         );
+        let text = String::from_utf8_lossy(&apps.run(&["status"]).stdout).into_owned();
+        assert!(
+            text.contains("2 wait for a place under --max-workers"),
+            "{text}"
+        );
+        let log = apps.log();
+        assert!(log.contains("connections wait, --max-workers"), "{log}");
 
         drop(first);
         assert_eq!(third.greeting(), "echo 6001");

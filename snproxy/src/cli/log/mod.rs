@@ -11,7 +11,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, reload};
 
-use crate::conf::{Conf, LogFormat, LogLevel};
+use super::output::err;
+use crate::conf::{self, Conf, LogFormat, LogLevel};
 use crate::daemon::SetLogLevel;
 
 use line::LineMaker;
@@ -50,7 +51,8 @@ pub(super) fn start(
         None => from_environment(),
     };
     let (filter, handle) = reload::Layer::new(fixed.unwrap_or_else(|| level(log_level)));
-    let colour = log_format == LogFormat::Text && io::IsTerminal::is_terminal(&io::stderr());
+    let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
+    let colour = log_format == LogFormat::Text && is_terminal && may_color();
     let (sender, thread) = writer::start()?;
     // journald takes the priority off the line: JSON stays JSON.
     let lines = LineMaker::new(sender, line::is_journal(), colour);
@@ -80,6 +82,13 @@ fn is_ours(event: &Metadata<'_>) -> bool {
     !is_chatter
 }
 
+/// Whether the environment allows colors: `NO_COLOR` (no-color.org) and TERM=dumb do not.
+fn may_color() -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    !no_color && !is_dumb
+}
+
 fn level(level: LogLevel) -> LevelFilter {
     match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -96,18 +105,39 @@ fn from_environment() -> Option<LevelFilter> {
     fixed("LOG_LEVEL=", &text)
 }
 
-/// A level, also by the names that other loggers have; anything else is said and left.
+/// A level of the environment, which may be meant for other programs: one that is unknown is reported and left.
 fn fixed(place: &str, text: &str) -> Option<LevelFilter> {
-    let level = match text.to_ascii_lowercase().as_str() {
-        "" => return None,
+    match parse_level(text) {
+        Ok(level) => level,
+        Err(why) => {
+            err!("snproxy: {place}{text}: {why}: not used");
+            None
+        }
+    }
+}
+
+/// A level, also by the names that other loggers have; `None`: nothing is said.
+///
+/// # Errors
+/// Returns what was expected.
+fn parse_level(text: &str) -> Result<Option<LevelFilter>, String> {
+    Ok(match text.to_ascii_lowercase().as_str() {
+        "" => None,
         "warning" => Some(LevelFilter::WARN),
         "fatal" | "panic" => Some(LevelFilter::ERROR),
-        level => level.parse().ok(),
-    };
-    if level.is_none() {
-        eprintln!(
-            "snproxy: {place}{text}: not a level (error, warn, info, debug, trace): not used"
-        );
-    }
-    level
+        level => Some(level.parse().map_err(|_| {
+            let levels = ["error", "warn", "info", "debug", "trace"];
+            let near = conf::nearest(levels, level);
+            let hint = near.map_or_else(String::new, |near| format!(": did you mean `{near}`?"));
+            format!("not a level (error, warn, info, debug, trace){hint}")
+        })?),
+    })
+}
+
+/// A level on the command line.
+///
+/// # Errors
+/// Returns what was expected.
+pub(super) fn level_option(text: &str) -> Result<String, String> {
+    parse_level(text).map(|_| text.to_owned())
 }
