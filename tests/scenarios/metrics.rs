@@ -193,7 +193,7 @@ fn callers_who_say_nothing_hold_up_neither_clients_nor_others_for_ever() {
     }
     drop(silent);
     eventually(SOON, "descriptors as before", || {
-        host.snproxy().descriptors() == before
+        host.snproxy().descriptors() <= before
     });
 }
 
