@@ -84,8 +84,11 @@ fn is_for_this_host(request: &Request<Incoming>) -> bool {
 /// An address, `localhost` or the name of this host, with or without a port.
 fn is_own_name(host: &str, own: &CStr) -> bool {
     let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if host.parse::<IpAddr>().is_ok() {
+        return true;
+    }
     let name = match host.rsplit_once(':') {
-        Some((name, port)) if is_port(port) && !host.ends_with("::") => name,
+        Some((name, port)) if is_port(port) => name,
         _ => host,
     };
     let bare = name
