@@ -148,7 +148,10 @@ fn check_fails_on_warnings_if_strict_and_where_a_start_fails() {
         .conf("PORTSCONF", "not-there");
     let named = ["no such file (PORTSCONF in "];
     assert_refused(&host.run(&["check"]), 2, &named);
-    host.without("PORTSCONF").conf("HOST", "10.99.99.99");
+    let admin = "none 10.99.99.99:9180";
+    host.without("PORTSCONF").conf("ADMIN", admin);
+    assert_refused(&host.run(&["check"]), 2, &["found 10.99.99.99:9180"]);
+    host.without("ADMIN").conf("HOST", "10.99.99.99");
     let foreign = ["10.99.99.99 is no address of this host"];
     assert_refused(&host.run(&["check"]), 2, &foreign);
     // The kernel may give any address to a socket.

@@ -181,6 +181,7 @@ pub(super) fn across(conf: &mut Conf, world: &World<'_>, all: &mut All<'_>) {
     }
     let steered = steered(conf);
     admin::clashes(conf, &steered, &mut all.proxy);
+    metrics_addresses(conf, world, all);
     loops(conf, &steered, all);
     apps::loops(conf, &steered, &mut all.apps);
     ephemeral(conf, &steered, world, all);
@@ -358,6 +359,20 @@ fn own_for_clients(conf: &Conf, all: &mut All<'_>) {
 fn said_at(conf: &Conf, key: &str) -> Option<u32> {
     let origin = conf.origins.iter().find(|origin| origin.key == key)?;
     origin.place.rsplit_once(':')?.1.parse().ok()
+}
+
+/// Addresses of metrics that no socket can have: with them the proxy does not start.
+fn metrics_addresses(conf: &Conf, world: &World<'_>, all: &mut All<'_>) {
+    let Some(can_bind) = world.can_bind else {
+        return;
+    };
+    let line = said_at(conf, "ADMIN").unwrap_or(1);
+    for addr in &conf.admin.addrs {
+        if let Err(error) = can_bind(addr.ip()) {
+            let message = format_args!("expected an address of this host, found {addr}: {error}");
+            all.proxy.at(Severity::Error, line, 1, message);
+        }
+    }
 }
 
 /// Keys that do nothing, for want of another one.

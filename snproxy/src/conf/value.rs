@@ -322,8 +322,10 @@ pub(super) fn peers(value: Field<'_>, findings: &mut Findings<'_>) -> Option<Pee
     let named = ["hosts", "local", "any"];
     let networks = networks(parts, expected, &named, findings)?;
     if any && (hosts || local || !networks.is_empty()) {
-        let message = "`any` is everybody: the others change nothing";
-        findings.warning(value.place, message);
+        // A list of networks is written as protection.
+        let message = "`any` allows every peer: hosts and networks have no effect beside it";
+        findings.error(value.place, message);
+        return None;
     }
     Some(Peers {
         hosts,

@@ -187,6 +187,18 @@ fn check_refuses_what_a_start_cannot_serve() {
         shorts(&parse(&files, &strict).diagnostics),
         expected("error")
     );
+    let metrics = sources(
+        "HOST 10.0.0.1\nADMIN none 10.9.9.9:9180\n",
+        "",
+        "10.0.0.1:32767\n",
+    );
+    assert!(!parse(&metrics, &world()).has_errors());
+    let found = shorts(&parse(&metrics, &strict).diagnostics);
+    let expected = "proxy.conf:2:1: error: expected an address of this host, found 10.9.9.9:9180";
+    assert!(
+        found.iter().any(|found| found.starts_with(expected)),
+        "{found:?}"
+    );
     // Files that no key names may be missing, and the kernel may allow the address.
     let mut files = sources("HOST 10.9.9.9\n", "", "");
     (files.mappings, files.hosts) = (None, None);
