@@ -1,7 +1,14 @@
 //! Certificates from a bucket: fetched at the start, looked at again, and kept while the bucket has none.
 
 use snproxy_tests::{Ca, Conn, Host, Issued, Net, Pod, S3, TlsConn, eventually};
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 const SOON: Duration = Duration::from_secs(15);
 /// How often S3 is asked.
@@ -181,4 +188,82 @@ fn a_set_that_could_not_be_had_at_a_reload_is_tried_again() {
     eventually(RENEWAL * 2, "the bucket has it now", || {
         open(host, &first).peer() != shown
     });
+}
+
+/// What `snproxy check` prints, and how many bytes it took, of a store that answers with `head`, and `body` without end.
+fn hostile(head: &str, body: &'static [u8]) -> (String, usize) {
+    let net = Net::one();
+    let host = net.host("host");
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (head, counted) = (format!("{head}\r\n\r\n"), Arc::clone(&sent));
+    let store = Pod::serving(move |guest| {
+        let mut stream = guest.stream();
+        let _ = stream.read(&mut [0; 16 * 1024]);
+        let _ = stream.write_all(head.as_bytes());
+        // No more than a gigabyte, were it taken.
+        while !body.is_empty() && counted.load(Relaxed) < 1 << 30 {
+            match stream.write(body) {
+                Ok(len) => counted.fetch_add(len, Relaxed),
+                Err(_) => return,
+            };
+        }
+    });
+    host.pod(9000, store);
+    for (name, value) in [
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_REGION", "eu-central-1"),
+        (
+            "AWS_ENDPOINT_URL_S3",
+            &format!("http://{}", host.port(9000)),
+        ),
+    ] {
+        host.env(name, value);
+    }
+    host.mappings("1024:30000:900:false\n")
+        .conf("CLIENTTLS", "1024 s3://bucket/tls");
+    let mut check = host.command();
+    check.arg("check").arg("--conf").arg(host.conf_file());
+    let checked = host.namespace().output(&mut check);
+    assert_eq!(checked.status.code(), Some(2));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let printed = text(&checked.stdout) + &text(&checked.stderr);
+    (printed, sent.load(Relaxed))
+}
+
+#[test]
+fn endless_answers_are_cut_at_a_bound() {
+    // What fits into the buffers of both sockets is on its way as well.
+    const MOST: usize = 64 << 20;
+    const NOISE: &[u8] = &[b'x'; 64 * 1024];
+    let error = "HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml";
+    let (printed, sent) = hostile(error, NOISE);
+    assert!(printed.contains("larger than 65536 bytes"), "{printed}");
+    assert!(sent < MOST, "{sent} bytes");
+    let object = "HTTP/1.1 200 OK\r\nETag: \"a\"\r\nLast-Modified: Tue, 01 Dec 2026 00:00:00 GMT";
+    let (printed, sent) = hostile(&format!("{object}\r\nContent-Length: 900000000"), NOISE);
+    assert!(printed.contains("larger than 1048576 bytes"), "{printed}");
+    assert!(sent < MOST, "{sent} bytes");
+}
+
+#[test]
+fn redirects_are_not_followed() {
+    let (printed, _) = hostile(
+        "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0",
+        b"",
+    );
+    let expected = "redirects are not followed (to http://169.254.169.254/)";
+    assert!(printed.contains(expected), "{printed}");
+}
+
+#[test]
+fn messages_of_a_store_steer_no_terminal() {
+    let body = "<Error><Code>AccessDenied</Code><Message>a\u{1b}[31mb</Message></Error>";
+    let head = format!(
+        "HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (printed, _) = hostile(&head, b"");
+    assert!(!printed.contains('\u{1b}'), "{printed:?}");
+    assert!(printed.contains("[31mb"), "{printed:?}");
 }

@@ -24,6 +24,7 @@ const UNIT: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../deploy/systemd/snproxy.service"
 );
+const TLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/systemd/tls.conf");
 /// Of 100, which is no protection at all.
 const WORST_EXPOSURE: &str = "20";
 
@@ -147,6 +148,8 @@ fn the_unit_is_understood_and_well_protected() {
     let installed = "/usr/local/bin/snproxy";
     assert!(text.contains(installed));
     let text = text.replace(installed, snproxy_binary().to_str().expect("a path"));
+    // With the drop-in for keys, whose sections add to those of the unit.
+    let text = text + &fs::read_to_string(TLS).expect("the drop-in");
     fs::write(&unit, text).expect("a copy of the unit");
 
     // Systemd says what it does not understand, and exits well all the same.

@@ -182,9 +182,12 @@ fn tls_server(said: &Tls, admin: Option<&str>, set: &[String]) -> anyhow::Result
         bail!("--sni is for tls-client: a server is asked for a name");
     }
     match said.verify {
-        None | Some(Verify::Require) => {}
+        None | Some(Verify::Require) => tls.push_str(" verify=require"),
         Some(Verify::Optional) => tls.push_str(" verify=optional"),
-        Some(Verify::None) => tls.push_str(" verify=none"),
+        Some(Verify::None) => {
+            eprintln!("snproxy: warning: --tls-verify none: clients need no certificate");
+            tls.push_str(" verify=none");
+        }
     }
     start(
         "snproxy tls-server",

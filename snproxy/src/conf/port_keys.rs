@@ -137,11 +137,11 @@ port_keys! {
     max_lifetime: lifetime, |value: &_| show_lifetime(*value);
 
     "CLIENTTLS" "none"
-    "clients speak TLS, which ends here: a folder with `ca.pem`, `cert.pem` and `key.pem` (relative to that of proxy.conf), `file:///folder`, `s3://bucket/prefix`, or `ca=FILE cert=FILE key=FILE`; options: `verify=require` (clients show a certificate of the CA), `optional` or `none`, `alpn=h2,http/1.1`; see [TLS](#tls)"
+    "clients speak TLS, which ends here: a folder (relative to that of proxy.conf) with `cert.pem` and `key.pem`, or `fullchain.pem` and `privkey.pem`, `file:///folder`, `s3://bucket/prefix`, or `ca=FILE cert=FILE key=FILE`; with `ca.pem` or `ca=` clients must show a certificate of this CA; options: `verify=require` (a CA must be there), `optional` or `none`, `alpn=h2,http/1.1`; see [TLS](#tls)"
     client_tls: client_tls, |value: &Option<Arc<_>>| show_client_tls(value.as_deref());
 
     "UPSTREAMTLS" "none"
-    "pods and targets are spoken to in TLS: certificates as for CLIENTTLS, of which `ca.pem` says whom to believe, and the other two are shown if they are there; options: `name=` (asked for by SNI and verified; else the target as written, or its address), `alpn=`, `verify=ca` or `none`"
+    "pods and targets are spoken to in TLS: certificates as for CLIENTTLS, of which `ca.pem` has the trusted CAs, and the other two are shown if they are there; `system` (also `system cert=FILE key=FILE`) trusts the CAs of the system; options: `name=` (asked for by SNI and verified; else the target as written, or its address), `alpn=`, `verify=ca` or `none`"
     upstream_tls: upstream_tls, |value: &Option<Arc<_>>| show_upstream_tls(value.as_deref());
 
     "TLSTIMEOUT" "10s"

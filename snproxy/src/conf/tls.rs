@@ -1,103 +1,24 @@
 //! CLIENTTLS and UPSTREAMTLS: where certificates are, and who has to show one.
 
-use std::fmt::{self, Write as _};
-use std::path::{Path, PathBuf};
+mod source;
+
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
 
 use super::port_value::{expected, unknown_option};
-use super::text::{Field, Findings, is_blank};
+use super::text::{Field, Findings};
 use super::value::{NONE, Named, choice, host_name};
-use crate::diag::{Source, printable};
+
+pub use source::{CertSource, CertTexts};
+pub(super) use source::{Certs, certs};
+use source::{option, twice};
 
 /// Most protocols that ALPN offers or takes.
 const MAX_ALPN: usize = 16;
 /// Longest name of one. Source: RFC 7301 section 3.1.
 const MAX_PROTOCOL: usize = 255;
-/// Longest name of a bucket. Source: the bucket naming rules of S3.
-const MAX_BUCKET: usize = 63;
-
-/// Where a set of certificates is.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum CertSource {
-    /// Holds `ca.pem`, `cert.pem` and `key.pem`.
-    Folder(PathBuf),
-    /// The same three below a prefix, which has no `/` at either end.
-    S3 { bucket: Box<str>, prefix: Box<str> },
-    /// What is not said is not there.
-    Files {
-        ca: Option<PathBuf>,
-        cert: Option<PathBuf>,
-        key: Option<PathBuf>,
-    },
-}
-
-impl CertSource {
-    /// Paths that are not absolute are those of files beside proxy.conf.
-    pub(super) fn beside(&mut self, folder: &Path) {
-        let paths: Vec<&mut PathBuf> = match self {
-            Self::Folder(path) => vec![path],
-            Self::S3 { .. } => Vec::new(),
-            Self::Files { ca, cert, key } => [ca, cert, key].into_iter().flatten().collect(),
-        };
-        for path in paths {
-            *path = folder.join(&*path);
-        }
-    }
-}
-
-impl CertSource {
-    /// The place of one of the three, by the name `ca`, `cert` or `key`; `None`: it is not said.
-    pub fn place_of(&self, name: &str) -> Option<PathBuf> {
-        match self {
-            Self::Folder(folder) => Some(folder.join(name).with_extension("pem")),
-            Self::S3 { .. } => Some(format!("{self}/{name}.pem").into()),
-            Self::Files { ca, cert, key } => match name {
-                "ca" => ca.clone(),
-                "cert" => cert.clone(),
-                _ => key.clone(),
-            },
-        }
-    }
-}
-
-/// The texts of a set of certificates, each with the place it came from; what is not there is `None`.
-#[derive(Clone, Eq, PartialEq)]
-pub struct CertTexts {
-    pub source: CertSource,
-    pub ca: Option<Source>,
-    pub cert: Option<Source>,
-    pub key: Option<Source>,
-}
-
-/// Without the texts: one of them is a secret.
-impl fmt::Debug for CertTexts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CertTexts").field(&self.source).finish()
-    }
-}
-
-/// In the form of proxy.conf.
-impl fmt::Display for CertSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = |path: &Path| printable(&path.to_string_lossy()).into_owned();
-        match self {
-            Self::Folder(folder) => f.write_str(&path(folder)),
-            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
-            Self::Files { ca, cert, key } => {
-                let mut gap = "";
-                for (name, file) in [("ca", ca), ("cert", cert), ("key", key)] {
-                    if let Some(file) = file {
-                        write!(f, "{gap}{name}={}", path(file))?;
-                        gap = " ";
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-}
 
 /// How TLS of clients is terminated.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -111,6 +32,8 @@ pub struct ClientTls {
 /// Whether clients show certificates.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum ClientVerify {
+    /// Of the CA, if the set has one; otherwise the proxy does not request certificates.
+    ByCa,
     /// Of the CA.
     Require,
     /// Of the CA, or none.
@@ -169,17 +92,18 @@ pub(super) fn client_tls(
     let said = said(value, &["verify=", "alpn="], findings)?;
     let verify = match said.verify {
         Some(word) => choice(word, findings)?,
-        None => ClientVerify::Require,
+        None => ClientVerify::ByCa,
     };
     let needed = match verify {
-        ClientVerify::None => &["cert", "key"][..],
-        _ => &["ca", "cert", "key"],
+        ClientVerify::ByCa | ClientVerify::None => &["cert", "key"][..],
+        ClientVerify::Require | ClientVerify::Optional => &["ca", "cert", "key"],
     };
     said.certs.need(needed, value, findings)?;
+    let names_ca = matches!(said.certs.source, CertSource::Files { ca: Some(_), .. });
     let danger = match verify {
-        ClientVerify::Require => None,
         ClientVerify::Optional => Some("clients without a certificate are served too"),
-        ClientVerify::None => Some("no client has to show a certificate"),
+        ClientVerify::None if names_ca => Some("the file of ca= has no effect"),
+        ClientVerify::ByCa | ClientVerify::Require | ClientVerify::None => None,
     };
     if let (Some(danger), Some(word)) = (danger, said.verify) {
         let name = name_of(verify);
@@ -234,7 +158,7 @@ pub(super) fn show_client_tls(tls: Option<&ClientTls>) -> String {
         return NONE.to_owned();
     };
     let mut shown = tls.certs.to_string();
-    if tls.verify != ClientVerify::Require {
+    if tls.verify != ClientVerify::ByCa {
         shown.extend([" verify=", name_of(tls.verify)]);
     }
     show_alpn(&tls.alpn, &mut shown);
@@ -307,163 +231,6 @@ fn said<'a>(
         }
     }
     Some(said)
-}
-
-fn twice(option: &str, word: Field<'_>, findings: &mut Findings<'_>) {
-    let message = format_args!("{option}= is already said: this one counts");
-    findings.warning(word.place, message);
-}
-
-/// Certificates as said, and whether by their files.
-pub(super) struct Certs {
-    pub(super) source: CertSource,
-}
-
-impl Certs {
-    pub(super) fn are_said(&self) -> bool {
-        let nothing = CertSource::Files {
-            ca: None,
-            cert: None,
-            key: None,
-        };
-        self.source != nothing
-    }
-
-    /// Those that a role cannot do without; a certificate and its key go together. A folder is looked into later.
-    pub(super) fn need(
-        &self,
-        needed: &[&str],
-        value: Field<'_>,
-        findings: &mut Findings<'_>,
-    ) -> Option<()> {
-        let CertSource::Files { ca, cert, key } = &self.source else {
-            return Some(());
-        };
-        let files = [("ca", ca), ("cert", cert), ("key", key)];
-        let goes_with = cert.is_some() || key.is_some();
-        let missing = files.iter().find(|(name, file)| {
-            file.is_none() && (needed.contains(name) || goes_with && *name != "ca")
-        });
-        let Some((name, _)) = missing else {
-            return Some(());
-        };
-        let message = format_args!("{name}= is missing: which file has it?");
-        findings.error(value.place, message);
-        None
-    }
-}
-
-/// The words of a value that say where certificates are, and the other ones.
-///
-/// Shape: a folder, `file:///folder`, `s3://bucket/prefix`, or `ca=FILE cert=FILE key=FILE`.
-pub(super) fn certs<'a>(
-    value: Field<'a>,
-    findings: &mut Findings<'_>,
-) -> Option<(Certs, Vec<Field<'a>>)> {
-    let mut place = None;
-    let (mut ca, mut cert, mut key) = (None, None, None);
-    let mut others = Vec::new();
-    for (at, word) in value.split(is_blank).enumerate() {
-        let (name, path) = option(word);
-        let file = match name {
-            "ca" => &mut ca,
-            "cert" => &mut cert,
-            "key" => &mut key,
-            "" if at == 0 => {
-                place = Some((word, cert_source(word, findings)?));
-                continue;
-            }
-            _ => {
-                others.push(word);
-                continue;
-            }
-        };
-        if path.text.is_empty() {
-            expected("a file", word, findings);
-            return None;
-        }
-        if file.replace(PathBuf::from(path.text)).is_some() {
-            twice(name, word, findings);
-        }
-    }
-    let files = CertSource::Files { ca, cert, key };
-    let are_said = !matches!(
-        files,
-        CertSource::Files {
-            ca: None,
-            cert: None,
-            key: None
-        }
-    );
-    let source = match place {
-        None => files,
-        Some((_, source)) if !are_said => source,
-        Some((word, _)) => {
-            let message = "a place of all three, or the three files: not both";
-            findings.error(word.place, message);
-            return None;
-        }
-    };
-    Some((Certs { source }, others))
-}
-
-fn cert_source(word: Field<'_>, findings: &mut Findings<'_>) -> Option<CertSource> {
-    let text = word.text;
-    if text.eq_ignore_ascii_case(NONE) {
-        let message = "`none` stands alone: a folder of this name is ./none";
-        findings.error(word.place, message);
-        return None;
-    }
-    if text
-        .chars()
-        .all(|c| c.is_ascii_digit() || c == ',' || c == '-')
-    {
-        let message = format_args!(
-            "expected where certificates are, found ports or {word}: a folder of this name is ./{text}"
-        );
-        findings.error(word.place, message);
-        return None;
-    }
-    let is_address = ["s3:", "file:", "http:", "https:"]
-        .iter()
-        .any(|scheme| text.starts_with(scheme));
-    if !is_address && !text.contains("://") {
-        return Some(CertSource::Folder(PathBuf::from(text)));
-    }
-    let (scheme, rest) = text.split_once("://").unwrap_or_default();
-    let source = match scheme {
-        "file" if rest.starts_with('/') => Some(CertSource::Folder(PathBuf::from(rest))),
-        "s3" => {
-            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-            let is_bucket = (1..=MAX_BUCKET).contains(&bucket.len()) && bucket.bytes().all(in_name);
-            is_bucket.then(|| CertSource::S3 {
-                bucket: bucket.into(),
-                prefix: prefix.trim_matches('/').into(),
-            })
-        }
-        _ => None,
-    };
-    if source.is_none() {
-        let message = "a folder, file:///folder, s3://bucket/prefix, or ca= cert= key=";
-        expected(message, word, findings);
-    }
-    source
-}
-
-/// `name=value`; the name is empty where there is none.
-fn option(word: Field<'_>) -> (&str, Field<'_>) {
-    match word.text.split_once('=') {
-        Some((name, _))
-            if !name.is_empty()
-                && name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte == b'-') =>
-        {
-            (name, word.tail(name.len() + 1))
-        }
-        _ => ("", word),
-    }
 }
 
 fn alpn(list: Field<'_>, findings: &mut Findings<'_>) -> Option<Box<[Box<str>]>> {

@@ -11,7 +11,9 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::admin::api;
-use crate::conf::{CertSource, CertTexts, ClientTls, Conf, PeerTls, UpstreamTls, UpstreamVerify};
+use crate::conf::{
+    CertSource, CertTexts, ClientTls, ClientVerify, Conf, PeerTls, UpstreamTls, UpstreamVerify,
+};
 use crate::diag::{Diagnostic, Severity, Source, has_errors};
 use crate::discovery::certs::{self, Store};
 use crate::net::tls::{
@@ -98,7 +100,11 @@ impl Certs {
             if certs.clients.contains_key(tls) {
                 continue;
             }
-            let build = |texts: &CertTexts| server_config(texts, tls.verify, &tls.alpn, now);
+            let had_ca = before.verifies_clients_of(&tls.certs);
+            let build = |texts: &CertTexts| match tls.verify {
+                ClientVerify::ByCa if had_ca && !texts.has_ca() => Err(ca_removed(texts)),
+                verify => server_config(texts, verify, &tls.alpn, now),
+            };
             let (before, asked) = (before.clients.get(tls), of_ports(port, "CLIENTTLS"));
             let made = certs.make(&tls.certs, store, before, build, asked, &mut found);
             certs
@@ -137,6 +143,7 @@ impl Certs {
             let problem = store.problem(source).map(as_warning);
             found.extend(problem.map(|problem| (source.clone(), problem)));
         }
+        let exposed = exposed(conf, certs.seen.keys());
         certs.used = certs.in_use();
         keep_old(&mut certs.clients, &before.clients);
         keep_old(&mut certs.upstreams, &before.upstreams);
@@ -149,7 +156,16 @@ impl Certs {
                 once.push(finding);
             }
         }
+        once.extend(exposed);
         (certs, once)
+    }
+
+    /// Whether clients of this set have to show certificates by its CA.
+    fn verifies_clients_of(&self, source: &CertSource) -> bool {
+        let mut clients = self.clients.iter();
+        clients.any(|(tls, built)| {
+            tls.certs == *source && tls.verify != ClientVerify::None && built.texts.has_ca()
+        })
     }
 
     /// What was read, and nothing made of it.
@@ -260,7 +276,11 @@ impl Certs {
         let mut used: BTreeMap<_, Used> = BTreeMap::new();
         for (key, texts) in all {
             let source = texts.source.to_string();
-            for certificate in certificates(texts) {
+            // The system replaces its CAs by itself: the end of one is no news to the operator.
+            let is_system = matches!(texts.source, CertSource::System { .. });
+            let ca = texts.ca.as_ref().filter(|_| is_system);
+            let is_own = |it: &Certificate| ca.is_none_or(|ca| ca.path != it.file);
+            for certificate in certificates(texts).into_iter().filter(is_own) {
                 let Certificate { file, subject, .. } = certificate.clone();
                 let place = (file, subject, certificate.not_after, source.clone());
                 let used = used.entry(place).or_insert_with(|| Used {
@@ -285,6 +305,27 @@ fn said_at(conf: &Conf, key: &str, port: u16) -> String {
     origin.map_or_else(String::new, |origin| {
         format!(" ({key} of {})", origin.place)
     })
+}
+
+/// Errors that a set had a CA, which must not end the verification of clients silently.
+fn ca_removed(texts: &CertTexts) -> Diagnostic {
+    let place = texts.source.place_of("ca");
+    let place = place.unwrap_or_else(|| texts.source.to_string().into());
+    let message = "no such file, and clients are verified by it; \
+                   set verify=none to serve clients without certificates";
+    Diagnostic::of_file(place, Severity::Error, message)
+}
+
+/// Warnings for secrets that all users of this host can read.
+fn exposed<'a>(conf: &Conf, sources: impl Iterator<Item = &'a CertSource>) -> Vec<Diagnostic> {
+    let keys = sources.flat_map(certs::key_paths);
+    let mut found: Vec<Diagnostic> = keys
+        .filter_map(|key| certs::exposed(&key, "the private key"))
+        .collect();
+    let etcd = conf.etcd.as_ref();
+    let password = etcd.and_then(|etcd| etcd.password_file.as_ref());
+    found.extend(password.and_then(|path| certs::exposed(path, "the password for etcd")));
+    found
 }
 
 fn as_warning(wrong: Diagnostic) -> Diagnostic {

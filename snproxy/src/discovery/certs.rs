@@ -1,13 +1,15 @@
 //! Certificates as texts: from files, which are read anew at each look, and from S3, where they are asked for now and then.
 
+mod files;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::files::read_file;
 use super::s3::{Etags, Fetched, fetch};
 use crate::conf::{CertSource, CertTexts};
 use crate::diag::{Diagnostic, Severity, Source};
+
+pub use files::{exposed, key_paths, paths};
 
 /// Largest file of certificates, in bytes: that of a system is 200 KiB.
 const MAX_FILE: usize = 1024 * 1024;
@@ -33,16 +35,7 @@ impl Store {
     /// Errors: what cannot be read. A file that does not exist is no error here.
     pub fn read(&self, source: &CertSource) -> Result<CertTexts, Diagnostic> {
         let CertSource::S3 { bucket, prefix } = source else {
-            let [ca, cert, key] = NAMES.map(|name| {
-                let place = source.place_of(name);
-                place.map_or(Ok(None), |path| read_file(&path, MAX_FILE, None))
-            });
-            return Ok(CertTexts {
-                source: source.clone(),
-                ca: ca?,
-                cert: cert?,
-                key: key?,
-            });
+            return files::read(source);
         };
         let texts = |known: &Result<Known, Diagnostic>| match known {
             Ok(known) => Ok(known.texts.clone()),
@@ -106,17 +99,6 @@ impl Store {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<CertSource, Result<Known, Diagnostic>>> {
         // Each step leaves the map whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The files of a set, existing or not: what to watch.
-pub fn paths(source: &CertSource) -> Vec<PathBuf> {
-    match source {
-        CertSource::S3 { .. } => Vec::new(),
-        _ => NAMES
-            .iter()
-            .filter_map(|name| source.place_of(name))
-            .collect(),
     }
 }
 

@@ -104,7 +104,7 @@ impl ClientTls {
     /// The value of CLIENTTLS; `None` where a part cannot be said.
     pub(super) fn value(&self) -> Option<String> {
         let verify = match self.verify {
-            Verify::Require => "",
+            Verify::Require => " verify=require",
             Verify::Optional => " verify=optional",
             Verify::None => " verify=none",
         };
@@ -205,7 +205,7 @@ mod tests {
         );
         assert_eq!(
             ClientTls::new(files).value().unwrap(),
-            "ca=/ca cert=/cert key=/key"
+            "ca=/ca cert=/cert key=/key verify=require"
         );
         let s3 = Certificates::s3("bucket", "a/b");
         assert_eq!(UpstreamTls::new(s3).value().unwrap(), "s3://bucket/a/b");

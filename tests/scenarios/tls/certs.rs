@@ -13,7 +13,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 #[test]
 fn a_proxy_does_not_start_with_bad_certificates() {
-    let ground = Ground::terminating("", Pod::echo());
+    let ground = Ground::terminating("verify=require", Pod::echo());
     let host = ground.host();
     let good = &ground.issued;
     let other = ground.ca.issue(&[NAME]);

@@ -5,7 +5,9 @@ mod certs;
 mod client;
 mod header;
 mod hostile;
+mod kinds;
 mod memory;
+mod ordinary;
 mod sessions;
 mod upstream;
 

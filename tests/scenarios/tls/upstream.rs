@@ -37,7 +37,7 @@ fn who_is_not_who_was_asked_for_gets_nothing() {
     // Down, it would be refused by the kernel.
     ground.host().conf("HEALTH", "passive fails=1000").start();
     for (other, why) in [
-        (wrong_ca, "UnknownIssuer"),
+        (wrong_ca, "is not signed by a trusted CA"),
         (wrong_name, "not valid for name"),
         (expired, "expired"),
     ] {

@@ -1,3 +1,5 @@
+use std::path::{Path, PathBuf};
+
 use super::*;
 use crate::conf::fixture::read;
 
@@ -47,6 +49,8 @@ fn what_is_shown_is_what_is_taken() {
         "s3://bucket/a/b",
         "ca=/a cert=/b key=/c verify=optional alpn=h2,http/1.1",
         "cert=/b key=/c verify=none",
+        "cert=/b key=/c",
+        "/etc/tls verify=require",
     ] {
         let tls = client(text);
         let shown = show_client_tls(Some(&tls));
@@ -58,6 +62,8 @@ fn what_is_shown_is_what_is_taken() {
         "ca=/a name=db.example verify=none alpn=redis",
         "/etc/tls name=10.0.0.1",
         "verify=none",
+        "system",
+        "system cert=/b key=/c name=db.example alpn=redis",
     ] {
         let tls = upstream(text);
         let shown = show_upstream_tls(Some(&tls));
@@ -75,9 +81,11 @@ fn a_lax_check_is_said_aloud() {
         found("/etc/tls verify=optional"),
         ["proxy.conf:1:17: warning: verify=optional: clients without a certificate are served too"]
     );
+    assert_eq!(found("/etc/tls verify=none"), [""; 0]);
+    assert_eq!(found("cert=/b key=/c"), [""; 0]);
     assert_eq!(
-        found("/etc/tls verify=none"),
-        ["proxy.conf:1:17: warning: verify=none: no client has to show a certificate"]
+        found("ca=/a cert=/b key=/c verify=none"),
+        ["proxy.conf:1:29: warning: verify=none: the file of ca= has no effect"]
     );
     assert_eq!(
         read("/etc/tls verify=none", upstream_tls).1,
@@ -109,8 +117,24 @@ fn what_is_wrong_is_named() {
             "1:1: error: key= is missing: which file has it?".into(),
         ),
         (
-            client("cert=/b key=/c"),
+            client("cert=/b key=/c verify=require"),
             "1:1: error: ca= is missing: which file has it?".into(),
+        ),
+        (
+            client("cert=/b key=/c verify=optional"),
+            "1:1: error: ca= is missing: which file has it?".into(),
+        ),
+        (
+            client("system"),
+            "1:1: error: expected a folder, s3://bucket/prefix, or ca= cert= key=, found `system`: the CAs of the system are for UPSTREAMTLS and ETCD; a folder of this name is ./system".into(),
+        ),
+        (
+            upstream("system ca=/b"),
+            "1:1: error: expected `system` or ca=, found both".into(),
+        ),
+        (
+            upstream("system cert=/b"),
+            "1:1: error: key= is missing: which file has it?".into(),
         ),
         (
             upstream("cert=/b key=/c"),

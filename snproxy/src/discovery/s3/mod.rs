@@ -4,6 +4,8 @@
 //! role of the instance or container. Whether a missing object matters is the caller's to say.
 
 #[cfg(feature = "s3")]
+mod http;
+#[cfg(feature = "s3")]
 mod store;
 
 use std::collections::BTreeMap;

@@ -11,15 +11,14 @@ use futures_util::StreamExt;
 use hyper::Uri;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
-use object_store::{
-    BackoffConfig, Certificate, ClientOptions, GetOptions, ObjectStore, RetryConfig,
-};
+use object_store::{BackoffConfig, ClientOptions, GetOptions, ObjectStore, RetryConfig};
+use reqwest::Certificate;
 use tokio::time::timeout;
 
+use super::http::Connector;
 use super::{Etags, FETCH_LIMIT, Fetched, MAX_OBJECT, S3Error};
+use crate::diag::printable;
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-const REQUEST_LIMIT: Duration = Duration::from_secs(6);
 /// More would not fit into the time of a fetch.
 const MAX_RETRIES: usize = 2;
 /// The longest bundle of authorities that is read: a system's own is a fifth of it.
@@ -77,7 +76,8 @@ async fn store(bucket: &str) -> Result<impl ObjectStore, S3Error> {
         .with_retry(retry);
     let is_plain = check(bucket, |key| builder.get_config_value(key))?;
     let store = builder
-        .with_client_options(options(is_plain)?)
+        .with_client_options(ClientOptions::new().with_allow_http(is_plain))
+        .with_http_connector(connector(is_plain)?)
         .build()
         .map_err(setting)?;
     // By itself, so that an answer of the metadata service is not taken for one of the bucket.
@@ -146,20 +146,17 @@ fn check(
 }
 
 /// Errors: the bundle of `AWS_CA_BUNDLE` cannot be used.
-fn options(is_plain: bool) -> Result<ClientOptions, S3Error> {
-    let mut options = ClientOptions::new()
-        .with_connect_timeout(CONNECT_LIMIT)
-        .with_timeout(REQUEST_LIMIT)
-        .with_allow_http(is_plain)
-        // An image without any authorities can still speak to a store without TLS.
-        .with_no_system_certificates(is_plain);
-    if let Some(path) = env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) {
-        let path = PathBuf::from(path);
-        for authority in bundle(&path).map_err(|source| S3Error::CaBundle { path, source })? {
-            options = options.with_root_certificate(authority);
-        }
-    }
-    Ok(options)
+fn connector(is_plain: bool) -> Result<Connector, S3Error> {
+    let path = env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty());
+    let path = path.map(PathBuf::from);
+    let authorities = match path {
+        Some(path) => bundle(&path).map_err(|source| S3Error::CaBundle { path, source })?,
+        None => Vec::new(),
+    };
+    Ok(Connector {
+        is_plain,
+        authorities,
+    })
 }
 
 fn bundle(path: &std::path::Path) -> std::io::Result<Vec<Certificate>> {
@@ -299,7 +296,8 @@ fn said(error: &(dyn Error + 'static)) -> String {
         (None, _) => text,
     };
     let words: Vec<_> = text.split_whitespace().collect();
-    let mut line = words.join(" ");
+    // The store may be anybody's: its words must not reach a terminal as commands.
+    let mut line = printable(&words.join(" ")).into_owned();
     if let Some((at, _)) = line.char_indices().nth(MAX_SHOWN) {
         line.truncate(at);
         line.push('…');

@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use rustls::Error;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::parse_x509_certificate;
 use x509_parser::time::ASN1Time;
 
+use super::algorithm::{OTHER_KEYS, OWN_KEYS, unsupported_other, unsupported_own};
+use super::pem::{ders, private_key};
 use super::provider;
-use crate::conf::CertTexts;
+use crate::conf::{CertSource, CertTexts};
 use crate::diag::{Diagnostic, Severity, Source, printable};
 
-/// Most certificates of one file: those of a system are some hundreds.
-const MAX_CERTIFICATES: usize = 1024;
 /// Longest name of whom a certificate is for, as shown, in characters.
 const MAX_SUBJECT: usize = 200;
 
@@ -51,16 +51,51 @@ pub(super) fn own(texts: &CertTexts, now: SystemTime) -> Result<Option<Certified
         good_at(cert, &look(cert, der)?, now)?;
     }
     let private = private_key(key)?;
-    CertifiedKey::from_der(chain, private, provider())
-        .map(Some)
-        .map_err(|error| match error {
-            Error::InconsistentKeys(_) => {
-                let cert = printable(&cert.path.to_string_lossy()).into_owned();
-                let message = format!("the key does not fit the certificate in {cert}");
-                found(key, message)
-            }
-            error => found(key, format!("the private key cannot be used: {error}")),
-        })
+    let unsupported = unsupported_own(&private);
+    let signing = provider().key_provider.load_private_key(private);
+    let signing = signing.map_err(|_| {
+        let what = unsupported.unwrap_or_else(|| "a key that cannot be read".to_owned());
+        found(key, format!("found {what}; expected {OWN_KEYS}"))
+    })?;
+    let public = signing.public_key();
+    let public = public.as_ref().map(AsRef::as_ref);
+    let chain = in_order(chain, public).ok_or_else(|| {
+        let cert = printable(&cert.path.to_string_lossy()).into_owned();
+        found(
+            key,
+            format!("the key does not fit the certificate in {cert}"),
+        )
+    })?;
+    Ok(Some(CertifiedKey::new(chain, signing)))
+}
+
+/// The certificate of this public key, each one followed by that of its issuer, then the others as they were.
+fn in_order(
+    mut rest: Vec<CertificateDer<'static>>,
+    public: Option<&[u8]>,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let is_own = |it: &X509Certificate<'_>| public.is_none_or(|key| it.public_key().raw == key);
+    let mut next = rest
+        .iter()
+        .position(|der| parsed(der).is_some_and(|it| is_own(&it)));
+    next?;
+    let mut chain = Vec::with_capacity(rest.len());
+    while let Some(at) = next {
+        let der = rest.remove(at);
+        next = parsed(&der).and_then(|last| {
+            let issuer = last.issuer().as_raw();
+            let is_issuer = |it: X509Certificate<'_>| it.subject().as_raw() == issuer;
+            rest.iter()
+                .position(|der| parsed(der).is_some_and(is_issuer))
+        });
+        chain.push(der);
+    }
+    chain.append(&mut rest);
+    Some(chain)
+}
+
+fn parsed<'a>(der: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
+    parse_x509_certificate(der).ok().map(|(_, it)| it)
 }
 
 /// The certificates of authorities, of which one is good now at least.
@@ -69,15 +104,32 @@ pub(super) fn authorities(
     now: SystemTime,
 ) -> Result<Vec<(CertificateDer<'static>, Certificate)>, Diagnostic> {
     let ca = texts.ca.as_ref().ok_or_else(|| missing(texts, "ca"))?;
+    let is_system = matches!(texts.source, CertSource::System { .. });
     let mut all = Vec::new();
     for der in ders(ca)? {
-        let certificate = look(ca, &der)?;
-        all.push((der, certificate));
+        match look(ca, &der) {
+            Ok(certificate) => all.push((der, certificate)),
+            // The operator cannot mend the bundle of the system.
+            Err(_) if is_system => {}
+            Err(wrong) => return Err(wrong),
+        }
     }
-    let goods = all.iter().map(|(_, it)| good_at(ca, it, now));
+    let goods = all
+        .iter()
+        .map(|(der, it)| good_at(ca, it, now).and_then(|()| usable(ca, der, it)));
     // What is wrong with the last one is said where none is good.
     goods.reduce(Result::or).unwrap_or(Ok(()))?;
     Ok(all)
+}
+
+/// Errors: no signature is verified by the key of this CA.
+fn usable(ca: &Source, der: &CertificateDer<'_>, it: &Certificate) -> Result<(), Diagnostic> {
+    let unsupported = parsed(der).and_then(|it| unsupported_other(it.public_key().raw));
+    let Some(what) = unsupported else {
+        return Ok(());
+    };
+    let message = format!("the CA {} has {what}; expected {OTHER_KEYS}", it.subject);
+    Err(found(ca, message))
 }
 
 pub(super) fn missing(texts: &CertTexts, name: &str) -> Diagnostic {
@@ -95,45 +147,9 @@ pub(super) fn found(source: &Source, message: impl Into<String>) -> Diagnostic {
     Diagnostic::of_file(&source.path, Severity::Error, message)
 }
 
-/// All certificates of a file, at least one.
-fn ders(source: &Source) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
-    let all = CertificateDer::pem_slice_iter(source.text.as_bytes());
-    let ders: Result<Vec<_>, _> = all.take(MAX_CERTIFICATES + 1).collect();
-    let ders = ders.map_err(|error| bad_pem(source, &error))?;
-    match ders.len() {
-        0 => Err(found(source, "no certificate in it")),
-        1..=MAX_CERTIFICATES => Ok(ders),
-        _ => Err(found(
-            source,
-            format!("more than {MAX_CERTIFICATES} certificates"),
-        )),
-    }
-}
-
-fn private_key(source: &Source) -> Result<PrivateKeyDer<'static>, Diagnostic> {
-    PrivateKeyDer::from_pem_slice(source.text.as_bytes()).map_err(|error| match error {
-        pem::Error::NoItemsFound if source.text.contains("ENCRYPTED PRIVATE KEY") => found(
-            source,
-            "the private key is encrypted: nobody is there to be asked for its passphrase",
-        ),
-        pem::Error::NoItemsFound => found(source, "no private key in it"),
-        error => bad_pem(source, &error),
-    })
-}
-
-fn bad_pem(source: &Source, error: &pem::Error) -> Diagnostic {
-    let why = match error {
-        pem::Error::MissingSectionEnd { .. } => "a section has no END line".to_owned(),
-        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is broken".to_owned(),
-        pem::Error::Base64Decode(_) => "a section is no base64".to_owned(),
-        error => format!("{error:?}"),
-    };
-    found(source, format!("bad PEM: {why}"))
-}
-
 fn look(source: &Source, der: &CertificateDer<'_>) -> Result<Certificate, Diagnostic> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(der)
-        .map_err(|_| found(source, "a certificate in it is none: no X.509"))?;
+    let parsed =
+        parsed(der).ok_or_else(|| found(source, "a certificate in it is not valid X.509"))?;
     let subject: String = parsed.subject().to_string();
     let subject: String = printable(&subject).chars().take(MAX_SUBJECT).collect();
     let validity = parsed.validity();

@@ -22,11 +22,14 @@ pub fn server_config(
     now: SystemTime,
 ) -> Result<Arc<ServerConfig>, Diagnostic> {
     let own = own(texts, now)?.ok_or_else(|| missing(texts, "cert"))?;
-    let authorities = match verify {
-        ClientVerify::None => None,
-        ClientVerify::Require | ClientVerify::Optional => {
-            Some(Arc::new(Authorities::new(texts, now)?))
-        }
+    let is_verified = match verify {
+        ClientVerify::None => false,
+        ClientVerify::Require | ClientVerify::Optional => true,
+        ClientVerify::ByCa => texts.has_ca(),
+    };
+    let authorities = match is_verified {
+        true => Some(Arc::new(Authorities::new(texts, now)?)),
+        false => None,
     };
     let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_safe_default_protocol_versions()
@@ -34,7 +37,7 @@ pub fn server_config(
     let builder = match &authorities {
         None => builder.with_no_client_auth(),
         Some(authorities) => {
-            let is_required = verify == ClientVerify::Require;
+            let is_required = verify != ClientVerify::Optional;
             let callers = Callers::new(Arc::clone(authorities), is_required);
             builder.with_client_cert_verifier(Arc::new(callers))
         }

@@ -2,11 +2,16 @@
 //!
 //! What is wrong with a certificate is said of the file that it is in. One provider of cryptography serves all of it.
 
+mod algorithm;
 mod certificate;
 mod config;
+mod der;
 mod peer;
+mod pem;
 mod sessions;
 mod verifier;
+mod version1;
+mod words;
 
 use std::collections::HashMap;
 use std::io;
@@ -47,7 +52,7 @@ pub enum HandshakeError {
     #[error("TLS handshake: not done in {limit:?}")]
     Timeout { limit: Duration },
     /// The other end left, or either one refused.
-    #[error("TLS handshake: {0}")]
+    #[error("TLS handshake: {}", words::message(.0))]
     Refused(io::Error),
     #[error("TLS: no certificates for this port")]
     Unconfigured,

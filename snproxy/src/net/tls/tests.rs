@@ -103,7 +103,7 @@ fn what_is_wrong_is_said_of_its_file() {
             Some(key),
             Some(cert),
             Some(key),
-            "ca.pem: error: no certificate in it",
+            "ca.pem: error: no certificate in it: it has a private key",
         ),
         (
             Some(ca),
@@ -115,7 +115,7 @@ fn what_is_wrong_is_said_of_its_file() {
             Some(ca),
             Some(cert),
             Some(encrypted),
-            "key.pem: error: the private key is encrypted: nobody is there to be asked for its passphrase",
+            "key.pem: error: the private key is encrypted, and snproxy has no passphrase; decrypt it with `openssl pkey -in /tls/key.pem -out FILE`",
         ),
         (
             Some(ca),
@@ -133,7 +133,7 @@ fn what_is_wrong_is_said_of_its_file() {
             Some(ca),
             Some(noise),
             Some(key),
-            "cert.pem: error: a certificate in it is none: no X.509",
+            "cert.pem: error: a certificate in it is not valid X.509",
         ),
         (
             Some(ca),

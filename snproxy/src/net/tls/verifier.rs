@@ -16,11 +16,13 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use tracing::{error, warn};
+use x509_parser::parse_x509_certificate;
 
 use super::certificate::{Certificate, authorities};
 use super::config::in_ca;
 use super::provider;
-use crate::conf::CertTexts;
+use super::version1::{Version1, verify_dates};
+use crate::conf::{CertSource, CertTexts};
 use crate::diag::{Diagnostic, printable};
 
 /// Those whose signature makes a certificate believed, each from its first day to its last.
@@ -28,6 +30,9 @@ use crate::diag::{Diagnostic, printable};
 pub(super) struct Authorities {
     all: Vec<(TrustAnchor<'static>, Certificate)>,
     current: Mutex<Current>,
+    /// Their certificates, which a server or client may show itself; empty for those of the system.
+    own: Vec<CertificateDer<'static>>,
+    is_system: bool,
 }
 
 /// Those of some time.
@@ -42,14 +47,30 @@ impl Authorities {
     /// Errors: none of them is good, in which file.
     pub(super) fn new(texts: &CertTexts, now: SystemTime) -> Result<Self, Diagnostic> {
         let mut store = RootCertStore::empty();
+        let mut own = Vec::new();
         let mut shown = Vec::new();
+        let is_system = matches!(texts.source, CertSource::System { .. });
         for (der, certificate) in authorities(texts, now)? {
-            store.add(der).map_err(|error| in_ca(texts, &error))?;
-            shown.push(certificate);
+            match store.add(der.clone()) {
+                Ok(()) => {
+                    shown.push(certificate);
+                    if !is_system {
+                        own.push(der);
+                    }
+                }
+                // The operator cannot mend the bundle of the system.
+                Err(_) if is_system => {}
+                Err(error) => return Err(in_ca(texts, &error)),
+            }
         }
         let all: Vec<_> = store.roots.into_iter().zip(shown).collect();
         let current = Mutex::new(Current::of(&all, now));
-        Ok(Self { all, current })
+        Ok(Self {
+            all,
+            current,
+            own,
+            is_system,
+        })
     }
 
     /// Those who are valid now, which may be none.
@@ -62,6 +83,24 @@ impl Authorities {
             self.say_expired(before, now, current.roots.is_empty());
         }
         Arc::clone(&current.roots)
+    }
+
+    /// Verifies what no path leads to: a certificate that is itself in ca.pem, or one of version 1. `None`: it is
+    /// another one.
+    fn verify_directly(
+        &self,
+        shown: &CertificateDer<'_>,
+        now: UnixTime,
+    ) -> Option<Result<(), Error>> {
+        if self.own.iter().any(|own| own == shown) {
+            let parsed = parse_x509_certificate(shown).ok();
+            return parsed.map(|(_, parsed)| verify_dates(&parsed, now));
+        }
+        if self.is_system {
+            return None;
+        }
+        let algorithms = &provider().signature_verification_algorithms;
+        Version1::of(shown).map(|it| it.verify(&self.at(now), algorithms, now))
     }
 
     /// When one of them begins or ends next.
@@ -79,7 +118,7 @@ impl Authorities {
                     file,
                     "the authority {subject} expired, and no other is left: whoever has to show a certificate is refused"
                 );
-            } else {
+            } else if !self.is_system {
                 warn!(
                     file,
                     "the authority {subject} expired: its certificates are believed no more"
@@ -149,7 +188,10 @@ macro_rules! signatures {
             signed: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
             let algorithms = &provider().signature_verification_algorithms;
-            verify_tls12_signature(message, cert, signed, algorithms)
+            match Version1::of(cert) {
+                Some(it) => it.verify_tls12(message, signed, algorithms),
+                None => verify_tls12_signature(message, cert, signed, algorithms),
+            }
         }
 
         fn verify_tls13_signature(
@@ -159,7 +201,10 @@ macro_rules! signatures {
             signed: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
             let algorithms = &provider().signature_verification_algorithms;
-            verify_tls13_signature(message, cert, signed, algorithms)
+            match Version1::of(cert) {
+                Some(it) => it.verify_tls13(message, signed, algorithms),
+                None => verify_tls13_signature(message, cert, signed, algorithms),
+            }
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -178,7 +223,17 @@ impl ServerCertVerifier for Called {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if let Some(authorities) = &self.authorities {
+        let Some(authorities) = &self.authorities else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        if let Some(verified) = authorities.verify_directly(shown, now) {
+            verified?;
+            match Version1::of(shown) {
+                _ if !self.is_named => {}
+                Some(it) => it.verify_name(name)?,
+                None => verify_server_name(&ParsedCertificate::try_from(shown)?, name)?,
+            }
+        } else {
             let shown = ParsedCertificate::try_from(shown)?;
             let (roots, algorithms) = (
                 authorities.at(now),
@@ -210,6 +265,9 @@ impl ClientCertVerifier for Callers {
         chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        if let Some(verified) = self.authorities.verify_directly(shown, now) {
+            return verified.map(|()| ClientCertVerified::assertion());
+        }
         let roots = self.authorities.at(now);
         // It is none without an authority.
         let verifier =
