@@ -262,7 +262,7 @@ impl fmt::Display for NotGreeted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotTls(error) => write!(f, "it may not speak TLS ({error})"),
-            Self::Untrusted(error) => error.fmt(f),
+            Self::Untrusted(error) => f.write_str(&tls::message(error)),
             Self::Silent => f.write_str("it said nothing in time"),
         }
     }

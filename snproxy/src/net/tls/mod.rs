@@ -30,6 +30,7 @@ pub use certificate::{Certificate, certificates};
 pub use config::{client_config, server_config};
 pub use peer::{PeerConfigs, peer_configs};
 pub use sessions::{ClientConfig, ServerConfig, Sessions};
+pub use words::message;
 
 /// The one provider of cryptography.
 fn provider() -> &'static Arc<CryptoProvider> {

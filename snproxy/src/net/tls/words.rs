@@ -7,7 +7,7 @@ use rustls::{CertificateError, Error};
 use super::algorithm::OTHER_KEYS;
 
 /// The message of an error of a handshake.
-pub(super) fn message(error: &io::Error) -> String {
+pub fn message(error: &io::Error) -> String {
     let inner = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<Error>());
