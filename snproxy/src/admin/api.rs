@@ -185,6 +185,9 @@ pub struct Directory {
     pub hosts: usize,
     /// Ports that these serve.
     pub ports: usize,
+    /// Hosts that publish at addresses outside TARGETNETS.
+    #[serde(default)]
+    pub left_out: usize,
     /// Nobody but those can serve a port: one that nobody publishes is refused.
     pub complete: bool,
     /// Where this host is reached, as it tells the others; none: it tells nothing.

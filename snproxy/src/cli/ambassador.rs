@@ -11,7 +11,7 @@ use crate::daemon::runtime_folder;
 use crate::proxy::{Builder, Service, Upstream, every_address, is_word};
 
 use super::FAILED;
-use super::keys::{DEFAULTS, Keys};
+use super::keys::{DEFAULTS, DISCOVERED, Keys};
 use super::log;
 use super::output::err;
 use super::run::{Options, run as run_proxy};
@@ -294,7 +294,8 @@ fn start(
         Some(networks) => format!("require {networks}"),
     };
     let mut builder = Builder::new(called).set("CLIENTPROXY", client_proxy);
-    for (key, value) in DEFAULTS {
+    let discovered = DISCOVERED.into_iter().filter(|_| said.dst.is_empty());
+    for (key, value) in DEFAULTS.into_iter().chain(discovered) {
         builder = builder.set(key, value);
     }
     if said.lb {

@@ -31,11 +31,16 @@ const LEFT_OUT: &[&str] = &[
 ];
 
 /// What holds for an ambassador where nothing is said, if it is not what holds for proxy.conf.
-pub(super) const DEFAULTS: [(&str, &str); 2] = [("BALANCE", "ordered"), ("ONREMOVE", "reset")];
+pub(super) const DEFAULTS: [(&str, &str); 1] = [("BALANCE", "ordered")];
 
-/// The same, set by [`Builder`](crate::proxy::Builder) or found by it.
-const BUILT: [(&str, &str); 2] = [
+/// The same where etcd names the servers: a key that is deleted there means that the server ended. An address that a
+/// name server leaves out may still serve.
+pub(super) const DISCOVERED: [(&str, &str); 1] = [("ONREMOVE", "reset")];
+
+/// The same, set by [`Builder`](crate::proxy::Builder), found by it, or by the kind of servers.
+const BUILT: [(&str, &str); 3] = [
     ("CONFLICT", "fail"),
+    ("ONREMOVE", "keep`, with --srv `reset"),
     ("STEERING", "listeners` up to 15 ports, else `auto"),
 ];
 
@@ -61,6 +66,7 @@ const WORDS: &[&str] = &[
     "LINGER",
     "LOG",
     "MAX",
+    "NETS",
     "ON",
     "OVER",
     "PERSIST",
@@ -75,6 +81,7 @@ const WORDS: &[&str] = &[
     "SOURCE",
     "START",
     "STEERING",
+    "TARGET",
     "TIMEOUT",
     "TLS",
     "UPSTREAM",

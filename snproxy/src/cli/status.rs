@@ -259,8 +259,12 @@ fn print_directory(directory: &Directory) {
         (Some(own), true) => format!("this host is published as {own}"),
         (Some(own), false) => format!("this host is not published now as {own}"),
     };
+    let left_out = match directory.left_out {
+        0 => String::new(),
+        count => format!(", {count} outside TARGETNETS"),
+    };
     out!(
-        "directory    {}{lost}: cluster {} at {}, {} other hosts with {} ports; {own}",
+        "directory    {}{lost}: cluster {} at {}, {} other hosts with {} ports{left_out}; {own}",
         directory.state,
         directory.cluster,
         directory.etcd,

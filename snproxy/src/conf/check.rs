@@ -73,10 +73,10 @@ pub(super) fn addresses(draft: Draft<'_>, world: &World<'_>, all: &mut All<'_>) 
     }
     conf.pod_host = default_pod_host(dialled.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
     conf.place_hosts();
-    apps::resolve(&mut conf.apps, conf.family, world, &mut all.apps);
+    apps::resolve(&mut conf, world, &mut all.apps);
     let is_wrong = said_at(&conf, "ETCD").is_some_and(|line| all.proxy.is_wrong(line));
     if conf.etcd.is_some() || !is_wrong {
-        apps::discover(&mut conf.apps, conf.etcd.as_deref(), world, &mut all.apps);
+        apps::discover(&mut conf, world, &mut all.apps);
     }
     apps::keep_family(&mut conf.apps, conf.family, &mut all.apps);
     conf.own = own(&conf, world);

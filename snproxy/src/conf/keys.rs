@@ -14,7 +14,7 @@ use super::value::{
     show_cluster_ports, show_duration, show_max_conn, show_proxy_port, show_workers, unless_off,
     workers,
 };
-use super::{Conf, Explained, Origin};
+use super::{Conf, Explained, Origin, TargetNets};
 use crate::diag::printable;
 
 /// Values read so far; those of the two addresses are not yet resolved.
@@ -312,6 +312,20 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
         scope: Scope::Whole {
             apply: |draft, value, findings| set(&mut draft.conf.cluster, cluster(value, findings)),
             show: |conf| conf.cluster.as_deref().unwrap_or(NONE).to_owned(),
+        },
+    },
+    Key {
+        name: "TARGETNETS",
+        unset: Unset::Text("!link-local"),
+        doc: "addresses that name servers and etcd may give for targets and hosts: networks, `link-local`, `loopback` or `any`; after `!` those are left out; see [Where targets may point](#where-targets-may-point)",
+        scope: Scope::Whole {
+            apply: |draft, value, findings| {
+                set(
+                    &mut draft.conf.target_nets,
+                    TargetNets::parse(value, findings),
+                );
+            },
+            show: |conf| conf.target_nets.to_string(),
         },
     },
     Key {

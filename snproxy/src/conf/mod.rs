@@ -21,6 +21,7 @@ mod port_value;
 mod portmappings;
 mod proxy;
 mod suggest;
+mod target_nets;
 mod text;
 mod tls;
 mod value;
@@ -57,6 +58,7 @@ pub use portmappings::{MAX_FILE as MAX_MAPPINGS_FILE, MAX_ITEMS};
 pub use proxy::MAX_FILE as MAX_PROXY_FILE;
 pub(crate) use proxy::ports_of_value;
 pub use suggest::nearest;
+pub use target_nets::{LeftOut, TargetNets};
 pub use tls::{CertSource, CertTexts, ClientTls, ClientVerify, UpstreamTls, UpstreamVerify};
 
 /// The texts of one set of files.
@@ -146,6 +148,8 @@ pub struct Conf {
     /// Silence before the first probe; `None`: off.
     pub keepalive: Option<Duration>,
     pub peers: Peers,
+    /// Of targets and hosts that no file names.
+    pub target_nets: TargetNets,
     /// `None`: what proxies say to each other is plain.
     pub peer_tls: Option<Arc<PeerTls>>,
     /// What holds for the connections of each port.

@@ -12,7 +12,7 @@ use super::text::{Field, Findings, Lines, MAX_LINE, is_blank, is_text, uncomment
 use super::value::ports;
 use super::{
     Admin, BpfLog, ClientProxy, Conf, Conflict, Family, Files, Locality, LogFormat, LogLevel,
-    MaxConn, Mechanism, Origin, Peers, Policy, ProxyMode, Steering, Unmapped, Workers,
+    MaxConn, Mechanism, Origin, Peers, Policy, ProxyMode, Steering, TargetNets, Unmapped, Workers,
 };
 use crate::addr::PortSet;
 use crate::diag::{Place, Severity, Source, printable, shown_of};
@@ -254,6 +254,7 @@ fn unset(source: &Source) -> Draft<'_> {
             local: false,
             networks: Vec::new(),
         },
+        target_nets: TargetNets::default(),
         peer_tls: None,
         ports: PortConfs::new(stand_in()),
         etcd: None,

@@ -190,6 +190,7 @@ fn what_explain_shows_can_be_written_back() {
          PORTRATE 1000/s\nFIRSTBYTETIMEOUT 5s\nCLIENTIDLETIMEOUT 6s\nUPSTREAMIDLETIMEOUT 7s\nLINGERTIMEOUT 8s\n\
          MAXLIFETIME 1h 10%\nCONNECTTIMEOUT 1500ms\nPROXYWAIT 10ms\nIDLETIMEOUT 5m\n\
          DRAINTIMEOUT 2h\nKEEPALIVE 0\nCLIENTPROXY require 10.0.0.0/8 private fd00::/8,192.0.2.1\n\
+         TARGETNETS any !loopback,!10.0.0.0/8\n\
          ADMIN unix:/run/x.sock\nLOGLEVEL trace\nLOGFORMAT json\nBPFLOG info\n",
     );
     let explained = explain(&conf).into_iter();

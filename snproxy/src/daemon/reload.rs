@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -22,6 +22,9 @@ use super::changes::Changes;
 use super::doubt::MappingsFile;
 use super::look::{Before, Found, Good, judge, parse};
 use super::steer::{Foreign, chain, max_listeners, wanted_listeners};
+
+/// Most findings of names and nodes that the log has in a minute.
+const MAX_LOGGED: u32 = 16;
 
 /// Why the configuration is looked at; the last one comes first where several wait.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -67,6 +70,8 @@ pub(super) struct Loaded {
     looking: Option<(Why, JoinHandle<Found>)>,
     /// Other looks that were asked for meanwhile.
     again: BTreeSet<Why>,
+    /// Bounds what name servers and etcd can have logged.
+    spared: Spared,
     /// Callers that wait for the outcome.
     callers: Vec<oneshot::Sender<api::Reload>>,
 }
@@ -87,6 +92,7 @@ impl Loaded {
             late: None,
             looking: None,
             again: BTreeSet::new(),
+            spared: Spared::default(),
             callers: Vec::new(),
         }
     }
@@ -115,6 +121,25 @@ impl Loaded {
         self.looking = None;
         // A look that panicked found nothing out: the next change makes a new one.
         Looked(why, found.unwrap_or(Found::Same))
+    }
+}
+
+/// Findings of names and nodes in the last minute: answers from outside can make others many times a second.
+#[derive(Default)]
+struct Spared {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl Spared {
+    /// Whether one more is logged; `status` shows all of them.
+    fn take(&mut self, now: Instant) -> bool {
+        let is_over = |since| now.saturating_duration_since(since) >= Duration::from_mins(1);
+        if self.since.is_none_or(is_over) {
+            (self.since, self.count) = (Some(now), 0);
+        }
+        self.count += 1;
+        self.count <= MAX_LOGGED
     }
 }
 
@@ -375,7 +400,7 @@ impl Daemon {
         for found in &diagnostics {
             // Nobody touched the files: what was said of them needs no second time.
             let is_known = || self.loaded.diagnostics.contains(found) || !is_of_the_files;
-            if why.is_of_files() || !is_known() {
+            if why.is_of_files() || (!is_known() && self.loaded.spared.take(Instant::now())) {
                 warn!("{found}");
             }
         }

@@ -111,12 +111,9 @@ impl fmt::Display for Target {
 }
 
 /// Finds the addresses of all targets that are written as names. One without any is a warning: the others serve.
-pub(super) fn resolve(
-    apps: &mut [App],
-    family: Family,
-    world: &World<'_>,
-    findings: &mut Findings<'_>,
-) {
+pub(super) fn resolve(conf: &mut Conf, world: &World<'_>, findings: &mut Findings<'_>) {
+    let (nets, family) = (conf.target_nets.clone(), conf.family);
+    let apps = &mut conf.apps;
     let targets = apps.iter().flat_map(|app| &app.targets);
     let mut names: Vec<Box<str>> = targets
         .filter(|target| target.is_name())
@@ -136,13 +133,16 @@ pub(super) fn resolve(
         };
         let why = match answer {
             Ok(found) => {
-                target.addrs = kept(found);
-                match found.iter().find(|ip| !may_be_dialled(ip)) {
+                // Before the limit: what is left out must not crowd out the others.
+                let dialled = found.iter().filter(|ip| nets.left_out(**ip).is_none());
+                target.addrs = kept(&dialled.copied().collect::<Vec<_>>());
+                let mut left_out = found
+                    .iter()
+                    .filter_map(|ip| Some((ip, nets.left_out(*ip)?)));
+                match left_out.next() {
                     None => NO_ADDRESS.to_owned(),
-                    Some(ip) => {
-                        let dialled = target.addrs.iter().copied().filter(may_be_dialled);
-                        target.addrs = dialled.collect();
-                        let why = format!("resolves to {ip}, which is no address to dial");
+                    Some((ip, why)) => {
+                        let why = format!("resolves to {ip}, {why}");
                         if !target.addrs.is_empty() {
                             let message =
                                 format_args!("`{}` {why}: the address is left out", target.host);
@@ -177,12 +177,6 @@ pub(super) fn keep_family(apps: &mut [App], family: Family, findings: &mut Findi
         }
         target.addrs = kept;
     }
-}
-
-/// Nobody answers for many, and an address that stands for none is this host to the kernel.
-fn may_be_dialled(ip: &IpAddr) -> bool {
-    let ip = ip.to_canonical();
-    !ip.is_unspecified() && !ip.is_multicast()
 }
 
 /// Ports of apps that belong to somebody else already: PORT, or a pod.

@@ -11,7 +11,7 @@ use super::fields::{Fields, Known, OF_APP, OF_FILE, OF_TARGET, port_key};
 use super::json::{self, Document, Member, Value};
 use super::{
     App, MAX_ALL_TARGETS, MAX_APPS, MAX_FILE, MAX_NAME, MAX_PORT_ITEMS, MAX_TARGETS, MAX_WEIGHT,
-    PortRange, Target, may_be_dialled,
+    PortRange, Target,
 };
 use crate::addr::PortSet;
 use crate::conf::hosts;
@@ -514,7 +514,8 @@ impl Reader<'_, '_> {
         };
         let (host, port) = hosts::endpoint(text.field(), self.findings)?;
         let addr = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
-        if addr.is_some_and(|ip| !may_be_dialled(&ip)) {
+        // The kernel takes an unspecified address for this host.
+        if addr.is_some_and(|ip| ip.is_unspecified() || ip.is_multicast()) {
             let message = format_args!("{} is no address to dial", text.field());
             self.findings.error(value.place, message);
             return None;

@@ -1,10 +1,11 @@
 //! Targets that etcd names: `"Srv": "/srv/redis/debug"` stands for those of the keys `/srv/redis/debug/<ip:port>`.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
-use super::{App, Target, may_be_dialled};
+use super::{App, Target};
 use crate::conf::text::Findings;
-use crate::conf::{Etcd, SendProxy, World};
+use crate::conf::{Conf, SendProxy, World};
 use crate::diag::{Severity, printable};
 
 /// Longest key of a service, in bytes.
@@ -29,12 +30,14 @@ pub struct Srv {
 }
 
 /// Gives the apps that have a service its nodes as targets. Whatever etcd says is no error: the proxy serves what there is.
-pub(in crate::conf) fn discover(
-    apps: &mut [App],
-    etcd: Option<&Etcd>,
-    world: &World<'_>,
-    findings: &mut Findings<'_>,
-) {
+pub(in crate::conf) fn discover(conf: &mut Conf, world: &World<'_>, findings: &mut Findings<'_>) {
+    let Conf {
+        apps,
+        etcd,
+        target_nets,
+        ..
+    } = conf;
+    let etcd = etcd.as_deref();
     let services = apps.iter().filter_map(|app| app.srv.as_ref());
     let mut keys: Vec<Box<str>> = services.clone().map(|srv| srv.key.clone()).collect();
     let Some(etcd) = etcd else {
@@ -71,14 +74,19 @@ pub(in crate::conf) fn discover(
             }
         };
         let most = MAX_NODES.min(left);
+        let why = |node: &&SocketAddr| target_nets.left_out(node.ip());
+        if let Some((first, why)) = nodes.iter().find_map(|node| Some((node, why(&node)?))) {
+            warn(&format!("nodes such as {first}, {why}, are left out"));
+        }
+        // Before the limit: what is left out must not crowd out the others.
+        let nodes: Vec<&SocketAddr> = nodes.iter().filter(|node| why(node).is_none()).collect();
         if nodes.len() > most {
             warn(&format!(
                 "{} nodes are too many: the first {most} are used",
                 nodes.len()
             ));
         }
-        let nodes = nodes.iter().take(most);
-        let nodes = nodes.filter(|node| may_be_dialled(&node.ip()));
+        let nodes = nodes.into_iter().take(most);
         *targets = nodes
             .map(|node| Target {
                 host: node.ip().to_string().into(),

@@ -280,9 +280,33 @@ impl Known {
         }
         all.retain(|addr, _| {
             let is_listed = listed.contains(&dialled_at(*addr));
-            !is_this(*addr) && !is_listed && !conf.is_for_clients(addr.port())
+            let is_left_out = conf.target_nets.left_out(addr.ip()).is_some();
+            !is_this(*addr) && !is_listed && !is_left_out && !conf.is_for_clients(addr.port())
         });
         all.into_iter().map(|(addr, name)| (name, addr)).collect()
+    }
+
+    /// Hosts that publish at addresses outside TARGETNETS, those of hosts.conf not among them.
+    fn left_out(&self, conf: &Conf) -> Vec<SocketAddr> {
+        let listed: HashSet<_> = conf.other_hosts().filter_map(HostAddr::addr).collect();
+        let dialled_at = dialled_at(conf);
+        let hosts = self.directory.all().map(|(addr, _)| addr);
+        hosts
+            .filter(|addr| conf.target_nets.left_out(addr.ip()).is_some())
+            .filter(|addr| !listed.contains(&dialled_at(*addr)))
+            .collect()
+    }
+
+    /// Reports hosts at addresses outside TARGETNETS, each once.
+    pub(super) fn report_left_out(&mut self, conf: &Conf) {
+        for host in self.left_out(conf) {
+            if self.said.len() < MAX_SAID && self.said.insert(host.to_string()) {
+                warn!(
+                    %host,
+                    "a host of the cluster directory is left out: its address is outside TARGETNETS"
+                );
+            }
+        }
     }
 
     /// Says of hosts, once of each, that they are none: a host that takes who calls it there for a client goes on to the
@@ -364,6 +388,7 @@ impl Known {
             lost_ms: lost,
             hosts: view.as_ref().map_or(0, |view| view.len()),
             ports: view.as_ref().map_or(0, |view| view.served().len()),
+            left_out: self.left_out(&table.conf).len(),
             complete: view.is_some_and(|view| view.is_complete),
             ..api::Directory::default()
         }

@@ -319,6 +319,7 @@ impl Daemon {
             running.due = None;
             running.applied = Some(now);
             running.known.say_for_clients(&old.conf);
+            running.known.report_left_out(&old.conf);
         }
         let before = old.peers.view();
         let further = self.directory.further(&old.conf);
