@@ -10,6 +10,7 @@ mod commands;
 mod conflict;
 mod container;
 mod directory;
+mod dns;
 mod drain;
 mod endurance;
 mod etcd;
