@@ -140,7 +140,8 @@ impl Name {
             let retry = RETRY * (1 << self.failures.min(4));
             self.failures += 1;
             let age = shortest.map_or(MAX_RETRY, |ttl| ttl.clamp(min_age, MAX_RETRY));
-            self.due = now + retry.min(age).max(min_age);
+            // Many names that failed together wait shorter than those that are known.
+            self.due = now + retry.min(age).max(min_age / 4).max(MIN_AGE);
         } else {
             self.failures = 0;
             let age = shortest.unwrap_or(RETRY);

@@ -54,6 +54,26 @@ fn nodes_come_and_go_and_those_that_stay_keep_their_connections() {
 }
 
 #[test]
+fn nodes_outside_targetnets_are_left_out() {
+    let net = Net::hosts(["proxy", "one"]);
+    let [host, one] = ["proxy", "one"].map(|name| net.host(name));
+    let _pod = one.pod(6001, Pod::answering("one"));
+    let etcd = Etcd::start(&net, &["proxy"]);
+    etcd.put("169.254.169.254:6001");
+    etcd.put("[64:ff9b::169.254.169.254]:6001");
+    proxy(host, &etcd.urls(), FILE);
+    assert!(host.is_refused(PORT), "no node is left");
+    etcd.put(&one.port(6001).to_string());
+    eventually(SOON, "the other node serves", || !host.is_refused(PORT));
+    assert_eq!(host.open(PORT).greeting(), "one");
+    let found = host.status()["reload"]["diagnostics"].to_string();
+    let said = "nodes such as 169.254.169.254:6001, which is outside TARGETNETS, are left out";
+    assert!(found.contains(said), "{found}");
+    let routes = String::from_utf8(host.run(&["routes"]).stdout).expect("text");
+    assert!(!routes.contains("169.254"), "{routes}");
+}
+
+#[test]
 fn a_proxy_starts_without_etcd_and_takes_the_nodes_when_it_is_there() {
     let net = Net::hosts(["proxy", "one"]);
     let [host, one] = ["proxy", "one"].map(|name| net.host(name));

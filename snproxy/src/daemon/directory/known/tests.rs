@@ -55,6 +55,37 @@ fn a_host_at_a_cluster_port_is_none_unless_the_files_say_so() {
 }
 
 #[test]
+fn hosts_outside_targetnets_are_left_out_unless_listed() {
+    let mut known = Known::default();
+    for addr in [
+        "10.0.0.2:32767",
+        "169.254.169.254:32767",
+        "[fe80::2]:32767",
+        "[64:ff9b::a9fe:a9fe]:32767",
+    ] {
+        let key = Key::decode(addr).unwrap();
+        assert_eq!(known.directory.put(key, b"1 x").1, Ok(()));
+    }
+    let mut texts = Texts {
+        hosts: "10.0.0.1:32767\n",
+        ..Texts::default()
+    };
+    let conf = texts.conf();
+    assert_eq!(further(&known, &conf), ["10.0.0.2:32767"]);
+    assert_eq!(known.left_out(&conf).len(), 3);
+    known.report_left_out(&conf);
+    known.report_left_out(&conf);
+    assert_eq!(known.said.len(), 3);
+    // What stands in hosts.conf is the operator's word.
+    texts.hosts = "10.0.0.1:32767\n169.254.169.254:32767\n";
+    let conf = texts.conf();
+    assert_eq!(conf.other_hosts().count(), 1);
+    assert_eq!(known.left_out(&conf).len(), 2);
+    texts.proxy = "TARGETNETS any\n";
+    assert_eq!(known.left_out(&texts.conf()), []);
+}
+
+#[test]
 fn hosts_that_come_and_go_are_bounded() {
     let mut known = Known::default();
     let texts = Texts {
