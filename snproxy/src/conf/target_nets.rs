@@ -166,26 +166,33 @@ fn embedded(ip: IpAddr) -> [Option<Ipv4Addr>; 4] {
     let o = ip.octets();
     let at = |bytes: [usize; 4]| Some(Ipv4Addr::from(bytes.map(|at| o[at])));
     let last = at([12, 13, 14, 15]);
-    match ip.segments() {
-        // `::` and `::1` stand for themselves.
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => [None; 4],
-        [0, 0, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => [last, None, None, None],
-        [0x2002, ..] => [at([2, 3, 4, 5]), None, None, None],
-        [0x64, 0xff9b, 0, 0, 0, 0, ..] => [last, None, None, None],
+    let segments = ip.segments();
+    // `::` and `::1` stand for themselves.
+    if matches!(segments, [0, 0, 0, 0, 0, 0, 0, 0 | 1]) {
+        return [None; 4];
+    }
+    let is_last = match segments {
+        [0, 0, 0, 0, middle, 0, ..] => middle == 0 || middle == 0xffff,
+        [0x64, 0xff9b, rest @ ..] => rest.starts_with(&[0; 4]),
+        [_, _, _, _, 0 | 0x200, middle, ..] => middle == 0x5efe,
+        _ => false,
+    };
+    let last = last.filter(|_| is_last);
+    match segments {
+        [0x2002, ..] => [last, at([2, 3, 4, 5]), None, None],
+        // Bytes of the prefix or after the address begin with 0, where it is cut at another length.
         [0x64, 0xff9b, 1, ..] => [
-            last,
+            at([12, 13, 14, 15]),
             at([6, 7, 9, 10]),
             at([7, 9, 10, 11]),
             at([9, 10, 11, 12]),
         ]
-        // Bytes of the prefix or after the address, where it is cut at another length.
         .map(|inner| inner.filter(|ip| ip.octets()[0] > 0)),
         [0x2001, 0, ..] => {
             let client = Ipv4Addr::from([12, 13, 14, 15].map(|at: usize| !o[at]));
-            [Some(client), at([4, 5, 6, 7]), None, None]
+            [last, Some(client), at([4, 5, 6, 7]), None]
         }
-        [_, _, _, _, 0 | 0x200, 0x5efe, ..] => [last, None, None, None],
-        _ => [None; 4],
+        _ => [last, None, None, None],
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
@@ -71,8 +71,8 @@ impl NameServer {
                         continue;
                     };
                     let (question, end) = read(&buffer[..length]);
-                    let act = (script.lock().unwrap())(&question);
-                    questions.lock().unwrap().push(question.clone());
+                    let act = (locked(&script))(&question);
+                    locked(&questions).push(question.clone());
                     if let Some(reply) = reply(&buffer[..end], &question, act) {
                         // The resolver may have ended.
                         let _ = socket.send_to(&reply, from);
@@ -90,11 +90,11 @@ impl NameServer {
 
     /// Questions are answered by this script from now on.
     pub(super) fn set(&self, script: impl FnMut(&Question) -> Act + Send + 'static) {
-        *self.script.lock().unwrap() = Box::new(script);
+        *locked(&self.script) = Box::new(script);
     }
 
     pub(super) fn questions(&self) -> Vec<Question> {
-        self.questions.lock().unwrap().clone()
+        locked(&self.questions).clone()
     }
 }
 
@@ -105,6 +105,10 @@ impl Drop for NameServer {
             let _ = thread.join();
         }
     }
+}
+
+fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Layout: 12 bytes of header, labels after their lengths, type and class. Source: RFC 1035 section 4.1.

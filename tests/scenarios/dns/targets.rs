@@ -31,9 +31,12 @@ fn ipv4_is_followed_while_ipv6_fails() {
         one.pod(6001, Pod::answering("one"));
         two.pod(6001, Pod::answering("two"));
         let only = |ip: IpAddr| {
-            move |question: &Question| match question.is_v6 {
-                true => failure(),
-                false => Act::Addresses(vec![ip]),
+            move |question: &Question| {
+                if question.is_v6 {
+                    failure()
+                } else {
+                    Act::Addresses(vec![ip])
+                }
             }
         };
         let server = NameServer::start(two, only(one.v4()));
@@ -86,9 +89,10 @@ fn ambassador_keeps_connections_of_a_turning_name() {
         if question.name != "web.test" {
             return NXDOMAIN;
         }
-        let turn = match question.is_v6 {
-            true => 0,
-            false => turn.fetch_add(1, Relaxed) % 3,
+        let turn = if question.is_v6 {
+            0
+        } else {
+            turn.fetch_add(1, Relaxed) % 3
         };
         Act::Addresses(vec![numbered(turn * 2 + 1), numbered(turn * 2 + 2)])
     });
