@@ -118,10 +118,18 @@ impl TargetNets {
         }
         let expected = "any, link-local, loopback or a network such as 10.0.0.0/8, or one of these \
                         after `!`";
-        nets.included
-            .extend(networks(included.into_iter(), expected, findings)?);
-        nets.excluded
-            .extend(networks(excluded.into_iter(), expected, findings)?);
+        nets.included.extend(networks(
+            included.into_iter(),
+            expected,
+            &[ANY, "link-local", "loopback"],
+            findings,
+        )?);
+        nets.excluded.extend(networks(
+            excluded.into_iter(),
+            expected,
+            &["link-local", "loopback"],
+            findings,
+        )?);
         Some(nets)
     }
 }
