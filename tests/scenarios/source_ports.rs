@@ -104,8 +104,19 @@ fn towards_another_machine_the_end_names_the_cause_after_a_warning() {
     proxy
         .namespace()
         .sysctl("ipv4/ip_local_port_range", "40000 40100");
-    held.extend(hold(proxy, 5001, 1));
+    eventually(SOON, "the port is found", || {
+        let conn = proxy.attempt(5001).connected();
+        held.extend(conn.filter(is_greeted));
+        held.len() == PORTS + 1
+    });
     assert!(proxy.is_reset(5001));
+
+    // Nor are all ports searched for each client that comes meanwhile.
+    let before = proxy.ends("source_ports");
+    for _ in 0..100 {
+        assert!(proxy.is_reset(5001));
+    }
+    assert_eq!(proxy.ends("source_ports"), before + 100);
 
     // The client is the one who ends: the ports may wait in TIME_WAIT for a minute.
     proxy.namespace().sysctl("ipv4/tcp_tw_reuse", "1");

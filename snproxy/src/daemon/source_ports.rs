@@ -57,6 +57,9 @@ impl Watched {
         if goes_back {
             self.went_back = Some(now);
         }
+        for peer in table.peers.list() {
+            peer.upstream.dial_from.look_again();
+        }
         for (upstream, _) in table.upstreams() {
             upstream.dial_from.look_again();
             if goes_back {

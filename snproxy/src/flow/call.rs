@@ -103,8 +103,16 @@ pub(super) async fn connect(
     options: Options,
     limit: Duration,
 ) -> Result<Unsettled, DialError> {
-    let stream = dial(peer.addr(), options, limit).await?;
-    peer.upstream.dial_from.note_made();
+    let (addr, dial_from) = (peer.addr(), &peer.upstream.dial_from);
+    if dial_from.is_over() {
+        return Err(DialError::SourcePorts { addr });
+    }
+    let dialed = dial(addr, options, limit).await;
+    if matches!(dialed, Err(DialError::SourcePorts { .. })) {
+        dial_from.note_over();
+    }
+    let stream = dialed?;
+    dial_from.note_made();
     Ok(stream.into())
 }
 

@@ -78,6 +78,11 @@ pub(super) async fn dial_pod(
     if greeting.lacks_preface {
         return Err(Over::NoUpstream);
     }
+    if upstream.dial_from.is_over() {
+        let addr = upstream.addr;
+        shared.note_exhausted(&DialError::SourcePorts { addr });
+        return Err(Over::SourcePorts);
+    }
     let source = upstream.dial_from.first();
     let dialled = match dial(upstream.addr, from(source, options), limit).await {
         // Boxed: few run out of ports.
@@ -149,8 +154,8 @@ async fn dial_from_others(
                 return noted(shared, upstream, source, dialled);
             }
         }
-        upstream.dial_from.note_over();
     }
+    upstream.dial_from.note_over();
     Err(DialError::SourcePorts { addr })
 }
 

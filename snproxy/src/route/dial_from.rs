@@ -95,6 +95,11 @@ impl DialFrom {
         self.is_over.store(true, Relaxed);
     }
 
+    /// Whether a dial would find no port, as far as is known: the kernel's search of all of them takes milliseconds.
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Relaxed)
+    }
+
     /// From now on it is worth a look again.
     pub fn look_again(&self) {
         if self.is_over.load(Relaxed) {
@@ -166,7 +171,9 @@ mod tests {
     #[test]
     fn what_was_searched_in_vain_is_not_searched_again_at_once() {
         let from = DialFrom::default();
+        assert!(!from.is_over());
         from.note_over();
+        assert!(from.is_over());
         assert_eq!(others(&from, Source(0)), [0; 0]);
         from.look_again();
         assert_eq!(others(&from, Source(0)).len(), usize::from(FURTHER));
