@@ -357,6 +357,7 @@ impl Daemon {
         self.part_with_down(&self.shared.table.load());
         self.steer();
         let table = self.shared.table.load_full();
+        self.pods.await_sockets(&table);
         self.directory.publish(&table, Instant::now());
         // A pod that is back has places.
         self.shared.limits.look_again();

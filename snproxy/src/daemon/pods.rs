@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, sleep_until};
 use tracing::debug;
 
@@ -21,6 +21,7 @@ use crate::net::own::is_own;
 use crate::route::Table;
 use crate::route::service::{Probe, Socket, Upstream};
 use crate::steering::conflict::{Listening, owner_of};
+use crate::steering::socket_owner::listens;
 
 use super::TICK;
 
@@ -29,6 +30,10 @@ const CHECKS: usize = 128;
 /// Most checks that begin within one [`PACE`]: 1,000 a second.
 const PER_PACE: u32 = 20;
 const PACE: Duration = Duration::from_millis(20);
+/// Time between two looks for a socket of pods that do not listen, of which so many are looked at in one go (some 6 µs
+/// each): a pod that listens on demand is served that soon.
+const GLANCE: Duration = Duration::from_millis(20);
+const GLANCES: usize = 64;
 
 /// What the last scan saw, and the way to the checks.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub(super) struct Pods {
     urgent: UnboundedSender<Due>,
     /// Those whose time comes before the next look, in its order.
     due: UnboundedSender<Due>,
+    /// Those that are down for want of a socket, which would bring them back.
+    awaited: watch::Sender<Vec<Arc<Upstream>>>,
 }
 
 /// A check to make. There is one at most of each upstream: `turn` is the right to it.
@@ -56,11 +63,14 @@ impl Pods {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         let (urgent, urgent_ones) = mpsc::unbounded_channel();
         let (due, due_ones) = mpsc::unbounded_channel();
+        let (awaited, awaited_ones) = watch::channel(Vec::new());
         tokio::spawn(make_checks(Arc::clone(shared), urgent_ones, due_ones));
+        tokio::spawn(glance(Arc::clone(shared), awaited_ones));
         Self {
             seen: HashMap::new(),
             urgent,
             due,
+            awaited,
         }
     }
 
@@ -125,6 +135,7 @@ impl Pods {
             }
         }
         self.seen = seen;
+        self.await_sockets(table);
         due.sort_by_key(|(next, ..)| *next);
         for (next, upstream, send_proxy) in due {
             send(&self.due, next, upstream, send_proxy);
@@ -136,6 +147,16 @@ impl Pods {
             upstream.plan_check(Some(now + interval / parts * place));
         }
         is_news
+    }
+
+    /// From now on those are looked at often whose next socket brings them back.
+    pub(super) fn await_sockets(&self, table: &Table) {
+        let is_awaited = |upstream: &&Arc<Upstream>| {
+            upstream.is_surely_down() && is_plain(upstream) && upstream.check.rise == 1
+        };
+        let upstreams = table.upstreams().iter().map(|(upstream, _)| upstream);
+        let awaited = upstreams.filter(is_awaited).cloned().collect();
+        self.awaited.send_replace(awaited);
     }
 }
 
@@ -164,9 +185,49 @@ fn inode_of(addr: SocketAddr, by_port: &HashMap<u16, Vec<&Listening>>) -> Option
 
 /// Whether an upstream that is up is to be checked now and then.
 fn is_wanted(upstream: &Upstream, is_seen: bool) -> bool {
+    upstream.check.interval.is_some() && !(is_plain(upstream) && is_seen)
+}
+
+/// Whether a check asks for a connection and nothing more.
+fn is_plain(upstream: &Upstream) -> bool {
     let check = &upstream.check;
-    let is_plain = check.send.is_empty() && check.expect.is_empty() && upstream.tls.is_none();
-    check.interval.is_some() && !(is_plain && is_seen)
+    check.send.is_empty() && check.expect.is_empty() && upstream.tls.is_none()
+}
+
+/// Whether the socket of an upstream tells all that a plain check would find out: a check must not take the only
+/// connection of a program that listens for one. If connections to a socket that listens failed otherwise than by a
+/// refusal, the check connects.
+fn is_seen_well(upstream: &Upstream) -> bool {
+    let is_telling = upstream.is_up() || upstream.was_refused();
+    is_telling && is_plain(upstream) && is_own(upstream.addr.ip()) && has_socket(upstream)
+}
+
+fn has_socket(upstream: &Upstream) -> bool {
+    listens(upstream.addr).unwrap_or(false)
+}
+
+/// Looks for sockets of upstreams that have none: as soon as one listens, its upstream is up, without a connection.
+async fn glance(shared: Arc<Shared>, mut awaited: watch::Receiver<Vec<Arc<Upstream>>>) {
+    let mut next = 0;
+    // Who sends them ends with the runtime only.
+    while awaited
+        .wait_for(|awaited| !awaited.is_empty())
+        .await
+        .is_ok()
+    {
+        sleep(GLANCE).await;
+        let all = awaited.borrow().clone();
+        for upstream in all.iter().cycle().skip(next).take(GLANCES.min(all.len())) {
+            if !upstream.is_up() && has_socket(upstream) {
+                shared.note_check(upstream, Ok(()));
+            }
+        }
+        next = if all.is_empty() {
+            0
+        } else {
+            (next + GLANCES) % all.len()
+        };
+    }
 }
 
 /// Makes checks, each when it is due, so many at once and so many in a time; the rest waits for its turn.
@@ -218,6 +279,11 @@ async fn make(shared: Arc<Shared>, due: Due, place: OwnedSemaphorePermit) {
         turn,
         ..
     } = due;
+    if is_seen_well(&upstream) {
+        shared.note_check(&upstream, Ok(()));
+        drop((turn, place));
+        return;
+    }
     let how = &upstream.check;
     let question = Question {
         header: header::version(send_proxy),

@@ -138,16 +138,22 @@ impl Upstream {
     }
 
     /// Whether it is down, and a dial would tell nothing new: the kernel of this host refuses it, or `expect` of HEALTH
-    /// says which answer brings it back.
+    /// says which answer brings it back. With `HEALTH passive` dials alone tell.
     pub fn is_surely_down(&self) -> bool {
         let is_gone =
             || self.was_refused.load(Relaxed) && self.socket.load(Relaxed) == Socket::Missing as u8;
-        !self.is_up() && (!self.check.expect.is_empty() || is_gone())
+        !self.is_up()
+            && (!self.check.expect.is_empty() || self.check.interval.is_some() && is_gone())
     }
 
     /// Notes what the scan tells; true where it tells another thing than before of one that is down.
     pub fn set_socket(&self, socket: Socket) -> bool {
         self.socket.swap(socket as u8, Relaxed) != socket as u8 && !self.is_up()
+    }
+
+    /// Whether its last failure was a refused connection.
+    pub fn was_refused(&self) -> bool {
+        self.was_refused.load(Relaxed)
     }
 
     /// Whether the failure that is noted next is a refused connection.

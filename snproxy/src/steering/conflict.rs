@@ -31,7 +31,7 @@ pub(super) const AF_INET: u8 = 2;
 pub(super) const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 /// `TCP_LISTEN`, `include/net/tcp_states.h`.
-const LISTEN: u8 = 10;
+pub(super) const LISTEN: u8 = 10;
 
 /// An answer is there at once; a kernel that gives none must not hold the caller.
 const PATIENCE: Duration = Duration::from_secs(2);

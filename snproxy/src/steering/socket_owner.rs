@@ -1,13 +1,13 @@
 //! Which user has the other end of a connection within this network namespace, from the kernel's `sock_diag`.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rustix::net::{RecvFlags, recv};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::conflict::{
-    AF_INET, AF_INET6, ANSWER_LEN, HEADER_LEN, NLM_F_REQUEST, NLMSG_ERROR, REQUEST_LEN,
+    AF_INET, AF_INET6, ANSWER_LEN, HEADER_LEN, LISTEN, NLM_F_REQUEST, NLMSG_ERROR, REQUEST_LEN,
     SOCK_DIAG_BY_FAMILY, invalid, request,
 };
 
@@ -32,19 +32,45 @@ pub struct SocketOwner {
 ///
 /// Those of the kernel's, where it has no `tcp_diag`.
 pub fn owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<SocketOwner>> {
+    let Some(request) = exact(local, remote) else {
+        return Ok(None);
+    };
+    let (answer, len) = ask(&request)?;
+    let answer = fixed_part(answer.get(..len).unwrap_or_default())?;
+    Ok(answer.and_then(|fixed| found(fixed, &request)))
+}
+
+/// Whether a program of this network namespace listens for connections to `addr`, as the kernel would find it; costs
+/// what [`owner`] does, and the program sees nothing of it.
+///
+/// # Errors
+///
+/// Those of the kernel's, where it has no `tcp_diag`.
+pub fn listens(addr: SocketAddr) -> io::Result<bool> {
+    let any: IpAddr = match addr.ip() {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let Some(request) = exact(addr, SocketAddr::new(any, 0)) else {
+        return Ok(false);
+    };
+    let (answer, len) = ask(&request)?;
+    let answer = fixed_part(answer.get(..len).unwrap_or_default())?;
+    Ok(answer.is_some_and(|fixed| fixed.get(1) == Some(&LISTEN)))
+}
+
+/// The kernel's answer to a request for one socket.
+fn ask(request: &[u8]) -> io::Result<([u8; ANSWER_MAX], usize)> {
     let socket = Socket::new(
         Domain::from(libc::AF_NETLINK),
         Type::RAW,
         Some(Protocol::from(libc::NETLINK_SOCK_DIAG)),
     )?;
-    let Some(request) = exact(local, remote) else {
-        return Ok(None);
-    };
-    socket.send(&request)?;
+    socket.send(request)?;
     let mut answer = [0; ANSWER_MAX];
     // The kernel answers before the send returns.
     let (len, _) = recv(&socket, &mut answer, RecvFlags::DONTWAIT)?;
-    found(answer.get(..len).unwrap_or_default(), &request)
+    Ok((answer, len))
 }
 
 /// A request for one socket; `None`: the ends differ in family.
@@ -76,8 +102,8 @@ fn exact(local: SocketAddr, remote: SocketAddr) -> Option<[u8; HEADER_LEN + REQU
     Some(bytes)
 }
 
-/// The owner in the answer to this request.
-fn found(answer: &[u8], request: &[u8]) -> io::Result<Option<SocketOwner>> {
+/// The `inet_diag_msg` of an answer; `None`: there is no such socket.
+fn fixed_part(answer: &[u8]) -> io::Result<Option<&[u8]>> {
     let (header, body) = answer
         .split_first_chunk::<HEADER_LEN>()
         .ok_or_else(invalid)?;
@@ -96,7 +122,11 @@ fn found(answer: &[u8], request: &[u8]) -> io::Result<Option<SocketOwner>> {
         }
         _ => return Err(invalid()),
     }
-    let fixed = body.get(..ANSWER_LEN).ok_or_else(invalid)?;
+    body.get(..ANSWER_LEN).ok_or_else(invalid).map(Some)
+}
+
+/// The owner of the socket of this request.
+fn found(fixed: &[u8], request: &[u8]) -> Option<SocketOwner> {
     let number = |at: usize| {
         let word = fixed.get(at..).and_then(|rest| rest.first_chunk().copied());
         word.map_or(0, u32::from_ne_bytes)
@@ -105,7 +135,7 @@ fn found(answer: &[u8], request: &[u8]) -> io::Result<Option<SocketOwner>> {
     let is_it = fixed.get(4..40) == request.get(24..60);
     // A socket that its program has closed has no inode, and counts as root's.
     let (uid, inode) = (number(64), number(68));
-    Ok((is_it && inode != 0).then_some(SocketOwner { uid }))
+    (is_it && inode != 0).then_some(SocketOwner { uid })
 }
 
 #[cfg(test)]
@@ -147,6 +177,25 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_is_found_without_a_connection() {
+        for (at, by) in [
+            ("127.0.0.1:0", "127.0.0.1"),
+            ("0.0.0.0:0", "127.0.0.7"),
+            ("[::]:0", "127.0.0.1"),
+            ("[::]:0", "::1"),
+        ] {
+            let listener = TcpListener::bind(at).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let addr = SocketAddr::new(by.parse().unwrap(), port);
+            assert!(listens(addr).unwrap(), "{at} {by}");
+            assert!(listener.accept().is_err(), "nobody connected");
+            drop(listener);
+            assert!(!listens(addr).unwrap(), "{at} {by}");
+        }
+    }
+
+    #[test]
     fn cut_and_damaged_answers_never_panic() {
         let request = exact(
             "127.0.0.1:1".parse().unwrap(),
@@ -156,8 +205,9 @@ mod tests {
         let mut answer = [0; HEADER_LEN + ANSWER_LEN];
         answer[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         for len in 0..answer.len() {
-            assert!(found(&answer[..len], &request).is_err(), "{len}");
+            assert!(fixed_part(&answer[..len]).is_err(), "{len}");
         }
-        assert_eq!(found(&answer, &request).unwrap(), None);
+        let fixed = fixed_part(&answer).unwrap().unwrap();
+        assert_eq!(found(fixed, &request), None);
     }
 }

@@ -2,6 +2,7 @@
 
 mod checks;
 mod faults;
+mod on_demand;
 mod silence;
 
 use serde_json::Value;
