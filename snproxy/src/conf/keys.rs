@@ -240,7 +240,7 @@ pub(super) const WHOLE_KEYS: &[Key] = &[
         doc: "connections of clients and of other proxies at once; `auto`: as many as the descriptors and the memory limit of the cgroup allow, the last tenth for ports and sources with less than a tenth; `0`: no limit",
         scope: Scope::Whole {
             apply: |draft, value, findings| {
-                set(&mut draft.conf.max_conn, max_conn(value, findings))
+                set(&mut draft.conf.max_conn, max_conn(value, findings));
             },
             show: |conf| show_max_conn(conf.max_conn),
         },

@@ -87,15 +87,18 @@ type Job = Box<dyn FnOnce() + Send>;
 /// Starts as many threads as [`runtime`] needs by `start`; returns when all of them ran at the same time.
 fn start_all(start: impl Fn(Job) -> io::Result<()>) -> io::Result<()> {
     let (started, starts) = mpsc::channel();
-    let (hold, held) = mpsc::channel::<()>();
-    let held = Arc::new(Mutex::new(held));
+    let (hold, release) = mpsc::channel::<()>();
+    let release = Arc::new(Mutex::new(release));
     let job = || -> Job {
-        let (started, held) = (started.clone(), Arc::clone(&held));
+        let (started, release) = (started.clone(), Arc::clone(&release));
         Box::new(move || {
             // Fails only where the start was given up.
             let _ = started.send(());
             // Ends when the other side is dropped.
-            let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let _ = release
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .recv();
         })
     };
     let all = iter::repeat_with(job).take(BLOCKING_THREADS);

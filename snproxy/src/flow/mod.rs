@@ -576,11 +576,8 @@ fn report(limits: &LineLimits, opened: &Opened, closed: &Closed, duration: Durat
         End::NotMapped | End::Request | End::TlsClient | End::TlsTimeout => peer.is_some(),
         _ => false,
     };
-    let admitted = match is_quiet {
-        true => None,
-        false => limits[*end as usize].admit(std::time::Instant::now()),
-    };
-    let Some(suppressed) = admitted else {
+    let admit = || limits[*end as usize].admit(std::time::Instant::now());
+    let Some(suppressed) = (!is_quiet).then(admit).flatten() else {
         debug!(client, peer, cluster_port, upstream, bytes_in, bytes_out, duration_ms, %end, "closed");
         return;
     };

@@ -27,9 +27,10 @@ fn folders(own: &str, mounts: &str) -> Vec<PathBuf> {
         let cgroup = own.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':');
             let (number, controllers) = (fields.next()?, fields.next()?);
-            let is_it = match mount.is_v2 {
-                true => number == "0" && controllers.is_empty(),
-                false => controllers.split(',').any(|name| name == "memory"),
+            let is_it = if mount.is_v2 {
+                number == "0" && controllers.is_empty()
+            } else {
+                controllers.split(',').any(|name| name == "memory")
             };
             fields.next().filter(|_| is_it)
         });
@@ -62,7 +63,7 @@ struct Mount<'a> {
 impl<'a> Mount<'a> {
     /// Layout: `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS [FIELD…] - TYPE SOURCE SUPEROPTIONS`.
     ///
-    /// Source: proc_pid_mountinfo(5).
+    /// Source: `proc_pid_mountinfo(5)`.
     fn parse(line: &'a str) -> Option<Self> {
         let (mount, file_system) = line.split_once(" - ")?;
         let mut fields = mount.split(' ').skip(3);

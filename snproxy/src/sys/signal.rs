@@ -10,7 +10,7 @@ static STARTS: AtomicBool = AtomicBool::new(false);
 /// Lets TERM and INT end the process with exit code 0 until [`start_is_over`].
 ///
 /// The kernel keeps from process 1 of a PID namespace every signal without a handler: a start that waits for a name
-/// server could not be stopped. Source: pid_namespaces(7).
+/// server could not be stopped. Source: `pid_namespaces(7)`.
 pub fn end_at_once() {
     extern "C" fn end(_: libc::c_int) {
         if STARTS.load(SeqCst) {

@@ -119,7 +119,7 @@ fn line(event: &[u8], priority: Option<Level>, has_color: bool) -> Vec<u8> {
     line.into_bytes()
 }
 
-/// Source: sd-daemon(3), SD_ERR and the others.
+/// Source: sd-daemon(3), `SD_ERR` and the others.
 fn prefix(level: Level) -> &'static str {
     match level {
         Level::ERROR => "<3>",

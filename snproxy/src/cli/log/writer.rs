@@ -23,7 +23,7 @@ const MAX_BYTES: usize = 8 << 20;
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// Time between two reports of lines that were not written.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// What a pipe takes without blocking if it can be written to at all. Source: pipe(7), PIPE_BUF.
+/// What a pipe takes without blocking if it can be written to at all. Source: pipe(7), `PIPE_BUF`.
 const PIPE_BUF: usize = 4096;
 
 enum Message {
