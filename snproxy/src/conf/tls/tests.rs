@@ -129,14 +129,6 @@ fn what_is_wrong_is_named() {
             "1:1: error: expected a folder, s3://bucket/prefix, or ca= cert= key=, found `system`: the CAs of the system are for UPSTREAMTLS and ETCD; a folder of this name is ./system".into(),
         ),
         (
-            upstream("system ca=/b"),
-            "1:1: error: expected `system` or ca=, found both".into(),
-        ),
-        (
-            upstream("system cert=/b"),
-            "1:1: error: key= is missing: which file has it?".into(),
-        ),
-        (
             upstream("cert=/b key=/c"),
             "1:1: error: ca= is missing: which file has it?".into(),
         ),
@@ -199,4 +191,17 @@ fn what_is_wrong_is_named() {
     ] {
         assert_eq!(found, format!("proxy.conf:{expected}"));
     }
+}
+
+#[test]
+fn system_takes_a_certificate_and_no_ca() {
+    let upstream = |text| read(text, upstream_tls).1;
+    assert_eq!(
+        upstream("system ca=/b"),
+        ["proxy.conf:1:1: error: expected `system` or ca=, found both"]
+    );
+    assert_eq!(
+        upstream("system cert=/b"),
+        ["proxy.conf:1:1: error: key= is missing: which file has it?"]
+    );
 }

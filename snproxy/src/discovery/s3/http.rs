@@ -68,9 +68,10 @@ impl HttpConnector for Connector {
             });
         let authorities = self.authorities.iter().cloned();
         // An image without any CAs can still reach a store without TLS.
-        let builder = match may_be_plain {
-            true => builder.tls_certs_only(authorities),
-            false => builder.tls_certs_merge(authorities),
+        let builder = if may_be_plain {
+            builder.tls_certs_only(authorities)
+        } else {
+            builder.tls_certs_merge(authorities)
         };
         let client = builder
             .build()

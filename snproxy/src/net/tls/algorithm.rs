@@ -59,7 +59,7 @@ pub(super) fn unsupported_own(key: &PrivateKeyDer<'_>) -> Option<String> {
     }
 }
 
-/// What a public key is, if no signature is verified by it; `spki` is a SubjectPublicKeyInfo.
+/// What a public key is, if no signature is verified by it; `spki` is a `SubjectPublicKeyInfo`.
 pub(super) fn unsupported_other(spki: &[u8]) -> Option<String> {
     let mut inside = Der(Der(spki).take(SEQUENCE)?);
     let algorithm = inside.take(SEQUENCE)?;
@@ -68,7 +68,7 @@ pub(super) fn unsupported_other(spki: &[u8]) -> Option<String> {
     unsupported(algorithm, modulus(), MAX_OTHER_RSA)
 }
 
-/// The same by the contents of an AlgorithmIdentifier.
+/// The same by the contents of an `AlgorithmIdentifier`.
 fn unsupported(algorithm: &[u8], modulus: Option<&[u8]>, max_rsa: usize) -> Option<String> {
     let mut algorithm = Der(algorithm);
     match algorithm.take(OID)? {

@@ -27,9 +27,10 @@ pub fn server_config(
         ClientVerify::Require | ClientVerify::Optional => true,
         ClientVerify::ByCa => texts.has_ca(),
     };
-    let authorities = match is_verified {
-        true => Some(Arc::new(Authorities::new(texts, now)?)),
-        false => None,
+    let authorities = if is_verified {
+        Some(Arc::new(Authorities::new(texts, now)?))
+    } else {
+        None
     };
     let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_safe_default_protocol_versions()

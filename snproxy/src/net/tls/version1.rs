@@ -20,7 +20,7 @@ use super::der::{BIT_STRING, Der, INTEGER, SEQUENCE, bits};
 pub(super) struct Version1<'a> {
     /// What is signed, with its header.
     signed: &'a [u8],
-    /// Contents of the AlgorithmIdentifier of the signature.
+    /// Contents of the `AlgorithmIdentifier` of the signature.
     algorithm: &'a [u8],
     signature: &'a [u8],
     /// Contents of the name.
@@ -88,7 +88,7 @@ impl<'a> Version1<'a> {
         Err(wrong.into())
     }
 
-    /// Verifies that it is for this name. It has no subjectAltName, so that its one CN counts, without wildcards.
+    /// Verifies that it is for this name. It has no `subjectAltName`, so that its one CN counts, without wildcards.
     pub(super) fn verify_name(&self, name: &ServerName<'_>) -> Result<(), Error> {
         let mut names = self.parsed.subject().iter_common_name();
         let (first, second) = (names.next(), names.next());
