@@ -70,13 +70,13 @@ impl Race<'_> {
             was_closed: false,
         };
         let (spares, request) = (&self.shared.spares, self.request);
-        let spare = if is_up {
+        let taken = if is_up {
             call::send_over_spare(spares, addr, request, &call.speech, STAGGER)
         } else {
             // Those that are left are of the time before it was down.
             OverSpare::None
         };
-        match spare {
+        match taken {
             OverSpare::Sent(connection) => {
                 self.peer(at).upstream.dial_from.note_made();
                 call.over_spare = true;
