@@ -33,7 +33,7 @@ impl Cluster {
         Self {
             pods: (0..pods)
                 .map(|pod| Pod {
-                    upstream: Arc::new(Upstream::new(addr(30_000 + pod))),
+                    upstream: Arc::new(checked(addr(30_000 + pod))),
                     load: Arc::new(Load::default()),
                     weight: 1,
                     max_conn,
@@ -103,6 +103,15 @@ impl Cluster {
             steps.push(step);
         }
     }
+}
+
+/// An upstream under `HEALTH tcp/5s`: under `passive` a missing socket tells nothing.
+fn checked(addr: std::net::SocketAddr) -> Upstream {
+    let check = crate::conf::Check {
+        interval: Some(Duration::from_secs(5)),
+        ..crate::route::health::passive()
+    };
+    Upstream::under(addr, Arc::new(check), None, None, None)
 }
 
 #[test]
