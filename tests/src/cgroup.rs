@@ -47,10 +47,11 @@ impl Cgroup {
         let is_v2 = v2.is_some();
         let root = v2.or_else(|| mount("cgroup", controller));
         let root = root.unwrap_or_else(|| panic!("no cgroup with the {controller} controller"));
-        let below = match is_v2 {
-            // Its own cgroup may hold processes, and can then have no children with controllers.
-            true => String::new(),
-            false => path_of(controller).unwrap_or_default(),
+        // In v2 a cgroup that holds processes has no children with controllers.
+        let below = if is_v2 {
+            String::new()
+        } else {
+            path_of(controller).unwrap_or_default()
         };
         let parent = root.join(below.trim_start_matches('/'));
         if is_v2 {
@@ -68,9 +69,10 @@ impl Cgroup {
     /// Sets the most bytes of memory.
     #[track_caller]
     pub fn limit_memory(&self, bytes: u64) -> &Self {
-        let file = match self.is_v2 {
-            true => "memory.max",
-            false => "memory.limit_in_bytes",
+        let file = if self.is_v2 {
+            "memory.max"
+        } else {
+            "memory.limit_in_bytes"
         };
         self.write(file, bytes)
     }
@@ -90,9 +92,10 @@ impl Cgroup {
     /// Bytes of memory now, those of the kernel included.
     #[track_caller]
     pub fn memory(&self) -> u64 {
-        self.read(match self.is_v2 {
-            true => "memory.current",
-            false => "memory.usage_in_bytes",
+        self.read(if self.is_v2 {
+            "memory.current"
+        } else {
+            "memory.usage_in_bytes"
         })
     }
 

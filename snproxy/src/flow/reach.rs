@@ -225,20 +225,16 @@ impl Race<'_> {
             tokio::select! {
                 Some(reached) = dialled(&mut self.pod) => {
                     self.pod = None;
-                    match reached {
-                        Ok(reached) => return Ok(reached),
-                        Err(over) => search.note(over),
+                    if let Some(reached) = self.note_dial(reached, search) {
+                        return Ok(reached);
                     }
-                    self.is_past(Newest::Pod);
                     start_next = self.patience.is_none();
                 }
                 Some(reached) = dialled(&mut self.last_pods) => {
                     self.last_pods = None;
-                    match reached {
-                        Ok(reached) => return Ok(reached),
-                        Err(over) => search.note(over),
+                    if let Some(reached) = self.note_dial(reached, search) {
+                        return Ok(reached);
                     }
-                    self.is_past(Newest::Pod);
                     start_next = self.patience.is_none();
                 }
                 Some(event) = self.calls.next() => {
@@ -271,6 +267,22 @@ impl Race<'_> {
                         start_next = true;
                     }
                 }
+            }
+        }
+    }
+
+    /// Gives the connection of a dial that succeeded; notes one that failed.
+    fn note_dial(
+        &mut self,
+        reached: Result<Reached, Over>,
+        search: &mut Search<'_>,
+    ) -> Option<Reached> {
+        match reached {
+            Ok(reached) => Some(reached),
+            Err(over) => {
+                search.note(over);
+                self.is_past(Newest::Pod);
+                None
             }
         }
     }

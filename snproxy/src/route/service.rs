@@ -226,7 +226,9 @@ impl<'t> Service<'t> {
                 Turn::Failed => failed.push(at),
             }
         }
-        failed.into_iter().for_each(|at| tried.add(at));
+        for at in failed {
+            tried.add(at);
+        }
         dial.or(wait.map(LastPod::Wait)).unwrap_or(LastPod::None)
     }
 

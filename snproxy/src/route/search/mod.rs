@@ -22,6 +22,10 @@ use super::service::{Asker, Exhausted, Pod, Service, Tried};
 const MAX_DOUBTS: u8 = 3;
 
 /// One connection's way through the candidates.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of one connection that do not depend on each other"
+)]
 pub struct Search<'t> {
     service: Option<Service<'t>>,
     peers: &'t Peers,
