@@ -54,8 +54,8 @@ fn least(
     turn: u32,
     cost: impl Fn(usize) -> (u64, u32),
 ) -> Option<usize> {
-    // The weights of those that are as good as the best.
-    let (mut least, mut alike) = (None, 0);
+    // The first of the best, their cost, and the sum of their weights.
+    let (mut best, mut least, mut alike) = (None, None, 0);
     // Multiplied out: a division would call 1/3 and 2/7 equal.
     let compare = |(work, weight): (u64, u32), (least, of): (u64, u32)| {
         (work * u64::from(of)).cmp(&(least * u64::from(weight)))
@@ -63,14 +63,14 @@ fn least(
     for pod in pods.open() {
         let new = cost(pod);
         match least.map_or(Ordering::Less, |least| compare(new, least)) {
-            Ordering::Less => (least, alike) = (Some(new), new.1),
+            Ordering::Less => (best, least, alike) = (Some(pod), Some(new), new.1),
             Ordering::Equal => alike += new.1,
             Ordering::Greater => {}
         }
     }
     let least = least?;
     let mut place = turn.checked_rem(alike)?;
-    pods.open().find(|pod| {
+    let its_turn = pods.open().find(|pod| {
         let new = cost(*pod);
         let is_alike = compare(new, least) == Ordering::Equal;
         let is_its_turn = is_alike && place < new.1;
@@ -78,5 +78,7 @@ fn least(
             place = place.saturating_sub(new.1);
         }
         is_its_turn
-    })
+    });
+    // Other workers change the loads meanwhile, so that none may be as good as the best was.
+    its_turn.or(best)
 }

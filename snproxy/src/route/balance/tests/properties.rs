@@ -86,3 +86,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn loads_that_change_during_a_pick_leave_no_pick_without_a_pod() {
+    for &policy in Policy::ALL {
+        let pods = pods(&[1, 3]);
+        let scheme = Scheme::build(policy, false, &pods);
+        // Another worker opens a connection whenever this one looks.
+        let load = std::cell::Cell::new(0);
+        for number in 0..100 {
+            let picked = scheme.pick(
+                pods.len(),
+                |_| true,
+                |_| load.replace(load.get() + 1),
+                draw(number),
+            );
+            assert!(picked.is_some(), "{policy}");
+        }
+    }
+}
