@@ -176,7 +176,7 @@ fn noted(
         // Behind NAT a pod needs not hear of such an address, or cannot answer it: that is not the pod's fault.
         Err(error) if source.is_further() && !is_answer(&error) => {
             debug!(%error, source = ?source.ip(), "dial");
-            upstream.dial_from.note_over();
+            upstream.dial_from.note_further_fails();
             let addr = upstream.addr;
             Err(DialError::SourcePorts { addr })
         }

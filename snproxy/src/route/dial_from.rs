@@ -35,6 +35,8 @@ pub struct DialFrom {
     is_due: AtomicBool,
     /// No address had a port a moment ago.
     is_over: AtomicBool,
+    /// A dial from a further address failed a moment ago, although it had a port.
+    further_fails: AtomicBool,
     /// Connections so far; wraps around.
     made: AtomicU32,
 }
@@ -66,7 +68,7 @@ impl DialFrom {
     /// known that there is none.
     pub fn others(&self, first: Source) -> impl Iterator<Item = Source> + use<> {
         let last = self.last.load(Relaxed);
-        let most = if self.is_over.load(Relaxed) {
+        let most = if self.is_over.load(Relaxed) || self.further_fails.load(Relaxed) {
             0
         } else {
             FURTHER + 1
@@ -95,6 +97,13 @@ impl DialFrom {
         self.is_over.store(true, Relaxed);
     }
 
+    /// Takes note that the upstream cannot be reached from a further address: dials begin at the ordinary one again, and
+    /// end there until it is worth a look again.
+    pub fn note_further_fails(&self) {
+        self.further_fails.store(true, Relaxed);
+        self.last.store(0, Relaxed);
+    }
+
     /// Whether a dial would find no port, as far as is known: the kernel's search of all of them takes milliseconds.
     pub fn is_over(&self) -> bool {
         self.is_over.load(Relaxed)
@@ -102,8 +111,10 @@ impl DialFrom {
 
     /// From now on it is worth a look again.
     pub fn look_again(&self) {
-        if self.is_over.load(Relaxed) {
-            self.is_over.store(false, Relaxed);
+        for flag in [&self.is_over, &self.further_fails] {
+            if flag.load(Relaxed) {
+                flag.store(false, Relaxed);
+            }
         }
     }
 
@@ -174,6 +185,18 @@ mod tests {
         assert!(!from.is_over());
         from.note_over();
         assert!(from.is_over());
+        assert_eq!(others(&from, Source(0)), [0; 0]);
+        from.look_again();
+        assert_eq!(others(&from, Source(0)).len(), usize::from(FURTHER));
+    }
+
+    #[test]
+    fn a_failure_at_a_further_address_holds_up_no_dial() {
+        let from = DialFrom::default();
+        from.found(Source(3));
+        from.note_further_fails();
+        assert!(!from.is_over());
+        assert_eq!(from.first(), Source(0));
         assert_eq!(others(&from, Source(0)), [0; 0]);
         from.look_again();
         assert_eq!(others(&from, Source(0)).len(), usize::from(FURTHER));
