@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use rustix::io::Errno;
 use tracing::debug;
 
 use crate::addr::is_private;
@@ -31,7 +32,10 @@ impl OwnSources {
             return *is_own;
         }
         // Not under the lock: others need not wait for the kernel.
-        let is_own = is_own(ip);
+        let Ok(is_own) = query(ip) else {
+            // Without descriptors or memory it cannot be known, so that the caller has to be checked as a local one.
+            return true;
+        };
         let mut known = known();
         if known.len() >= MAX_KNOWN {
             known.clear();
@@ -64,20 +68,34 @@ impl OwnAddrs {
     }
 }
 
+/// Whether an address is one of this host; no where that cannot be known. Nothing is sent.
+pub fn is_own(ip: IpAddr) -> bool {
+    query(ip).unwrap_or(false)
+}
+
 /// Whether an address is one of this host. Nothing is sent.
 ///
 /// A bind alone says yes to every address under `ip_nonlocal_bind`.
-pub fn is_own(ip: IpAddr) -> bool {
-    match ip {
+///
+/// # Errors
+/// The kernel has no descriptor or memory for the question.
+fn query(ip: IpAddr) -> io::Result<bool> {
+    let (bind, is_v4) = match ip {
         // From an address of others there is no route.
-        IpAddr::V4(_) => {
-            UdpSocket::bind((ip, 0)).is_ok_and(|socket| socket.connect((ip, 1)).is_ok())
-        }
+        IpAddr::V4(_) => (ip, true),
         // An own address is reached from itself (RFC 6724, rule 1).
-        IpAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok_and(|socket| {
-            let connected = socket.connect((ip, 1)).and_then(|()| socket.local_addr());
-            connected.is_ok_and(|local| local.ip() == ip)
-        }),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), false),
+    };
+    let connected = UdpSocket::bind((bind, 0)).and_then(|socket| {
+        socket.connect((ip, 1))?;
+        socket.local_addr()
+    });
+    match connected {
+        Ok(local) => Ok(is_v4 || local.ip() == ip),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => Err(error),
+            _ => Ok(false),
+        },
     }
 }
 
