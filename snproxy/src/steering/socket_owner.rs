@@ -131,11 +131,29 @@ fn found(fixed: &[u8], request: &[u8]) -> Option<SocketOwner> {
         let word = fixed.get(at..).and_then(|rest| rest.first_chunk().copied());
         word.map_or(0, u32::from_ne_bytes)
     };
-    // Without a connection the kernel gives a listening socket at `local`. Both ends: 2 ports and 2 addresses.
-    let is_it = fixed.get(4..40) == request.get(24..60);
+    // Without a connection the kernel gives a listening socket at `local`.
+    let is_it = ends(fixed, 4).is_some_and(|found| Some(found) == ends(request, 24));
     // A socket that its program has closed has no inode, and counts as root's.
     let (uid, inode) = (number(64), number(68));
     (is_it && inode != 0).then_some(SocketOwner { uid })
+}
+
+/// Ports and addresses of `struct inet_diag_sockid`, which begins at `at`. An IPv6 socket that is connected over IPv4 has
+/// mapped addresses.
+fn ends(bytes: &[u8], at: usize) -> Option<([u8; 4], [u8; 16], [u8; 16])> {
+    const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+    let (ports, rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
+    let (local, rest) = rest.split_first_chunk::<16>()?;
+    let (remote, _) = rest.split_first_chunk::<16>()?;
+    let canonical = |address: &[u8; 16]| {
+        let mut plain = [0; 16];
+        match address.strip_prefix(&MAPPED) {
+            Some(v4) => plain[..4].copy_from_slice(v4),
+            None => plain = *address,
+        }
+        plain
+    };
+    Some((*ports, canonical(local), canonical(remote)))
 }
 
 #[cfg(test)]
@@ -143,6 +161,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::addr::canonical;
 
     fn pair(at: &str) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind(at).unwrap();
@@ -153,11 +172,11 @@ mod tests {
     #[test]
     fn a_connected_socket_has_its_owner_until_it_is_closed() {
         let uid = rustix::process::geteuid().as_raw();
-        for at in ["127.0.0.1:0", "[::1]:0"] {
+        for at in ["127.0.0.1:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
             let (client, accepted) = pair(at);
             let ends = (
-                accepted.peer_addr().unwrap(),
-                accepted.local_addr().unwrap(),
+                canonical(accepted.peer_addr().unwrap()),
+                canonical(accepted.local_addr().unwrap()),
             );
             let ask = || owner(ends.0, ends.1).unwrap();
             assert_eq!(ask(), Some(SocketOwner { uid }));
