@@ -216,17 +216,20 @@ async fn glance(shared: Arc<Shared>, mut awaited: watch::Receiver<Vec<Arc<Upstre
         .is_ok()
     {
         sleep(GLANCE).await;
-        let all = awaited.borrow().clone();
-        for upstream in all.iter().cycle().skip(next).take(GLANCES.min(all.len())) {
+        // There may be tens of thousands: only those whose turn it is are taken.
+        let batch: Vec<_> = {
+            let all = awaited.borrow();
+            let numbers = next..next + GLANCES.min(all.len());
+            next = numbers.end.checked_rem(all.len()).unwrap_or(0);
+            numbers
+                .map(|number| Arc::clone(&all[number % all.len()]))
+                .collect()
+        };
+        for upstream in &batch {
             if !upstream.is_up() && has_socket(upstream) {
                 shared.note_check(upstream, Ok(()));
             }
         }
-        next = if all.is_empty() {
-            0
-        } else {
-            (next + GLANCES) % all.len()
-        };
     }
 }
 
