@@ -274,7 +274,7 @@ fn few_descriptors_are_not_spent_on_them() {
     let net = Net::hosts(["a", "b"]);
     let peer = pod();
     let (a, _) = caller(&net, &peer);
-    a.limit_nofile(64).start();
+    a.limit_nofile(64).conf("MAXCONN", "0").start();
 
     // Each takes two. In threes, so that many spare connections are wanted.
     let mut held: Vec<Conn> = Vec::new();
