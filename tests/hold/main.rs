@@ -91,7 +91,17 @@ fn clients(address: SocketAddr, count: usize, free: usize) {
     let mut go = Signals::new([SIGUSR1]).expect("wait for a signal");
     let mut held: Vec<Held> = (0..count)
         .map(|_| {
-            let stream = TcpStream::connect(address).expect("connect");
+            let stream = match TcpStream::connect(address) {
+                Ok(stream) => stream,
+                // So soon that connect() was still waiting for its thread.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    return Held {
+                        stream: None,
+                        state: State::Reset,
+                    };
+                }
+                Err(error) => panic!("connect: {error}"),
+            };
             stream.set_nonblocking(true).expect("set non-blocking");
             Held {
                 stream: Some(stream),
