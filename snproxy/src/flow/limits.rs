@@ -47,6 +47,8 @@ pub struct Limits {
     queued: Seldom,
     /// Those who wait for a place among all.
     line: Arc<Queue>,
+    /// Those of them whom the last tenth is for: they do not stand behind those whom it is not for.
+    reserve: Arc<Queue>,
     /// By port: connections of clients.
     ports: Box<[Count]>,
     /// Those who wait for something else; made when the first one does.
@@ -119,6 +121,7 @@ impl Limits {
             above: Seldom::default(),
             queued: Seldom::default(),
             line: Arc::default(),
+            reserve: Arc::default(),
             ports: (0..65_536).map(|_| Count::default()).collect(),
             lines: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -167,10 +170,36 @@ impl Limits {
         if conf.max_conn != MaxConn::Auto {
             return true;
         }
+        !self.is_in_last_tenth(conf) || self.may_use_reserve(conf, port, share)
+    }
+
+    fn tenth(&self) -> u32 {
+        (self.capacity.load(Relaxed) / 10).max(1)
+    }
+
+    /// Whether MAXCONN is `auto` and only its last tenth is free.
+    fn is_in_last_tenth(&self, conf: &Conf) -> bool {
         let most = self.capacity.load(Relaxed);
-        let tenth = (most / 10).max(1);
-        self.all() < most.saturating_sub(tenth)
-            || self.active(port) < tenth && self.shares.active(share) < tenth
+        conf.max_conn == MaxConn::Auto && self.all() >= most.saturating_sub(self.tenth())
+    }
+
+    /// Whether the last tenth is for this port and source.
+    fn may_use_reserve(&self, conf: &Conf, port: u16, share: Share) -> bool {
+        let tenth = self.tenth();
+        conf.max_conn == MaxConn::Auto
+            && self.active(port) < tenth
+            && self.shares.active(share) < tenth
+    }
+
+    /// Whether somebody waits for a place among all.
+    fn is_waited(&self) -> bool {
+        !self.line.is_empty() || !self.reserve.is_empty()
+    }
+
+    /// A place among all may be free.
+    fn wake_lines(&self) {
+        self.reserve.wake();
+        self.line.wake();
     }
 
     /// Logs from time to time that connections are reset for want of capacity.
@@ -201,7 +230,8 @@ impl Limits {
 
     /// All queues in which somebody waits.
     pub fn lines(&self) -> Vec<(Thing, Vec<Waiting>)> {
-        let mut lines = vec![(Thing::Any, self.line.waiting())];
+        let any = [self.reserve.waiting(), self.line.waiting()].concat();
+        let mut lines = vec![(Thing::Any, any)];
         lines.extend(
             self.map()
                 .iter()
@@ -215,7 +245,7 @@ impl Limits {
     /// Limits, pods or what is known of them changed: whoever is first in a queue looks again.
     pub fn look_again(&self) {
         self.changed.notify_waiters();
-        self.line.wake();
+        self.wake_lines();
         let queues: Vec<_> = self.map().values().cloned().collect();
         for queue in queues {
             queue.wake();
@@ -286,7 +316,7 @@ impl Drop for Places {
         }
         limits.may_be_free(|| Thing::Pod(self.shared.table.load().line(self.port)));
         limits.all.release();
-        limits.line.wake();
+        limits.wake_lines();
     }
 }
 
@@ -319,17 +349,16 @@ pub(super) async fn admit(
         let limit = of_port(shared.table.load().conf.of_port(port));
         limits.ports[usize::from(port)].admit(limit)
     };
-    if !limits.line.is_empty() || !all() {
-        let now = std::time::Instant::now();
-        let ticket = match common_queue {
-            0 => {
-                limits.note_above(&shared.table.load().conf, wanted.client, port);
-                return Err(End::Limit);
-            }
-            most => limits.line.enter(limits.room(most), wanted.client, now),
-        };
+    let may_use_reserve = || limits.may_use_reserve(&shared.table.load().conf, port, share);
+    let others_wait = limits.is_waited() && (!limits.reserve.is_empty() || !may_use_reserve());
+    if others_wait || !all() {
+        if common_queue == 0 {
+            limits.note_above(&shared.table.load().conf, wanted.client, port);
+            return Err(End::Limit);
+        }
         limits.note_queued(&shared.table.load().conf);
-        wait(&ticket.ok_or(End::QueueFull)?, wanted, all).await?;
+        let most = limits.room(common_queue);
+        wait_for_any(limits, most, wanted, may_use_reserve, all).await?;
     }
     // From here on it is given back, whatever happens.
     let mut places = Places {
@@ -351,15 +380,17 @@ pub(super) async fn admit(
 }
 
 /// A place for a connection that a peer brings. It does not wait, for the peer has other hosts to ask, nor does it go
-/// before those who do.
+/// before those who do. The last tenth is for clients of this host.
 ///
 /// Errors: there is none.
 pub(super) fn admit_peer(shared: &Arc<Shared>, port: u16) -> Result<Places, End> {
     let limits = &shared.limits;
     let table = shared.table.load();
-    let others_wait =
-        !limits.line.is_empty() || limits.is_waited_for(|| Thing::Pod(table.line(port)));
-    if others_wait || !limits.all.admit(limits.of_all(&table.conf)) {
+    let others_wait = limits.is_waited() || limits.is_waited_for(|| Thing::Pod(table.line(port)));
+    if others_wait
+        || limits.is_in_last_tenth(&table.conf)
+        || !limits.all.admit(limits.of_all(&table.conf))
+    {
         return Err(End::Busy);
     }
     Ok(Places {
@@ -375,11 +406,43 @@ fn of_port(conf: &PortConf) -> Limit {
     Limit::new(conf.max_conn, conf.reopen)
 }
 
+/// Waits for a place among all: in the queue of the reserve for as long as it is for this client, and in the other one
+/// from then on.
+async fn wait_for_any(
+    limits: &Limits,
+    most: u32,
+    wanted: &mut Wanted<'_>,
+    may_use_reserve: impl Fn() -> bool,
+    take: impl Fn() -> bool,
+) -> Result<(), End> {
+    let enter = |queue: &Arc<Queue>, most, client| {
+        let ticket = queue.enter(most, client, std::time::Instant::now());
+        ticket.ok_or(End::QueueFull)
+    };
+    let mut most = most;
+    if may_use_reserve() {
+        let ticket = enter(&limits.reserve, most, wanted.client)?;
+        let mut has_place = false;
+        // Its port has got a tenth meanwhile: those behind it must not wait for that.
+        let take_or_leave = || {
+            has_place = take();
+            has_place || !may_use_reserve()
+        };
+        wait(&ticket, wanted, take_or_leave).await?;
+        if has_place {
+            return Ok(());
+        }
+        // It has a place in the queues already.
+        most = u32::MAX;
+    }
+    wait(&enter(&limits.line, most, wanted.client)?, wanted, take).await
+}
+
 /// Waits in a queue until `take` has a place, by the limits as they are by then.
 async fn wait(
     ticket: &Ticket,
     wanted: &mut Wanted<'_>,
-    take: impl Fn() -> bool,
+    mut take: impl FnMut() -> bool,
 ) -> Result<(), End> {
     debug!(position = ticket.position(), "waits for a place");
     wanted.has_waited = true;

@@ -103,3 +103,77 @@ async fn places_that_come_free_go_to_those_that_waited_longest() {
         assert_eq!(came.recv().await, Some(port));
     }
 }
+
+/// A limit of 20 by MAXCONN auto, and 18 connections of port 1024 from one source.
+async fn flooded(keys: &str) -> (Arc<Shared>, Vec<Places>) {
+    let shared = Arc::new(Shared::new(table(keys, None), 1));
+    shared.limits.set_capacity(20);
+    let mut flood = Vec::new();
+    for port in 1..=18 {
+        flood.push(admit(&shared, 1024, &mut wanted(port)).await.unwrap());
+    }
+    (shared, flood)
+}
+
+fn other(port: u16) -> Wanted<'static> {
+    Wanted {
+        client: SocketAddr::from(([10, 0, 9, 9], port)),
+        ..wanted(port)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_tenth_is_not_behind_the_queue_of_a_flood() {
+    let (shared, mut flood) = flooded("MAXCONN auto\nQUEUE 2\n").await;
+    let mut waiting = JoinSet::new();
+    for port in 19..=20 {
+        let shared = Arc::clone(&shared);
+        waiting.spawn(async move { admit(&shared, 1024, &mut wanted(port)).await });
+    }
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(shared.limits.line.len(), 2);
+    let soon = Duration::from_secs(1);
+    let mut two = Vec::new();
+    for port in 1..=2 {
+        let admitted = timeout(soon, async { admit(&shared, 1025, &mut other(port)).await }).await;
+        two.push(admitted.expect("does not wait").ok().unwrap());
+    }
+    // All are taken: the next ones wait for each other, and not for the flood.
+    let mut others = JoinSet::new();
+    for port in [1026, 1027] {
+        let shared = Arc::clone(&shared);
+        others.spawn(async move {
+            let mut wanted = Wanted {
+                client: SocketAddr::from(([10, 1, 0, 1], port)),
+                ..wanted(port)
+            };
+            admit(&shared, port, &mut wanted).await
+        });
+    }
+    sleep(Duration::from_millis(1)).await;
+    drop(two.pop());
+    let place = timeout(soon, others.join_next()).await.expect("has a turn");
+    assert_eq!(shared.limits.all(), 20);
+    drop(place);
+    let place = timeout(soon, others.join_next()).await.expect("has a turn");
+    drop((place, two));
+    assert_eq!((shared.limits.all(), shared.limits.line.len()), (18, 2));
+    // Those of the flood lose no turn by this.
+    flood.truncate(16);
+    for _ in 0..2 {
+        let joined = timeout(soon, waiting.join_next()).await;
+        flood.push(joined.expect("has a turn").unwrap().unwrap().ok().unwrap());
+    }
+    assert!(shared.limits.lines().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_leave_the_last_tenth_to_clients() {
+    let shared = Arc::new(Shared::new(table("MAXCONN auto\n", None), 1));
+    shared.limits.set_capacity(20);
+    let brought: Vec<_> = (0..20)
+        .map_while(|_| admit_peer(&shared, 1024).ok())
+        .collect();
+    assert_eq!(brought.len(), 18);
+    assert!(admit(&shared, 1025, &mut other(1)).await.is_ok());
+}
