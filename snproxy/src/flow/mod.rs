@@ -186,12 +186,14 @@ impl Shared {
         let now = std::time::Instant::now();
         let table = self.table.load();
         // One after the other, so that two do not take down more together than either may.
-        let _one_by_one = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let one_by_one = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let may_go_down = table
             .service(port)
             .is_some_and(|service| service.may_eject(upstream, source));
         let error = &"no answer to a client in time";
-        if upstream.note_silence(source, error, may_go_down, now) {
+        let changed = upstream.note_silence(source, error, may_go_down, now);
+        drop(one_by_one);
+        if changed {
             self.say_changed(upstream, Event::Silent, Some(error));
         }
     }

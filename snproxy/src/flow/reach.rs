@@ -312,7 +312,14 @@ impl Race<'_> {
             return;
         };
         let share = Some(share);
-        let dialing = last_pods(shared, table, service, asker, self.preface, share);
+        let dialing = last_pods(
+            shared,
+            table,
+            service,
+            (asker, Tried::default()),
+            self.preface,
+            share,
+        );
         self.last_pods = Some(Box::pin(dialing));
         self.patience = Some((Newest::Pod, Instant::now() + STAGGER));
     }
@@ -432,12 +439,11 @@ pub(super) async fn connect(
         let (pod, permit) = match service.take(asker, random(), now, &mut tried) {
             Ok(taken) => taken,
             Err(Exhausted::Full) => return Err(End::Busy),
-            Err(Exhausted::Tried) if tried.is_empty() => {
-                // Boxed: few connections find all pods down.
-                let last = last_pods(shared, table, service, asker, preface, None);
+            Err(Exhausted::Tried) => {
+                // Boxed: few connections find no pod that is up.
+                let last = last_pods(shared, table, service, (asker, tried), preface, None);
                 return Ok(Box::pin(last).await.map_err(|why| over.max(why))?);
             }
-            Err(Exhausted::Tried) => break,
         };
         // There may be more of them.
         shared

@@ -22,21 +22,21 @@ use crate::route::service::{Asker, LastPod, Pod, Service, Tried};
 
 use super::{MAX_TRIES, STAGGER};
 
-/// Dials until one of them takes the connection. A pod that is up by what another connection found is among them.
+/// Dials until one of them takes the connection, except those that were tried. A pod that is up by what another
+/// connection found is among them.
 ///
 /// Errors: none does.
 pub(super) async fn last_pods(
     shared: &Shared,
     table: &Table,
     service: Service<'_>,
-    asker: Asker,
+    (asker, mut tried): (Asker, Tried),
     preface: Option<&Preface>,
     share: Option<Share>,
 ) -> Result<Reached, Over> {
     let came = Instant::now();
     let begins_at = first(random());
     let mut next_at = came;
-    let mut tried = Tried::default();
     let mut over = Over::NoUpstream;
     let mut dials = FuturesUnordered::new();
     loop {
